@@ -1,0 +1,102 @@
+"""Iterated function systems: the value, the published CSV format, the published weight variants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class FractalError(ValueError):
+    """Input from which no fractal can be drawn; its text is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class IFS:
+    """An iterated function system: x' = ax + by + e, y' = cx + dy + f, map j with probability p_j."""
+
+    maps: NDArray[np.float64]  # [n_maps, 6]: a, b, c, d, e, f
+    probs: NDArray[np.float64]  # [n_maps], sums to one
+
+    @property
+    def thresholds(self) -> NDArray[np.float64]:
+        """Cumulative probabilities, float64 [n_maps], added up one by one as the published code does."""
+        return np.cumsum(self.probs)
+
+    def weighted(self, weight: NDArray[np.float64]) -> IFS:
+        """The variant with a..f multiplied by ``weight`` [6]; the probabilities stay."""
+        return IFS(maps=self.maps * weight, probs=self.probs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Category:
+    """A named IFS: one class of a fractal dataset."""
+
+    name: str
+    ifs: IFS
+
+
+def weight_table(step: float = 0.4) -> NDArray[np.float64]:
+    """The 25 published weight rows, float64 [25, 6].
+
+    Each row changes one of a..f by -2, -1, 0, +1 or +2 steps; the unchanged row stands once, as
+    the third (`weights/weights_<step>.csv` of the published renderer, steps 0.1 to 0.5).
+    """
+    if step not in (0.1, 0.2, 0.3, 0.4, 0.5):
+        raise FractalError(f"weight step {step} is not one of the published 0.1, 0.2, 0.3, 0.4, 0.5")
+    rows = []
+    for parameter in range(6):
+        for steps in (-2, -1, 0, 1, 2):
+            if steps == 0 and parameter > 0:
+                continue
+            row = np.ones(6)
+            row[parameter] = round(1 + steps * step, 1)
+            rows.append(row)
+    return np.array(rows)
+
+
+def write_csv(path: Path, ifs: IFS) -> None:
+    """Write a,b,c,d,e,f,p a row, with the digits of the published files (they read back exactly)."""
+    np.savetxt(path, np.column_stack([ifs.maps, ifs.probs]), delimiter=",")
+
+
+def read_csv(path: Path) -> IFS:
+    """Read a published category file.  Raises FractalError naming file, row and value."""
+    maps: list[list[float]] = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        if not line.strip():
+            continue
+        fields = line.split(",")
+        if len(fields) != 7:
+            raise FractalError(f"{path}, row {number}: {len(fields)} columns, expected 7 (a,b,c,d,e,f,p)")
+        row = []
+        for field in fields:
+            try:
+                value = float(field)
+            except ValueError:
+                raise FractalError(f"{path}, row {number}: {field.strip()!r} is not a number") from None
+            if not np.isfinite(value):
+                raise FractalError(f"{path}, row {number}: {field.strip()} is not a finite number")
+            row.append(value)
+        if not 0 <= row[6] <= 1:
+            raise FractalError(f"{path}, row {number}: probability {row[6]:g} is not between 0 and 1")
+        maps.append(row)
+    if not maps:
+        raise FractalError(f"{path}: no rows; expected a,b,c,d,e,f,p a row")
+    table = np.array(maps)
+    total = float(table[:, 6].sum())
+    if abs(total - 1) > 1e-6:
+        raise FractalError(f"{path}: probabilities sum to {total:g}, not to 1")
+    return IFS(maps=table[:, :6].copy(), probs=table[:, 6].copy())
+
+
+def read_categories(directory: Path) -> list[Category]:
+    """All ``*.csv`` of a folder in name order; the file's stem names the category."""
+    if not directory.is_dir():
+        raise FractalError(f"{directory}: no such folder of category CSVs")
+    files = sorted(directory.glob("*.csv"))
+    if not files:
+        raise FractalError(f"{directory}: holds no .csv file; expected one a category (a,b,c,d,e,f,p a row)")
+    return [Category(name=file.stem, ifs=read_csv(file)) for file in files]

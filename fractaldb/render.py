@@ -1,0 +1,119 @@
+"""Draw instances: a category, a weight row and a patch number become a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractaldb import chaos
+from fractaldb.ifs import Category, FractalError, weight_table
+from fractaldb.instances import N_FLIPS, N_PATCHES, N_WEIGHTS, Instance, patch_seed
+
+DRAW_TYPES = ("patch_gray", "patch_color", "point_gray", "point_color")
+GRAY = 127  # of a set pixel in the published gray pictures
+ORBIT_SEED = 100  # the published renderer reseeds numpy with it before each orbit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """How pictures are drawn; the defaults are those of the published FractalDB-1k."""
+
+    draw: str = "patch_gray"  # one of DRAW_TYPES
+    size: int = 362  # pixels
+    n_points: int = 200_000  # of the orbit, its start (0, 0) counted
+    weight_step: float = 0.4  # one of the published tables, 0.1 to 0.5
+
+    def __post_init__(self) -> None:
+        if self.draw not in DRAW_TYPES:
+            raise FractalError(f"draw type {self.draw!r} is not one of {', '.join(DRAW_TYPES)}")
+        if self.size <= 2 * chaos.PADDING:
+            raise FractalError(
+                f"size {self.size} px leaves nothing inside the padding of {chaos.PADDING} px a side;"
+                f" at least {2 * chaos.PADDING + 1}"
+            )
+        if self.size > 4096:
+            raise FractalError(f"size {self.size} px is above the largest supported, 4096")
+        if self.n_points < 1:
+            raise FractalError(f"{self.n_points} points: at least 1 is needed")
+        weight_table(self.weight_step)
+
+    @property
+    def color(self) -> bool:
+        """Whether the palette is the hue circle."""
+        return self.draw.endswith("color")
+
+    @property
+    def n_patches(self) -> int:
+        """Different drawings of one weight row: 10 by patch masks, 1 of points."""
+        return N_PATCHES if self.draw.startswith("patch") else 1
+
+    @property
+    def n_instances(self) -> int:
+        """Pictures a category: 1,000 in patch mode, 100 in point mode."""
+        return N_WEIGHTS * self.n_patches * N_FLIPS
+
+
+@lru_cache(maxsize=4)
+def orbit_draws(n_points: int) -> NDArray[np.float64]:
+    """The published uniform draws of an orbit, float64 [n_points], the same for every picture."""
+    return np.random.RandomState(ORBIT_SEED).random_sample(n_points)
+
+
+def orbit_pixels(category: Category, weight: int, style: Style) -> NDArray[np.int32]:
+    """The orbit of one weight row in pixels (see chaos.to_pixels); raises FractalError where none is left."""
+    ifs = category.ifs.weighted(weight_table(style.weight_step)[weight])
+    points = chaos.orbit(ifs.maps, ifs.thresholds, orbit_draws(style.n_points))
+    if points.shape[1] == 0:
+        raise FractalError(
+            f"category {category.name}, weight row {weight}: the system diverges and leaves no finite point"
+        )
+    pixels: NDArray[np.int32] = chaos.to_pixels(points, style.size, chaos.PADDING)
+    return pixels
+
+
+def drawing(pixels: NDArray[np.int32], masks: NDArray[np.uint16] | None, style: Style) -> NDArray[np.uint8]:
+    """The picture before its flips, uint8 [size, size], a palette index a pixel.
+
+    0 is black; 1 is gray in gray styles; 1 + k is hue k of chaos.hue_table() in colour.  The
+    published renderer turns its picture top to bottom once; so does this.  ``masks`` (uint16
+    [n_points], 1..511) are needed in patch mode and must be None in point mode.
+    """
+    if masks is None:
+        image = chaos.draw_points(pixels, style.size, style.color)
+    else:
+        image = chaos.draw_patches(pixels, masks, style.size, style.color)
+    flipped: NDArray[np.uint8] = image[::-1]
+    return flipped
+
+
+def flip(image: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
+    """Flip a picture [size, size, ...]: 0 none, 1 top-bottom, 2 left-right, 3 both."""
+    return image[:: -1 if number & 1 else 1, :: -1 if number & 2 else 1]
+
+
+def drawings(
+    category: Category, weight: int, patches: range, style: Style, *, seed: int
+) -> Iterator[NDArray[np.uint8]]:
+    """The drawings of one weight row with the given patch numbers; they share one orbit."""
+    pixels = orbit_pixels(category, weight, style)
+    for patch in patches:
+        masks = None
+        if style.n_patches > 1:
+            masks = chaos.patch_masks(np.uint64(patch_seed(seed, category.name, weight, patch)), len(pixels))
+        yield drawing(pixels, masks, style)
+
+
+def picture(category: Category, instance: Instance, style: Style, *, seed: int) -> NDArray[np.uint8]:
+    """One instance, uint8 [size, size], a palette index a pixel (see ``drawing``)."""
+    one = range(instance.patch, instance.patch + 1)
+    (image,) = drawings(category, instance.weight, one, style, seed=seed)
+    return flip(image, instance.flip)
+
+
+def palette(style: Style) -> NDArray[np.uint8]:
+    """RGB of each palette index, uint8 [n_colors, 3]: 2 colours in gray styles, 129 in colour."""
+    return chaos.hue_table() if style.color else np.array([[0] * 3, [GRAY] * 3], np.uint8)

@@ -1,0 +1,1 @@
+"""Synthetic image sets: plan, render, shards, verify."""
