@@ -1,0 +1,161 @@
+"""The command ``synthgen``: it only translates; the modules beside it do the work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import Exit, TyperException
+
+from synthgen.errors import SynthgenError
+
+if TYPE_CHECKING:
+    from fractaldb.ifs import Category
+    from synthgen.plan import Plan
+
+app = typer.Typer(
+    help="Make synthetic image sets for pre-training: every image reproducible, every killed run resumable.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[Path, typer.Option(help="Dataset directory; an unfinished one is taken up where it stands.")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Dataset directory.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
+
+
+@app.command(epilog="Example: synthgen fractal --out fractaldb-1k   (the published FractalDB-1k, 1,000,000 images)")
+def fractal(
+    out: Out,
+    categories: Annotated[
+        str, typer.Option(metavar="N|DIR", help="How many categories to search, or a folder of category CSVs.")
+    ] = "1000",
+    n: Annotated[int | None, typer.Option("--n", help="How many images; all there are by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the category search and the patch masks; 1 is FractalDB-1k's.")] = 1,
+    draw: Annotated[str, typer.Option(help="patch_gray, patch_color, point_gray or point_color.")] = "patch_gray",
+    size: Annotated[int, typer.Option(help="Width and height in pixels.")] = 362,
+    points: Annotated[int, typer.Option(help="Points of an orbit.")] = 200_000,
+    weights: Annotated[float, typer.Option(help="Step of the weight table: 0.1, 0.2, 0.3, 0.4 or 0.5.")] = 0.4,
+    shard_size: Annotated[int, typer.Option(help="Images a shard.")] = 4000,
+    workers: Annotated[int | None, typer.Option(help="Processes; all cores by default.")] = None,
+) -> None:
+    """Draw a FractalDB set into verified shards."""
+    from synthgen.fractal import fractal_content, fractal_style
+    from synthgen.generate import existing_plan, generate, open_directory
+    from synthgen.plan import new_plan
+
+    style = fractal_style(draw=draw, size=size, points=points, weights=weights)
+    chosen, origin = _categories(categories, seed, existing_plan(out))
+    content = fractal_content(chosen, seed=seed, style=style)
+    plan = new_plan(
+        name="fractal",
+        content=content,
+        n=content.n_available if n is None else n,
+        shard_size=shard_size,
+        origin=origin,
+    )
+    open_directory(out, plan)
+    manifest = generate(out, workers=workers)
+    print(
+        f"{out}: {manifest.n_samples} images of {len(chosen)} categories in {len(manifest.shards)} shards,"
+        f" {manifest.n_bytes / 1e6:.1f} MB, plan {plan.digest[:16]}"
+    )
+
+
+def _categories(text: str, seed: int, old: Plan | None) -> tuple[list[Category], dict[str, Any]]:
+    """Categories and where they came from: searched, read from CSVs, or taken from the plan that stands."""
+    from synthgen.fractal import category_of, find_categories, read_category_folder
+
+    if not text.isdigit():
+        return read_category_folder(Path(text)), {"folder": Path(text).name}
+    origin = {"search": int(text), "seed": seed}
+    if old is not None and old.origin == origin:
+        return [category_of(record) for record in old.content.categories], origin
+    return find_categories(int(text), seed=seed), origin
+
+
+@app.command(epilog="Example: synthgen fractal-search --out categories   (the published 1,000, number for number)")
+def fractal_search(
+    out: Annotated[Path, typer.Option(help="Folder for one CSV a category; must be new or empty.")],
+    categories: Annotated[int, typer.Option(help="How many categories.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the search; 1 is the published one.")] = 1,
+) -> None:
+    """Search fractal categories and write them as the published CSV files."""
+    from synthgen.fractal import find_categories, write_categories
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SynthgenError(f"{out}: exists and is not an empty folder; choose another --out")
+    write_categories(out, find_categories(categories, seed=seed))
+    print(f"{out}: {categories} categories of seed {seed}")
+
+
+@app.command(epilog="Example: synthgen status fractaldb-1k --json")
+def status(directory: Directory, as_json: AsJson = False) -> None:
+    """Say how much of a dataset stands."""
+    from synthgen.manifest import read_manifest
+
+    summary = read_manifest(directory).summary()
+    if as_json:
+        print(json.dumps(summary))
+        return
+    state = "complete" if summary["complete"] else "unfinished; run the same command again to go on"
+    print(
+        f"{directory}: {summary['n_done']} of {summary['n']} images of {summary['n_classes']} classes,"
+        f" {summary['n_shards_done']} of {summary['n_shards']} shards, {summary['n_bytes'] / 1e6:.1f} MB: {state}"
+    )
+
+
+@app.command(epilog="Example: synthgen verify fractaldb-1k")
+def verify(directory: Directory, as_json: AsJson = False) -> None:
+    """Check every shard against its record and every image against the plan; exit code 1 where one fails."""
+    from synthgen.manifest import read_manifest
+    from synthgen.manifest import verify as check
+    from synthgen.progress import progress
+
+    manifest = read_manifest(directory)
+    faults: list[str] = []
+    with progress("verify", manifest.plan.n_shards, "shards") as show:
+        for index, found in check(directory):
+            faults += found
+            show(index + 1)
+    if as_json:
+        print(json.dumps({"directory": str(directory), "faults": faults}))
+    else:
+        for fault in faults:
+            print(fault)
+        print(f"{directory}: {manifest.plan.n_shards} shards, {len(faults)} faults")
+    if faults:
+        raise Exit(1)
+
+
+def run(application: typer.Typer, name: str, errors: tuple[type[Exception], ...]) -> int:
+    """Run a command line; returns its exit code.
+
+    A user's mistake is one line on stderr and exit code 2, an interruption exit code 130.
+    """
+    call: Callable[..., object] = typer.main.get_command(application)
+    try:
+        code = call(standalone_mode=False, prog_name=name)
+    except TyperException as error:
+        message = error.format_message()
+        if not message.startswith("Usage:"):  # the help that a bare command shows
+            message = f"{name}: {' '.join(message.split())}"
+        print(message, file=sys.stderr)
+        return 2
+    except errors as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Entry point of ``synthgen``."""
+    sys.exit(run(app, "synthgen", (SynthgenError,)))

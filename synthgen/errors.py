@@ -1,0 +1,5 @@
+"""The package's one error class."""
+
+
+class SynthgenError(Exception):
+    """A user's mistake or a missing input, told in one line; commands end with exit code 2."""

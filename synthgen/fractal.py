@@ -1,0 +1,155 @@
+"""Plans and renders fractal samples.  The only file of this package that imports fractaldb."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractaldb.chaos import patch_masks
+from fractaldb.ifs import IFS, Category, FractalError, read_categories, write_csv
+from fractaldb.instances import N_FLIPS, N_WEIGHTS, Instance, instance, patch_seed
+from fractaldb.render import Style, drawing, flip, orbit_pixels, palette
+from fractaldb.search import search
+from synthgen.errors import SynthgenError
+from synthgen.plan import CategoryRecord, FractalContent, Sample
+from synthgen.progress import progress
+from synthgen.shard import Item
+
+
+def find_categories(n: int, *, seed: int) -> list[Category]:
+    """The first ``n`` categories of a seed (1 is the published set), with progress."""
+    if n < 1:
+        raise SynthgenError(f"categories = {n}: at least 1")
+    with progress("search", n, "categories") as show:
+        return search(n, seed=seed, progress=show)
+
+
+def write_categories(directory: Path, categories: Sequence[Category]) -> None:
+    """Write one published CSV a category."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for category in categories:
+        write_csv(directory / f"{category.name}.csv", category.ifs)
+
+
+def read_category_folder(directory: Path) -> list[Category]:
+    """Read a folder of category CSVs; raises SynthgenError naming file and row."""
+    try:
+        return read_categories(directory)
+    except FractalError as error:
+        raise SynthgenError(str(error)) from None
+
+
+def fractal_content(categories: Sequence[Category], *, seed: int, style: Style) -> FractalContent:
+    """The part of a plan that the images depend on.
+
+    Raises SynthgenError naming the first category and weight row that leaves no finite point.
+    """
+    for category in categories:
+        for weight in range(N_WEIGHTS):
+            _check_finite(category, weight, style)
+    return FractalContent(
+        seed=seed,
+        draw=style.draw,
+        size=style.size,
+        n_points=style.n_points,
+        weight_step=style.weight_step,
+        layout=(N_WEIGHTS, style.n_patches, N_FLIPS),
+        categories=tuple(
+            CategoryRecord(
+                name=category.name,
+                rows=tuple(map(tuple, np.column_stack([category.ifs.maps, category.ifs.probs]).tolist())),
+            )
+            for category in categories
+        ),
+    )
+
+
+def _check_finite(category: Category, weight: int, style: Style) -> None:
+    # The 100 points before the first NaN are dropped, so 102 tell whether any point is left.
+    try:
+        orbit_pixels(category, weight, replace(style, n_points=min(style.n_points, 102)))
+    except FractalError as error:
+        raise SynthgenError(str(error)) from None
+
+
+def fractal_style(*, draw: str, size: int, points: int, weights: float) -> Style:
+    """A drawing style; raises SynthgenError where a setting is out of range."""
+    try:
+        return Style(draw=draw, size=size, n_points=points, weight_step=weights)
+    except FractalError as error:
+        raise SynthgenError(str(error)) from None
+
+
+def style_of(content: FractalContent) -> Style:
+    """The drawing style of a plan's content."""
+    return fractal_style(draw=content.draw, size=content.size, points=content.n_points, weights=content.weight_step)
+
+
+def category_of(record: CategoryRecord) -> Category:
+    """The system of a stored category."""
+    table = np.array(record.rows)
+    return Category(name=record.name, ifs=IFS(maps=table[:, :6].copy(), probs=table[:, 6].copy()))
+
+
+def render(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Item]:
+    """Draw and encode samples.  Neighbours of one category and weight row share their orbit.
+
+    Raises SynthgenError naming category and weight row where a system leaves no finite point.
+    """
+    style = style_of(content)
+    colors = palette(style)
+
+    def placed(sample: Sample) -> Instance:
+        return instance(content.categories[sample.label].name, sample.instance, n_patches=style.n_patches)
+
+    for (label, weight), group in groupby(samples, key=lambda s: (s.label, placed(s).weight)):
+        category = category_of(content.categories[label])
+        try:
+            pixels = orbit_pixels(category, weight, style)
+        except FractalError as error:
+            raise SynthgenError(str(error)) from None
+        for patch, shared in groupby(group, key=lambda s: placed(s).patch):
+            seed = patch_seed(content.seed, category.name, weight, patch)
+            masks = patch_masks(np.uint64(seed), len(pixels)) if style.n_patches > 1 else None
+            image = drawing(pixels, masks, style)
+            for sample in shared:
+                which = placed(sample)
+                record = {
+                    "index": sample.index,
+                    "label": label,
+                    "class": category.name,
+                    "name": which.name,
+                    "weight": weight,
+                    "patch": patch,
+                    "flip": which.flip,
+                    "seed": seed if masks is not None else None,
+                }
+                png = encode_png(flip(image, which.flip), colors)
+                yield Item(key=sample.key, label=label, ending="png", image=png, record=record)
+
+
+def encode_png(image: NDArray[np.uint8], colors: NDArray[np.uint8]) -> bytes:
+    """A palette PNG: uint8 indices [height, width] and RGB colours [n_colors, 3]; 1 bit a pixel for two colours.
+
+    Written here because no library writes these as fast: run-length coding (zlib's Z_RLE) of
+    packed bits is both smaller and quicker on sparse fractals than zlib's other strategies.
+    """
+    height, width = image.shape
+    two = len(colors) == 2
+    rows = np.packbits(image, axis=1) if two else image
+    raw = np.zeros((height, rows.shape[1] + 1), np.uint8)  # first byte of a row: filter type 0
+    raw[:, 1:] = rows
+    deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 8, zlib.Z_RLE)
+    data = deflate.compress(raw.tobytes()) + deflate.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1 if two else 8, 3, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"PLTE", colors.tobytes()), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )

@@ -1,0 +1,188 @@
+"""Fill a dataset directory: for each missing shard, render and write.
+
+``open_directory`` lays the plan down or takes up the one that stands; ``generate`` does what is
+missing.  Both may be killed at any moment and called again, by several processes at once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import shutil
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from synthgen.errors import SynthgenError
+from synthgen.manifest import Manifest, finish, read_manifest
+from synthgen.plan import Plan, ShardSpan, difference, read_plan
+from synthgen.progress import progress
+from synthgen.shard import remove_orphans, write_atomically, write_shard
+
+DISK_MARGIN = 1.1  # free space wanted over the estimate
+PROBES = 8  # samples, spread over the plan, whose size gives the estimate
+POLL = 0.5  # seconds between looks at shards that another process is writing
+
+
+def environment() -> dict[str, str]:
+    """The versions on which a fractal shard's bytes may depend."""
+    return {
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "numba": version("numba"),
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
+        "machine": platform.machine(),
+    }
+
+
+def existing_plan(directory: Path) -> Plan | None:
+    """The plan that a directory was made by; None where there is nothing yet.
+
+    Raises SynthgenError where the directory holds something else.
+    """
+    if (directory / "plan.json").exists():
+        return read_plan(directory / "plan.json")
+    if directory.exists() and not directory.is_dir():
+        raise SynthgenError(f"{directory}: not a directory")
+    if directory.is_dir() and any(path.suffix != ".tmp" for path in directory.iterdir()):
+        raise SynthgenError(f"{directory}: not empty and not a dataset (no plan.json); choose another --out")
+    return None
+
+
+def open_directory(directory: Path, plan: Plan) -> Plan:
+    """Lay ``plan`` down in a directory, or take up the one that stands there, grown to as many samples.
+
+    Raises SynthgenError, before anything is written, where another plan made the directory, it
+    was planned for more samples, or the disk is too small for what is missing.
+    """
+    old = existing_plan(directory)
+    if old is not None:
+        if old.digest != plan.digest:
+            raise SynthgenError(
+                f"{directory}: made by another plan ({old.digest[:16]} there, {plan.digest[:16]} asked):"
+                f" {difference(old, plan)}"
+            )
+        try:
+            plan = old.grown(plan.n, plan.segments[-1].shard_size)
+        except SynthgenError as error:
+            raise SynthgenError(f"{directory}: {error}") from None
+    _check_disk(directory, plan, n_done=read_manifest(directory).n_samples if old else 0)
+    if old is None or plan is not old:
+        for name in ("manifest.json", "SHA256SUMS"):  # they tell of a finished directory
+            (directory / name).unlink(missing_ok=True)
+        write_atomically(directory / "plan.json", plan.to_json().encode())
+    return plan
+
+
+def _check_disk(directory: Path, plan: Plan, *, n_done: int) -> None:
+    from synthgen.fractal import render
+
+    if n_done == plan.n:
+        return
+    probes = [plan.sample(k * plan.n // PROBES) for k in range(PROBES)]
+    per_sample = 3 * 1024 + sum(len(item.image) for item in render(plan.content, probes)) / PROBES
+    needed = int(DISK_MARGIN * per_sample * (plan.n - n_done))
+    place = directory.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise SynthgenError(
+            f"{directory}: {plan.n - n_done} images need about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free;"
+            " free some space or ask for fewer"
+        )
+
+
+def generate(directory: Path, *, workers: int | None = None) -> Manifest:
+    """Render and write the missing shards of a directory; returns the complete manifest.
+
+    ``workers`` processes (all cores by default) write shards side by side.  Shards that another
+    process is writing are waited for, and taken over where it dies.
+    """
+    for folder in (directory, directory / "data", directory / "metadata"):
+        remove_orphans(folder)
+    manifest = read_manifest(directory)
+    workers = min(workers or os.cpu_count() or 1, max(len(manifest.missing), 1))
+    with progress("generate", manifest.plan.n, "images") as show:
+        show(manifest.n_samples)
+        with _writers(directory, manifest.plan, workers) as write:
+            while manifest.missing:
+                wrote = 0
+                done = manifest.n_samples
+                for n_samples in write(manifest.missing):
+                    wrote += n_samples
+                    done += n_samples
+                    show(done)
+                manifest = read_manifest(directory)
+                if manifest.missing and not wrote:
+                    time.sleep(POLL)
+        show(manifest.n_samples)
+    finish(manifest)
+    return manifest
+
+
+class _Write:
+    """Writes spans, here or in a pool; yields the number of samples of each finished shard."""
+
+    def __init__(self, directory: Path, plan: Plan, pool: ProcessPoolExecutor | None) -> None:
+        self._directory, self._plan, self._pool = directory, plan, pool
+
+    def __call__(self, spans: tuple[ShardSpan, ...]) -> Iterator[int]:
+        if self._pool is None:
+            for span in spans:
+                yield write_one(self._directory, self._plan, span)
+        else:
+            for future in as_completed([self._pool.submit(_write_in_worker, span) for span in spans]):
+                yield future.result()
+
+
+@contextmanager
+def _writers(directory: Path, plan: Plan, workers: int) -> Iterator[_Write]:
+    if workers == 1:
+        yield _Write(directory, plan, None)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(directory, plan))
+    try:
+        yield _Write(directory, plan, pool)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def write_one(directory: Path, plan: Plan, span: ShardSpan) -> int:
+    """Render and write one shard; returns its number of samples, 0 where another process has it."""
+    from synthgen.fractal import render
+
+    samples = (plan.sample(index) for index in range(span.start, span.stop))
+    shard = write_shard(
+        directory, span, render(plan.content, samples), plan_digest=plan.digest, environment=environment()
+    )
+    return shard.n_samples if shard else 0
+
+
+_worker: tuple[Path, Plan] | None = None  # of a worker process, set once when it starts
+
+
+def _start_worker(directory: Path, plan: Plan) -> None:
+    global _worker
+    _worker = (directory, plan)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent must not leave workers behind."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _write_in_worker(span: ShardSpan) -> int:
+    assert _worker is not None
+    return write_one(*_worker, span)
