@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -98,13 +98,22 @@ def category_of(record: CategoryRecord) -> Category:
     return Category(name=record.name, ifs=IFS(maps=table[:, :6].copy(), probs=table[:, 6].copy()))
 
 
-def render(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Item]:
-    """Draw and encode samples.  Neighbours of one category and weight row share their orbit.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Picture:
+    """A drawn sample."""
+
+    sample: Sample
+    instance: Instance
+    seed: int | None  # of its patch masks; None in point mode
+    image: NDArray[np.uint8]  # [size, size], a palette index a pixel
+
+
+def pictures(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Picture]:
+    """Draw samples.  Neighbours of one category and weight row share their orbit.
 
     Raises SynthgenError naming category and weight row where a system leaves no finite point.
     """
     style = style_of(content)
-    colors = palette(style)
 
     def placed(sample: Sample) -> Instance:
         return instance(content.categories[sample.label].name, sample.instance, n_patches=style.n_patches)
@@ -116,23 +125,31 @@ def render(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Item]
         except FractalError as error:
             raise SynthgenError(str(error)) from None
         for patch, shared in groupby(group, key=lambda s: placed(s).patch):
-            seed = patch_seed(content.seed, category.name, weight, patch)
-            masks = patch_masks(np.uint64(seed), len(pixels)) if style.n_patches > 1 else None
+            seed = patch_seed(content.seed, category.name, weight, patch) if style.n_patches > 1 else None
+            masks = None if seed is None else patch_masks(np.uint64(seed), len(pixels))
             image = drawing(pixels, masks, style)
             for sample in shared:
                 which = placed(sample)
-                record = {
-                    "index": sample.index,
-                    "label": label,
-                    "class": category.name,
-                    "name": which.name,
-                    "weight": weight,
-                    "patch": patch,
-                    "flip": which.flip,
-                    "seed": seed if masks is not None else None,
-                }
-                png = encode_png(flip(image, which.flip), colors)
-                yield Item(key=sample.key, label=label, ending="png", image=png, record=record)
+                yield Picture(sample=sample, instance=which, seed=seed, image=flip(image, which.flip))
+
+
+def render(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Item]:
+    """Draw and encode samples, as ``pictures`` does."""
+    colors = palette(style_of(content))
+    for picture in pictures(content, samples):
+        which = picture.instance
+        record = {
+            "index": picture.sample.index,
+            "label": picture.sample.label,
+            "class": which.category,
+            "name": which.name,
+            "weight": which.weight,
+            "patch": which.patch,
+            "flip": which.flip,
+            "seed": picture.seed,
+        }
+        png = encode_png(picture.image, colors)
+        yield Item(key=picture.sample.key, label=picture.sample.label, ending="png", image=png, record=record)
 
 
 def encode_png(image: NDArray[np.uint8], colors: NDArray[np.uint8]) -> bytes:

@@ -61,6 +61,12 @@ class FractalContent:
         return tuple(category.name for category in self.categories)
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of the content as canonical JSON."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
     def n_available(self) -> int:
         """How many images exist: categories x weight rows x patch draws x flips."""
         weights, patches, flips = self.layout
@@ -121,9 +127,8 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the content as canonical JSON; n and shard size are not in it."""
-        text = json.dumps(asdict(self.content), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        """The content's digest; n and shard size are not in it."""
+        return self.content.digest
 
     @property
     def n(self) -> int:

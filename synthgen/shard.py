@@ -26,6 +26,8 @@ from pydantic import TypeAdapter, ValidationError, with_config
 from synthgen.errors import SynthgenError
 from synthgen.plan import STRICT, ShardSpan
 
+IMAGE_ENDINGS = (".png", ".jpg")
+
 
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,8 +249,21 @@ def read_shard(path: Path) -> Iterator[Item]:
         raise SynthgenError(f"{path}: damaged tar ({error})") from None
 
 
+def image_members(path: Path) -> list[tuple[str, int, int]]:
+    """Name, offset and size in bytes of each image of a shard, for reading them in any order."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            return [
+                (member.name, member.offset_data, member.size)
+                for member in tar
+                if member.isfile() and member.name.endswith(IMAGE_ENDINGS)
+            ]
+    except (OSError, tarfile.TarError) as error:
+        raise SynthgenError(f"{path}: damaged tar ({error})") from None
+
+
 def _item(path: Path, key: str, parts: dict[str, bytes]) -> Item:
-    images = [ending for ending in parts if ending in ("png", "jpg")]
+    images = [ending for ending in parts if f".{ending}" in IMAGE_ENDINGS]
     if len(images) != 1 or "cls" not in parts or "json" not in parts:
         raise SynthgenError(f"{path}: sample {key} has members {sorted(parts)}; expected an image, cls and json")
     try:

@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthgen_evaluate.compare import Comparison, compare, load_runs
+from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.metrics import scores
+from synthgen_evaluate.runs import (
+    Arm,
+    Member,
+    Predictions,
+    Run,
+    SuiteRecord,
+    read_suite_records,
+    write_json,
+    write_suite_record,
+)
+
+N_CLASSES = 12
+SIZES = {"id_test": 300, "test": 500}
+
+
+def truth(split: str) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng([7, len(split)])
+    n = SIZES[split]
+    weight = 1 / np.arange(1, N_CLASSES + 1)
+    return np.array([f"{split}-{i}" for i in range(n)], dtype=object), rng.choice(N_CLASSES, n, p=weight / weight.sum())
+
+
+def predictions(split: str, skill: float, seed: int) -> Predictions:
+    """A share ``skill`` of the predictions is right, the others are drawn at random."""
+    rng = np.random.default_rng([seed, len(split)])
+    image_id, y_true = truth(split)
+    right = rng.random(len(y_true)) < skill
+    y_pred = np.where(right, y_true, rng.integers(0, N_CLASSES, len(y_true)))
+    order = rng.permutation(len(y_true))
+    return Predictions(
+        image_id=image_id[order], y_true=y_true[order], y_pred=y_pred[order], location=np.arange(len(y_true)) % 9
+    )
+
+
+def fake_runs(
+    path: Path,
+    skills: Mapping[str, float],
+    *,
+    suite: str = "quickstart",
+    architectures: Sequence[str] = ("resnet18", "mobilenet_v3_small"),
+    seeds: Sequence[int] = (0, 1),
+    epochs: Sequence[int] = (1, 4, 12),
+) -> Path:
+    """A finished suite: ``skills`` maps arms to the share of ID images learned; the first is the baseline."""
+    members = []
+    for position, (arm, skill) in enumerate(skills.items()):
+        for a, architecture in enumerate(architectures):
+            for seed in seeds:
+                digest = f"{position:04x}{a:04x}{seed:08x}"
+                members.append(
+                    Member(
+                        arm=arm,
+                        architecture=architecture,
+                        seed=seed,
+                        pretrain=f"{position:08x}{a:04x}{seed:04x}" if position else None,
+                        finetune=digest,
+                    )
+                )
+                run = Run(directory=path / digest)
+                for step, epoch in enumerate(epochs):
+                    reached = (skill + 0.03 * a) * (0.4 + 0.6 * (step + 1) / len(epochs))
+                    for split, share in (("id_test", reached), ("test", 0.6 * reached + 0.05 * position * reached)):
+                        run.write_predictions(epoch, split, predictions(split, share, 1000 * position + 10 * seed + a))
+                write_json(run.directory / "state.json", {"status": "done"})
+    arms = tuple(Arm(name=name, factor="source", level=name, description=f"images of {name}") for name in skills)
+    task = {"name": "simulated camera traps", "class_names": [f"class {i}" for i in range(N_CLASSES)]}
+    write_suite_record(
+        path, SuiteRecord(name=suite, baseline=next(iter(skills)), task=task, arms=arms, members=tuple(members))
+    )
+    return path
+
+
+def compared(path: Path, **options: str) -> Comparison:
+    return compare(load_runs([path]), **options)  # type: ignore[arg-type]
+
+
+def set_status(path: Path, digest: str, status: str) -> None:
+    write_json(path / digest / "state.json", {"status": status})
+
+
+def edit_suite(path: Path, **changes: object) -> None:
+    (suite,) = read_suite_records(path)
+    write_suite_record(path, replace(suite, **changes))
+
+
+def test_four_paired_runs_are_said_to_be_too_few(tmp_path: Path) -> None:
+    comparison = compared(fake_runs(tmp_path, {"scratch": 0.3, "Fractals": 0.5}))
+    assert len(comparison.summary) == 3
+    assert comparison.summary[0] == (
+        "8 of 8 planned fine-tuning runs are finished (2 of 2 arms, 2 architectures, 2 seeds); the baseline is scratch."
+    )
+    assert comparison.summary[1].startswith("Fractals: OOD macro-F1 higher than with scratch by ")
+    assert comparison.summary[1].endswith(
+        "but 4 paired runs cannot show a difference at the 5% level; at least 6 are needed."
+    )
+    (effect,) = comparison.effects
+    assert effect.ood.p == effect.ood.smallest_p == 2 / 2**4
+    assert effect.ood_verdict == "cannot tell: 4 paired runs cannot reach p < 0.05, at least 6 are needed"
+
+
+def test_six_paired_runs_show_a_large_difference_of_one_arm_but_need_correction_for_two(tmp_path: Path) -> None:
+    one = compared(fake_runs(tmp_path / "one", {"scratch": 0.2, "good": 0.6}, seeds=(0, 1, 2)))
+    assert one.effects[0].ood_verdict == "higher"
+    assert "which is a difference at the 5% level (sign-flip permutation, p = 0.031)" in one.summary[1]
+    two = compared(fake_runs(tmp_path / "two", {"scratch": 0.2, "good": 0.6, "same": 0.2}, seeds=(0, 1, 2)))
+    assert two.n_comparisons == 2
+    assert "6 paired runs cannot reach p < 0.025 (0.05 over 2 comparisons), at least 7" in two.effects[0].ood_verdict
+
+
+def test_arms_are_summarised_over_the_last_epoch_of_each_run(tmp_path: Path) -> None:
+    comparison = compared(fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5}))
+    assert [len(comparison.rows), sum(row.final for row in comparison.rows)] == [24, 8]
+    final = [row for row in comparison.rows if row.final and row.arm == "fractals"]
+    assert {row.epoch for row in final} == {12}
+    scratch, fractals = comparison.arms
+    assert fractals.ood_mean == pytest.approx(np.mean([row.ood.macro_f1 for row in final]))
+    assert fractals.ood_sd == pytest.approx(np.std([row.ood.macro_f1 for row in final], ddof=1))
+    assert scratch.trend is not None
+    assert scratch.trend.n == 12
+    stored = Run(directory=tmp_path / final[0].finetune).predictions(12, "test")
+    assert final[0].ood == scores(stored.y_true, stored.y_pred)
+    (effect,) = comparison.effects
+    baseline = [row for row in comparison.rows if row.final and row.arm == "scratch"]
+    expected = [100 * (a.ood.macro_f1 - b.ood.macro_f1) for a, b in zip(final, baseline, strict=True)]
+    assert effect.ood.mean == pytest.approx(np.mean(expected))
+    robustness = [100 * (row.ood.macro_f1 - float(scratch.trend.predict(row.id.macro_f1))) for row in final]
+    assert [row.effective_robustness for row in final] == pytest.approx(robustness)
+    assert fractals.effective_robustness == pytest.approx(np.mean(robustness))
+
+
+def test_runs_that_are_not_in_the_numbers_are_named_with_the_reason(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5})
+    (suite,) = read_suite_records(tmp_path)
+    failed, absent, half = (member.finetune for member in suite.members[4:7])
+    set_status(tmp_path, failed, "failed")
+    (tmp_path / absent / "state.json").unlink()
+    for path in (tmp_path / half / "predictions").glob("*-id_test.parquet"):
+        path.unlink()
+    comparison = compared(tmp_path)
+    incomplete = "done, but no epoch has predictions for both id_test and test"
+    assert sorted(comparison.unfinished) == [
+        f"fractals / mobilenet_v3_small / seed 0 ({half}): {incomplete}",
+        f"fractals / resnet18 / seed 0 ({failed}): failed",
+        f"fractals / resnet18 / seed 1 ({absent}): absent",
+    ]
+    assert comparison.arms[1].planned == 4
+    assert comparison.arms[1].finished == 1
+    assert comparison.effects[0].ood.p is None
+    assert comparison.effects[0].ood.n == 1
+
+
+def test_an_epoch_counts_only_with_both_splits(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3}, architectures=("resnet18",), seeds=(0,))
+    next((tmp_path / "0000000000000000" / "predictions").glob("0012-test*")).unlink()
+    assert [(row.epoch, row.final) for row in compared(tmp_path).rows] == [(1, False), (4, True)]
+
+
+def test_one_run_alone_gives_numbers_and_no_claims(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3}, architectures=("resnet18",), seeds=(0,), epochs=(3,))
+    comparison = compared(tmp_path)
+    assert comparison.effects == ()
+    assert comparison.arms[0].ood_sd is None
+    assert comparison.arms[0].trend is None
+    assert comparison.summary[1:] == (
+        "OOD macro-F1 cannot be compared between arms, because no run of any other arm is finished.",
+        "Effective robustness cannot be compared between arms, because no run of any other arm is finished.",
+    )
+
+
+def test_effective_robustness_is_withheld_without_a_trend_of_the_baseline(tmp_path: Path) -> None:
+    comparison = compared(fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5}, seeds=(0,), epochs=(3,)))
+    assert comparison.effects[0].robustness is None
+    assert comparison.summary[2].startswith("Effective robustness cannot be given, because scratch has no trend")
+    assert "fractals: no trend, which takes 3 points with different ID macro-F1." in comparison.notes
+
+
+def test_extrapolation_beyond_the_baseline_is_noted(tmp_path: Path) -> None:
+    comparison = compared(fake_runs(tmp_path, {"scratch": 0.2, "fractals": 0.7}))
+    assert comparison.arms[1].extrapolated == 4
+    assert any("extrapolating" in note and "fractals (4 of 4 runs)" in note for note in comparison.notes)
+    assert comparison.summary[2].endswith("; the trend of scratch is extrapolated for fractals.")
+
+
+def test_runs_that_share_a_pre_training_run_are_noted(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "natural": 0.5})
+    (suite,) = read_suite_records(tmp_path)
+    edit_suite(tmp_path, members=tuple(replace(m, pretrain=m.pretrain and "same") for m in suite.members))
+    assert any("natural: 4 runs start from only 1 pre-training run" in note for note in compared(tmp_path).notes)
+
+
+def test_unpaired_runs_are_left_out_of_differences_and_noted(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5})
+    set_status(tmp_path, "0000000000000000", "running")
+    comparison = compared(tmp_path)
+    assert comparison.effects[0].ood.n == 3
+    assert any("fractals: 1 run without a baseline run" in note for note in comparison.notes)
+
+
+def test_the_baseline_can_be_chosen_and_an_unknown_one_lists_the_arms(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5})
+    assert compared(tmp_path, baseline="fractals").effects[0].arm == "scratch"
+    with pytest.raises(EvaluateError, match=r"no arm is called 'x': choose the baseline from scratch, fractals"):
+        compared(tmp_path, baseline="x")
+
+
+def test_different_tasks_are_not_compared(tmp_path: Path) -> None:
+    fake_runs(tmp_path / "a", {"scratch": 0.3}, suite="first")
+    fake_runs(tmp_path / "b", {"scratch": 0.3}, suite="second")
+    edit_suite(tmp_path / "b", task={"name": "iwildcam", "class_names": ["empty", "deer"]})
+    with pytest.raises(EvaluateError, match=r"'first' and 'second'.*'simulated camera traps' with 12.*'iwildcam' with"):
+        compare(load_runs([tmp_path / "a", tmp_path / "b"]))
+
+
+def test_different_images_under_one_task_are_not_compared(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5})
+    run = Run(directory=tmp_path / "0001000000000000")
+    whole = run.predictions(12, "test")
+    part = {name: getattr(whole, name)[:-1] for name in ("image_id", "y_true", "y_pred", "location")}
+    run.write_predictions(12, "test", Predictions(**part))
+    with pytest.raises(EvaluateError, match=r"fractals .*different images or labels.*500 and 499 of test"):
+        compared(tmp_path)
+
+
+def test_repeated_images_are_counted_and_refused(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3})
+    run = Run(directory=tmp_path / "0000000000000000")
+    stored = run.predictions(12, "test")
+    stored.image_id[:3] = stored.image_id[10]
+    run.write_predictions(12, "test", stored)
+    with pytest.raises(EvaluateError, match=r"epoch 12 on test name 3 images more than once"):
+        load_runs([tmp_path])
+
+
+def test_damaged_predictions_are_named(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3})
+    (tmp_path / "0000000000000000" / "predictions" / "0012-test.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(EvaluateError, match=r"0000000000000000: predictions of epoch 12 on test cannot be read"):
+        load_runs([tmp_path])
+
+
+def test_nothing_finished_is_refused_with_what_there_is(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3}, seeds=(0,))
+    set_status(tmp_path, "0000000000000000", "failed")
+    set_status(tmp_path, "0000000100000000", "running")
+    with pytest.raises(EvaluateError, match=r"no run is finished.*1 running, 1 failed|1 failed, 1 running"):
+        compared(tmp_path)
+
+
+def test_suites_that_share_runs_count_them_once(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5}, suite="first")
+    fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5}, suite="second")
+    comparison = compared(tmp_path)
+    assert comparison.suites == ("first", "second")
+    assert sum(row.final for row in comparison.rows) == 8
+
+
+def test_an_arm_that_means_two_things_is_refused(tmp_path: Path) -> None:
+    fake_runs(tmp_path / "a", {"scratch": 0.3}, suite="first")
+    fake_runs(tmp_path / "b", {"scratch": 0.3}, suite="second")
+    edit_suite(tmp_path / "b", arms=(Arm(name="scratch", factor="source", level="?", description="other"),))
+    with pytest.raises(EvaluateError, match="arm 'scratch' means different things in suites 'first' and 'second'"):
+        compare(load_runs([tmp_path / "a", tmp_path / "b"]))
+
+
+def test_two_runs_in_one_place_are_refused(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3}, seeds=(0,))
+    (suite,) = read_suite_records(tmp_path)
+    edit_suite(tmp_path, members=(*suite.members, replace(suite.members[0], finetune="another")))
+    with pytest.raises(EvaluateError, match="two different runs stand for the same arm, architecture and seed"):
+        compared(tmp_path)
+
+
+def test_comparing_imports_neither_torch_nor_matplotlib() -> None:
+    code = "import sys, synthgen_evaluate.compare; print({'torch', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
