@@ -125,7 +125,7 @@ def compare(
 ) -> None:
     """Compare the arms of finished runs: a report as HTML, figures and tables."""
     from .compare import compare as judge
-    from .compare import load_runs
+    from .load import load_runs
     from .report import write_report
 
     comparison = judge(load_runs(runs), baseline=baseline)

@@ -6,51 +6,19 @@ summarised over the last evaluated epoch of each run; earlier epochs only help t
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from .errors import EvaluateError
-from .metrics import Scores, scores
-from .runs import Arm, Member, Predictions, Run, SuiteRecord, read_suite_records
-from .stats import PairedDifference, describe, paired_difference, points, verdict
-from .trends import MIN_POINTS, Scale, Trend, clip_epsilon, effective_robustness, fit_trend
-
-ID_SPLIT, OOD_SPLIT = "id_test", "test"
-NO_PAIR_OF_SPLITS = f"done, but no epoch has predictions for both {ID_SPLIT} and {OOD_SPLIT}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluatedEpoch:
-    """One epoch of a fine-tuning run with predictions for both splits."""
-
-    epoch: int  # 1 = after the first
-    id: Scores
-    ood: Scores
-    n_id: int  # images
-    n_ood: int  # images
-    images: str  # digest of the image ids and true labels of both splits, in any order
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedRun:
-    """One planned fine-tuning run of a suite, with what it found so far."""
-
-    suite: SuiteRecord
-    arm: Arm
-    member: Member
-    status: str  # "done", or what it is instead
-    epochs: tuple[EvaluatedEpoch, ...]  # in order; empty unless done
-
-    @property
-    def label(self) -> str:
-        """The run in words, for messages."""
-        member = self.member
-        return f"{member.arm} / {member.architecture} / seed {member.seed} ({member.finetune})"
+from .load import ID_SPLIT, OOD_SPLIT, EvaluatedEpoch, LoadedRun
+from .metrics import Scores
+from .runs import Arm
+from .stats import PairedDifference, paired_difference, verdict
+from .trends import Scale, Trend, clip_epsilon, effective_robustness, fit_trend
+from .wording import notes, summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,27 +88,6 @@ class Comparison:
     summary: tuple[str, ...]  # three sentences
 
 
-def load_runs(paths: Sequence[Path]) -> list[LoadedRun]:
-    """Read all planned runs of all suites in the given runs directories, and score the finished ones.
-
-    Raises EvaluateError where a directory holds no suite, a record or predictions cannot be read,
-    or predictions name an image twice.
-    """
-    loaded = []
-    for path in paths:
-        cache: dict[str, tuple[str, tuple[EvaluatedEpoch, ...]]] = {}
-        for suite in read_suite_records(path):
-            arms = {arm.name: arm for arm in suite.arms}
-            for member in suite.members:
-                if member.arm not in arms:
-                    raise EvaluateError(f"suite {suite.name!r}: run {member.finetune} is of unknown arm {member.arm!r}")
-                if member.finetune not in cache:
-                    cache[member.finetune] = _read_run(Run(directory=path / member.finetune))
-                status, epochs = cache[member.finetune]
-                loaded.append(LoadedRun(suite=suite, arm=arms[member.arm], member=member, status=status, epochs=epochs))
-    return loaded
-
-
 def compare(runs: Sequence[LoadedRun], *, baseline: str | None = None, scale: Scale = "logit") -> Comparison:
     """Compare arms with the baseline (by default the one that the suites name).
 
@@ -185,56 +132,9 @@ def compare(runs: Sequence[LoadedRun], *, baseline: str | None = None, scale: Sc
         rows=rows,
         effects=effects,
         unfinished=unfinished,
-        notes=_notes(arms, rows, effects, epsilon),
-        summary=_summary(arms, finished, effects, trend),
+        notes=notes(arms, rows, effects, epsilon),
+        summary=summary(arms, finished, effects, trend),
     )
-
-
-def _read_run(run: Run) -> tuple[str, tuple[EvaluatedEpoch, ...]]:
-    """The run's status and, where it is done, its epochs with both splits."""
-    if not run.done:
-        return str(run.state["status"]), ()
-    splits = defaultdict(set)
-    for epoch, split in run.evaluated():
-        splits[epoch].add(split)
-    complete = [epoch for epoch, present in splits.items() if {ID_SPLIT, OOD_SPLIT} <= present]
-    if not complete:
-        return NO_PAIR_OF_SPLITS, ()
-    return "done", tuple(_read_epoch(run, epoch) for epoch in complete)
-
-
-def _read_epoch(run: Run, epoch: int) -> EvaluatedEpoch:
-    digest = hashlib.sha256()
-    found: dict[str, Scores] = {}
-    sizes: dict[str, int] = {}
-    for split in (ID_SPLIT, OOD_SPLIT):
-        where = f"{run.directory}: predictions of epoch {epoch} on {split}"
-        try:
-            predictions = run.predictions(epoch, split)
-            found[split] = scores(predictions.y_true, predictions.y_pred)
-        except EvaluateError as error:
-            raise EvaluateError(f"{where}: {error}") from None
-        except (OSError, ValueError, KeyError) as error:  # what pyarrow raises for damaged files and missing columns
-            raise EvaluateError(f"{where} cannot be read ({error}); run it again") from None
-        repeated = len(predictions) - len(set(predictions.image_id))
-        if repeated:
-            raise EvaluateError(f"{where} name {repeated} images more than once; every image must be there once")
-        sizes[split] = len(predictions)
-        digest.update(_images(split, predictions))
-    return EvaluatedEpoch(
-        epoch=epoch,
-        id=found[ID_SPLIT],
-        ood=found[OOD_SPLIT],
-        n_id=sizes[ID_SPLIT],
-        n_ood=sizes[OOD_SPLIT],
-        images=digest.hexdigest()[:16],
-    )
-
-
-def _images(split: str, predictions: Predictions) -> bytes:
-    """Which images were evaluated and what they show, in any order."""
-    pairs = sorted(zip(predictions.image_id.tolist(), predictions.y_true.tolist(), strict=True))
-    return repr((split, pairs)).encode()
 
 
 def _one_of_each(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
@@ -367,83 +267,3 @@ def _effect(name: str, final: Sequence[Row], baseline: Sequence[Row], comparison
 
 def _sides(pairs: Sequence[tuple[Row, Row]]) -> tuple[list[Row], list[Row]]:
     return [arm for arm, _ in pairs], [baseline for _, baseline in pairs]
-
-
-def _notes(
-    arms: Sequence[ArmSummary], rows: Sequence[Row], effects: Sequence[Effect], epsilon: float
-) -> tuple[str, ...]:
-    notes = []
-    final = [row for row in rows if row.final]
-    epochs = sorted({row.epoch for row in final})
-    if len(epochs) > 1:
-        notes.append(f"The last evaluated epochs differ between runs ({', '.join(map(str, epochs))}).")
-    for summary in arms:
-        name, own = summary.arm.name, [row for row in final if row.arm == summary.arm.name]
-        if own and summary.trend is None:
-            notes.append(f"{name}: no trend, which takes {MIN_POINTS} points with different ID macro-F1.")
-        sources = {row.pretrain for row in own if row.pretrain}
-        if 0 < len(sources) < sum(row.pretrain is not None for row in own):
-            notes.append(
-                f"{name}: {len(own)} runs start from only {_count(len(sources), 'pre-training run')}, so they are"
-                " fewer independent repetitions than the tests count."
-            )
-    beyond = ", ".join(f"{s.arm.name} ({s.extrapolated} of {s.finished} runs)" for s in arms if s.extrapolated)
-    if beyond:
-        notes.append(
-            f"Effective robustness rests on extrapolating the baseline's trend to other ID macro-F1: {beyond}."
-        )
-    trend = arms[0].trend
-    if trend and trend.slope <= 0:
-        notes.append(
-            f"The baseline's trend does not rise (slope {points(trend.slope, 2)}): it predicts no higher OOD"
-            " macro-F1 for higher ID macro-F1, so effective robustness means little here."
-        )
-    for effect in effects:
-        if effect.unpaired:
-            notes.append(
-                f"{effect.arm}: {_count(effect.unpaired, 'run')} without a baseline run of the same architecture and"
-                " seed left out of the paired differences."
-            )
-    extreme = sum(not epsilon < f1 < 1 - epsilon for row in rows for f1 in (row.id.macro_f1, row.ood.macro_f1))
-    if extreme:
-        notes.append(f"{extreme} scores of 0 or 1 (or nearly) were moved to {epsilon:.2g} from the end for the scale.")
-    return tuple(notes)
-
-
-def _summary(
-    arms: Sequence[ArmSummary], finished: Sequence[LoadedRun], effects: Sequence[Effect], trend: Trend | None
-) -> tuple[str, str, str]:
-    """Three sentences: what was measured, OOD macro-F1, effective robustness."""
-    baseline = arms[0].arm.name
-    architectures = _count(len({run.member.architecture for run in finished}), "architecture")
-    seeds = _count(len({run.member.seed for run in finished}), "seed")
-    measured = (
-        f"{len(finished)} of {sum(summary.planned for summary in arms)} planned fine-tuning runs are finished"
-        f" ({sum(summary.finished > 0 for summary in arms)} of {len(arms)} arms, {architectures}, {seeds});"
-        f" the baseline is {baseline}."
-    )
-    if not effects:
-        missing = baseline if not arms[0].finished else "any other arm"
-        nothing = f"cannot be compared between arms, because no run of {missing} is finished."
-        return measured, f"OOD macro-F1 {nothing}", f"Effective robustness {nothing}"
-    ood = describe("OOD macro-F1", {effect.arm: effect.ood for effect in effects}, baseline)
-    differences = {effect.arm: effect.robustness for effect in effects if effect.robustness is not None}
-    if trend is None:
-        return (
-            measured,
-            ood,
-            (
-                f"Effective robustness cannot be given, because {baseline} has no trend: it takes {MIN_POINTS} points"
-                " with different ID macro-F1."
-            ),
-        )
-    robustness = describe("effective robustness", differences, baseline)
-    beyond = [summary.arm.name for summary in arms[1:] if summary.extrapolated]
-    if beyond:
-        whom = beyond[0] if len(effects) == 1 else f"{len(beyond)} of {len(effects)} arms"
-        robustness = f"{robustness[:-1]}; the trend of {baseline} is extrapolated for {whom}."
-    return measured, ood, robustness
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
+
+from synthgen.shard import claimed
 
 from .runs import Recipe
 
@@ -45,16 +48,15 @@ def cached_pixels(
     """
     text = json.dumps([key, size], sort_keys=True)
     path = cache / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
-        try:
-            pixels = np.lib.format.open_memmap(part, "w+", np.uint8, (len(indices), size, size, 3))
+    while not path.exists():
+        with claimed(path) as file:
+            if file is None:  # another process decodes the same
+                time.sleep(1)
+                continue
+            pixels = np.lib.format.open_memmap(file.name, "w+", np.uint8, (len(indices), size, size, 3))
             _decode_into(pixels, decoder, indices, size, progress)
             pixels.flush()
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+            os.replace(file.name, path)
     mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return mapped
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from synthgen.progress import progress
 
 from .data import cached_pixels
 from .errors import EvaluateError
-from .interventions import everything, quantity
+from .interventions import Selection, everything, quantity
+from .models import n_parameters
 from .runs import Arm, Member, Predictions, Run, RunConfig, SuiteRecord, write_suite_record
-from .sources import open_source
+from .sources import ImageSource, open_source
 from .suite import ArmSpec, Suite
 from .tasks import Task, open_task
 from .train import EvaluationSet, LabelledImages, fail, train
@@ -27,13 +30,35 @@ SELECTION_SEED = 0  # of the images that an arm takes from its source: the same 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Chosen:
+    """The images that an arm pre-trains on, not decoded yet."""
+
+    source: ImageSource
+    selection: Selection
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a run's configuration says of its images."""
+        return {
+            "source": self.source.identity,
+            "selection": self.selection.digest,
+            "rule": self.selection.rule,
+            "n_images": len(self.selection.indices),
+            "n_classes": len(self.selection.class_names),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One run of the grid, with what it needs."""
+    """One run of the grid."""
 
     title: str
+    arm: str
     config: RunConfig
-    images: LabelledImages
-    evaluation: dict[str, EvaluationSet]
+
+    def run(self, out: Path) -> Run:
+        """Its place on disk."""
+        return Run(directory=out / self.config.digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,19 +77,33 @@ def run_suite(suite: Suite, out: Path, *, device: str, only: str | None = None) 
     missing folder is told at once.  A failed run does not stop the others.
     """
     where = _device(device)
-    arms = [arm for arm in suite.arms if only in (None, arm.name)]
-    if not arms:
-        raise EvaluateError(f"--only {only}: no such arm; there are {', '.join(a.name for a in suite.arms)}")
+    wanted = {arm.name for arm in suite.arms if only in (None, arm.name)}
+    if not wanted:
+        raise EvaluateError(f"--only {only}: no such arm; there are {', '.join(arm.name for arm in suite.arms)}")
     task = open_task(suite.task.path)
-    fine, evaluation = _task_images(task, suite, out)
-    pretraining = {arm.name: _arm_images(arm, suite, out) for arm in suite.arms}
-    steps, members = _grid(suite, task, fine, evaluation, pretraining, {arm.name for arm in arms})
+    chosen = {arm.name: _choose(arm, suite) for arm in suite.arms if arm.source}
+    steps, members = _grid(suite, task, chosen, wanted)
+    todo = [step for step in steps if not step.run(out).done]
+    _check_disk(out, suite, task, chosen, todo)
+    images = {arm: _pretraining_images(arm, chosen[arm], suite, out) for arm in _arms(todo, "pretrain")}
+    fine, evaluation = _task_images(task, suite, out) if _arms(todo, "finetune") else (None, {})
     write_suite_record(out, _record(suite, task, members))
-    outcome = Outcome(done=0, kept=0, failed=())
+    failed, done = [], 0
     with _deterministic(where):
-        for number, step in enumerate(steps, start=1):
-            outcome = _run(step, f"{number}/{len(steps)} {step.title}", out, where, outcome)
-    return outcome
+        for number, step in enumerate(todo, start=1):
+            pretraining = step.config.kind == "pretrain"
+            train_set = images[step.arm] if pretraining else fine
+            assert train_set is not None
+            title = f"{number}/{len(todo)} {step.title}"
+            try:
+                done += _run(step, title, train_set, {} if pretraining else evaluation, out, where)
+            except EvaluateError as error:
+                failed.append(f"{step.title}: {error}")
+    return Outcome(done=done, kept=len(steps) - done - len(failed), failed=tuple(failed))
+
+
+def _arms(steps: list[Step], kind: str) -> list[str]:
+    return list(dict.fromkeys(step.arm for step in steps if step.config.kind == kind))
 
 
 def _device(name: str) -> torch.device:
@@ -90,20 +129,64 @@ def _deterministic(device: torch.device) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
+def _choose(arm: ArmSpec, suite: Suite) -> Chosen:
+    assert arm.source is not None
+    source = open_source(arm.source, suite.image_size)
+    if arm.n is None:
+        return Chosen(source=source, selection=everything(source.labels, source.class_names))
+    try:
+        selection = quantity(source.labels, source.class_names, arm.n, seed=SELECTION_SEED)
+    except EvaluateError as error:
+        raise EvaluateError(f"arm {arm.name}: {error}") from None
+    return Chosen(source=source, selection=selection)
+
+
+def _check_disk(out: Path, suite: Suite, task: Task, chosen: dict[str, Chosen], todo: list[Step]) -> None:
+    """Raise EvaluateError where the decoded images and weights of the runs to do would not fit."""
+    n_images = sum(len(chosen[arm].selection.indices) for arm in _arms(todo, "pretrain"))
+    n_images += int(task.identity["n_images"]) if _arms(todo, "finetune") else 0
+    n_bytes = {name: 4 * n_parameters(name) for name in suite.architectures}
+    weights = sum(n_bytes[step.config.architecture] for step in todo)
+    checkpoint = 6 * max(n_bytes.values())  # weights and two moments, while the old one still stands
+    needed = 3 * n_images * suite.image_size**2 + weights + (checkpoint if todo else 0)
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise EvaluateError(
+            f"{out}: the runs to do need about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free;"
+            " free some space or use another --out"
+        )
+
+
+def _pretraining_images(arm: str, chosen: Chosen, suite: Suite, out: Path) -> LabelledImages:
+    selection = chosen.selection
+    with progress(f"decode {arm}", len(selection.indices), "images") as show:
+        pixels = cached_pixels(
+            chosen.source,
+            selection.indices,
+            suite.image_size,
+            cache=out / "cache",
+            key=chosen.identity,
+            progress=show,
+        )
+    return LabelledImages(pixels=pixels, labels=selection.labels, n_classes=len(selection.class_names))
+
+
 def _task_images(task: Task, suite: Suite, out: Path) -> tuple[LabelledImages, dict[str, EvaluationSet]]:
     images = {}
     for name, split in task.splits.items():
         with progress(f"decode {name}", len(split.y), "images") as show:
             images[name] = cached_pixels(
                 split,
-                everything(split.y, task.class_names).indices,
+                np.arange(len(split.y)),
                 suite.image_size,
                 cache=out / "cache",
                 key={**task.identity, "split": name},
                 progress=show,
             )
-    train_split = task.splits["train"]
-    fine = LabelledImages(pixels=images["train"], labels=train_split.y, n_classes=len(task.class_names))
+    fine = LabelledImages(pixels=images["train"], labels=task.splits["train"].y, n_classes=len(task.class_names))
     evaluation = {
         name: EvaluationSet(
             pixels=images[name],
@@ -115,47 +198,13 @@ def _task_images(task: Task, suite: Suite, out: Path) -> tuple[LabelledImages, d
     return fine, evaluation
 
 
-def _arm_images(arm: ArmSpec, suite: Suite, out: Path) -> tuple[LabelledImages, dict[str, Any]] | None:
-    """An arm's pre-training images and what its runs' configuration says of them."""
-    if arm.source is None:
-        return None
-    source = open_source(arm.source, suite.image_size)
-    if arm.n is None:
-        selection = everything(source.labels, source.class_names)
-    else:
-        try:
-            selection = quantity(source.labels, source.class_names, arm.n, seed=SELECTION_SEED)
-        except EvaluateError as error:
-            raise EvaluateError(f"arm {arm.name}: {error}") from None
-    said = {
-        "source": source.identity,
-        "selection": selection.digest,
-        "rule": selection.rule,
-        "n_images": len(selection.indices),
-        "n_classes": len(selection.class_names),
-    }
-    with progress(f"decode {arm.name}", len(selection.indices), "images") as show:
-        pixels = cached_pixels(
-            source, selection.indices, suite.image_size, cache=out / "cache", key=said, progress=show
-        )
-    images = LabelledImages(pixels=pixels, labels=selection.labels, n_classes=len(selection.class_names))
-    return images, said
-
-
-def _grid(
-    suite: Suite,
-    task: Task,
-    fine: LabelledImages,
-    evaluation: dict[str, EvaluationSet],
-    pretraining: dict[str, tuple[LabelledImages, dict[str, Any]] | None],
-    wanted: set[str],
-) -> tuple[list[Step], list[Member]]:
-    """The runs to do, pre-training before what needs it, and every run's place in the suite."""
+def _grid(suite: Suite, task: Task, chosen: dict[str, Chosen], wanted: set[str]) -> tuple[list[Step], list[Member]]:
+    """The runs of the wanted arms, pre-training before what needs it, and every run's place in the suite."""
     steps: dict[str, Step] = {}
     members = []
     for seed, arm, architecture in product(suite.seeds, suite.arms, suite.architectures):
         title = f"{arm.name}, {architecture}, seed {seed}"
-        after = RunConfig(
+        config = RunConfig(
             kind="finetune",
             architecture=architecture,
             seed=seed,
@@ -163,19 +212,15 @@ def _grid(
             data=task.identity,
             recipe=suite.finetune,
         )
-        ready = pretraining[arm.name]
-        if ready is not None:
-            images, said = ready
-            before = replace(after, kind="pretrain", data=said, recipe=suite.pretrain)
-            after = replace(after, init=before.digest)
+        if arm.name in chosen:
+            before = replace(config, kind="pretrain", data=chosen[arm.name].identity, recipe=suite.pretrain)
+            config = replace(config, init=before.digest)
             if arm.name in wanted:
-                step = Step(title=f"pre-train {title}", config=before, images=images, evaluation={})
-                steps.setdefault(before.digest, step)
+                steps.setdefault(before.digest, Step(title=f"pre-train {title}", arm=arm.name, config=before))
         if arm.name in wanted:
-            step = Step(title=f"fine-tune {title}", config=after, images=fine, evaluation=evaluation)
-            steps.setdefault(after.digest, step)
+            steps.setdefault(config.digest, Step(title=f"fine-tune {title}", arm=arm.name, config=config))
         members.append(
-            Member(arm=arm.name, architecture=architecture, seed=seed, pretrain=after.init, finetune=after.digest)
+            Member(arm=arm.name, architecture=architecture, seed=seed, pretrain=config.init, finetune=config.digest)
         )
     return list(steps.values()), members
 
@@ -188,34 +233,42 @@ def _record(suite: Suite, task: Task, members: list[Member]) -> SuiteRecord:
     return SuiteRecord(
         name=suite.name,
         baseline=suite.baseline,
-        task={**task.identity, "class_names": list(task.class_names)},
+        task={"name": Path(suite.task.path).resolve().name, **task.identity, "class_names": list(task.class_names)},
         arms=arms,
         members=tuple(members),
     )
 
 
-def _run(step: Step, title: str, out: Path, device: torch.device, outcome: Outcome) -> Outcome:
-    run = Run(directory=out / step.config.digest)
+def _run(
+    step: Step,
+    title: str,
+    images: LabelledImages,
+    evaluation: dict[str, EvaluationSet],
+    out: Path,
+    device: torch.device,
+) -> bool:
+    """Train one run; False where another process has finished it meanwhile."""
+    run = step.run(out)
     run.directory.mkdir(parents=True, exist_ok=True)
     with _locked(run.directory / "lock", title), progress(title, step.config.recipe.epochs, "epochs") as show:
         if run.done:
-            return Outcome(done=outcome.done, kept=outcome.kept + 1, failed=outcome.failed)
+            return False
         try:
-            _train(step, run, out, device, show)
+            init = _initial_weights(step.config, out)
+            train(run, step.config, images, evaluation, init=init, device=device, progress=show)
         except EvaluateError as error:
             fail(run, error, device)
-            return Outcome(done=outcome.done, kept=outcome.kept, failed=(*outcome.failed, f"{step.title}: {error}"))
-    return Outcome(done=outcome.done + 1, kept=outcome.kept, failed=outcome.failed)
+            raise
+    return True
 
 
-def _train(step: Step, run: Run, out: Path, device: torch.device, show: Callable[[int], None]) -> None:
-    init = None
-    if step.config.init is not None:
-        before = Run(directory=out / step.config.init)
-        if not before.done:
-            raise EvaluateError(f"its pre-training run {step.config.init} is not done")
-        init = before.weights
-    train(run, step.config, step.images, step.evaluation, init=init, device=device, progress=show)
+def _initial_weights(config: RunConfig, out: Path) -> Path | None:
+    if config.init is None:
+        return None
+    before = Run(directory=out / config.init)
+    if not before.done:
+        raise EvaluateError(f"its pre-training run {config.init} is not done")
+    return before.weights
 
 
 @contextmanager

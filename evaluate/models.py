@@ -38,6 +38,14 @@ def build(architecture: str, n_classes: int) -> nn.Module:
     return model
 
 
+def n_parameters(architecture: str) -> int:
+    """How many parameters an architecture has, with a head of 1,000 classes."""
+    import torch
+
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build(architecture, 1000).parameters())
+
+
 def load_backbone(model: nn.Module, architecture: str, path: Path) -> None:
     """Load all weights but the head's from a run of the same architecture.
 

@@ -32,8 +32,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from .compare import ID_SPLIT, OOD_SPLIT, Comparison, Row
+from .compare import Comparison, Row
 from .errors import EvaluateError
+from .load import ID_SPLIT, OOD_SPLIT
 from .stats import points
 from .trends import to_scale
 

@@ -7,8 +7,8 @@ suite, since one run may serve several.  Predictions are stored, statistics come
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ConfigDict, with_config
+
+from synthgen.shard import write_atomically
 
 from .errors import EvaluateError
 
@@ -178,10 +180,9 @@ class Run:
             }
         )
         path = self.directory / "predictions" / f"{epoch:04d}-{split}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".tmp")
-        pq.write_table(table, part)
-        part.replace(path)
+        sink = io.BytesIO()
+        pq.write_table(table, sink)
+        write_atomically(path, sink.getvalue())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -197,14 +198,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with part.open("w") as file:
-        json.dump(record, file, indent=1, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_atomically(path, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
 
 
 def write_suite_record(runs: Path, suite: SuiteRecord) -> None:

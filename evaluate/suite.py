@@ -136,6 +136,7 @@ def _problems(suite: Suite) -> list[str]:
             problems.append(f"architectures: unknown {name!r}; known are {', '.join(HEADS)}")
     names = Counter(arm.name for arm in suite.arms)
     problems += [f"arms: {count} arms are named {name!r}" for name, count in names.items() if count > 1]
+    problems += [f"arms: {arm.name}: n without a source" for arm in suite.arms if arm.n and not arm.source]
     if suite.baseline not in names:
         problems.append(f"baseline: no arm is named {suite.baseline!r}; there are {', '.join(names)}")
     for key in ("architectures", "seeds"):

@@ -22,7 +22,7 @@ from .sources import decode_named
 
 SPLITS = ("train", "val", "test", "id_val", "id_test")
 FOLDER = "iwildcam_v2.0"
-COLUMNS = ("split", "location_remapped", "sequence_remapped", "datetime", "y", "filename", "image_id")
+COLUMNS = ("split", "location_remapped", "sequence_remapped", "datetime", "y", "filename")
 ORIGIN = (
     "the original download host has been down for months: the images are those of the iWildCam 2020 competition"
     " (Kaggle, LILA BC); metadata.csv is WILDS's"
@@ -34,7 +34,7 @@ class Split:
     """The images of one split."""
 
     files: tuple[Path, ...]
-    image_id: NDArray[np.object_]  # str [n]
+    image_id: NDArray[np.object_]  # str [n], the file name without ending: unique, also where frames are cropped
     y: NDArray[np.int64]  # [n], class
     location: NDArray[np.int64]  # [n], camera location
 
@@ -88,7 +88,7 @@ def open_task(path: str) -> Task:
     location = dataset.metadata_array[:, fields.index("location")].numpy()
     y = dataset.y_array.numpy()
     names = [row["filename"] for row in rows]
-    ids = np.array([row["image_id"] for row in rows], dtype=object)
+    ids = np.array([Path(name).stem for name in names], dtype=object)
     splits = {}
     for name in SPLITS:
         where = np.flatnonzero(dataset.split_array == dataset.split_dict[name])
@@ -130,6 +130,9 @@ def _checked_rows(root: Path) -> list[dict[str, str]]:
         raise EvaluateError(
             f"{folder / 'metadata.csv'}: splits {', '.join(sorted(found))}; expected {', '.join(SPLITS)}"
         )
+    repeated = len(rows) - len({row["filename"] for row in rows})
+    if repeated:
+        raise EvaluateError(f"{folder / 'metadata.csv'}: {repeated} file names stand more than once")
     there = {path.name for path in (folder / "train").iterdir()}
     absent = [row["filename"] for row in rows if row["filename"] not in there]
     if absent:

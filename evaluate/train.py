@@ -6,6 +6,7 @@ its last epoch with the result that it would have had.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -20,11 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional
 
 from synthgen.seeds import derive_seed
+from synthgen.shard import write_atomically
 
 from .data import augment, to_batch
 from .errors import EvaluateError
@@ -85,9 +87,7 @@ def train(
         _log(run, row, epoch)
         _checkpoint(run, model, optimizer, epoch)
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    part = run.weights.with_suffix(".tmp")
-    save_file(weights, part)
-    part.replace(run.weights)
+    write_atomically(run.weights, save(weights))
     _set_state(run, "done", device, epochs_done=recipe.epochs, seconds=round(time.monotonic() - started, 1))
     _checkpoint_path(run).unlink(missing_ok=True)
     progress(recipe.epochs)
@@ -202,9 +202,9 @@ def _checkpoint_path(run: Run) -> Path:
 
 
 def _checkpoint(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
-    part = _checkpoint_path(run).with_suffix(".tmp")
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, part)
-    part.replace(_checkpoint_path(run))
+    sink = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, sink)
+    write_atomically(_checkpoint_path(run), sink.getvalue())
 
 
 def _log(run: Run, row: dict[str, float], epoch: int) -> None:
@@ -212,9 +212,7 @@ def _log(run: Run, row: dict[str, float], epoch: int) -> None:
     path = run.directory / "log.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     rows = [old for old in rows if old["epoch"] < epoch] + [{"epoch": epoch, **row}]
-    part = path.with_suffix(".tmp")
-    part.write_text("".join(json.dumps(one) + "\n" for one in rows))
-    part.replace(path)
+    write_atomically(path, "".join(json.dumps(one) + "\n" for one in rows).encode())
 
 
 def _set_state(run: Run, status: str, device: torch.device, **more: Any) -> None:

@@ -150,6 +150,10 @@ def run(application: typer.Typer, name: str, errors: tuple[type[Exception], ...]
     except errors as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{name}: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
     except (KeyboardInterrupt, typer.Abort):
         print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
         return 130

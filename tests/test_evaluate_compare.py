@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthgen_evaluate.compare import Comparison, compare, load_runs
+from synthgen_evaluate.compare import Comparison, compare
 from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.load import load_runs
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.runs import (
     Arm,

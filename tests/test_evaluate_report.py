@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from synthgen_evaluate.compare import compare, load_runs
+from synthgen_evaluate.compare import compare
 from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.load import load_runs
 from synthgen_evaluate.report import draw_scatter, write_report
 from test_evaluate_compare import compared, fake_runs, set_status
 

@@ -1,0 +1,51 @@
+# Set-up and the jobs of the project; needs Python 3.11 or later.  Everything, caches too, stays in
+# this folder.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export XDG_CACHE_HOME := $(CURDIR)/.venv/cache
+export XDG_CONFIG_HOME := $(CURDIR)/.venv/config
+TEST := OMP_NUM_THREADS=1 pytest
+
+.PHONY: help quickstart test test-all bench lint clean
+help:
+	@echo 'make quickstart   the whole path on small sets, in a few minutes'
+	@echo 'make test         lint, types and tests'
+	@echo 'make test-all     the slow tests too'
+	@echo 'make bench        speed, beside what it beats'
+
+.venv/bin/uv:
+	$(PYTHON) -m venv .venv
+	python -m pip install --quiet uv
+
+.venv/installed: .venv/bin/uv pyproject.toml
+	uv pip install --quiet --compile-bytecode --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	uv pip install --quiet --compile-bytecode --editable . --group dev
+	@touch $@
+
+quickstart: .venv/installed
+	synthgen fractal --out quickstart/fractals --categories 20 --n 3200 --size 64 --points 20000
+	evaluate simulate --out quickstart/camera-traps
+	evaluate plan evaluate/suites/quickstart.toml
+	evaluate run evaluate/suites/quickstart.toml --out quickstart/runs
+	evaluate compare quickstart/runs --out quickstart/report
+
+lint: .venv/installed-dev
+	ruff check .
+	ruff format --check .
+	mypy
+
+test: lint
+	$(TEST) -n 2 -m 'not slow'
+
+test-all: lint
+	$(TEST) -n 2
+
+bench: .venv/installed-dev
+	python tests/benchmarks/fractals.py
+
+clean:
+	rm -rf quickstart build
