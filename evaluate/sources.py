@@ -63,10 +63,15 @@ def open_source(spec: Source, image_size: int) -> ImageSource:
 def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """RGB pixels of the central square, uint8 [size, size, 3], resized with antialiasing.
 
-    EXIF rotation is applied and any Pillow mode converted.
+    EXIF rotation is applied, 16-bit gray is scaled to 8 bits and other modes are converted.  Raises
+    ValueError for the modes whose range of values is unknown (32-bit integers and floats).
     """
-    image = ImageOps.exif_transpose(image).convert("RGB")
-    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode}: 32 bits a pixel; save it with 8 or 16")
+    return np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR))
 
 
 class ImageFolder:

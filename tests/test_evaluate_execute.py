@@ -1,0 +1,266 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from synthgen_evaluate.cli import app
+from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.execute import run_suite
+from synthgen_evaluate.metrics import scores
+from synthgen_evaluate.runs import Run, read_suite_records
+from synthgen_evaluate.simulate import simulate
+from synthgen_evaluate.suite import read_suite
+from synthgen_evaluate.tasks import import_wilds
+
+from synthgen.cli import run as run_app
+
+SUITE = """
+name = "small"
+baseline = "scratch"
+image_size = 32
+architectures = ["mobilenet_v3_small"]
+seeds = [0]
+[task]
+path = "{traps}"
+[pretrain]
+epochs = 1
+[finetune]
+epochs = 2
+evaluate_epochs = [1, 2]
+min_crop = 0.7
+[[arms]]
+name = "scratch"
+[[arms]]
+name = "natural"
+source = {{ kind = "folder", path = "{images}" }}
+[[arms]]
+name = "fractals"
+n = 60
+source = {{ kind = "fractals", categories = 3, points = 1000 }}
+"""
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wilds.*", "ignore::DeprecationWarning:ogb.*")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A camera-trap set, an image folder and a suite file that uses both."""
+    root = tmp_path_factory.mktemp("world")
+    simulate(root / "traps", n_classes=4, n_locations=6, n_images=120, size=32)
+    rng = np.random.default_rng(0)
+    for label in range(2):
+        (root / "images" / f"class{label}").mkdir(parents=True)
+        for k in range(40):
+            pixels = rng.integers(100 * label, 100 * label + 100, (40, 36, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "images" / f"class{label}" / f"{k}.png")
+    (root / "suite.toml").write_text(SUITE.format(traps=root / "traps", images=root / "images"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(world: Path) -> Path:
+    outcome = run_suite(read_suite(world / "suite.toml"), world / "runs", device="cpu")
+    assert (outcome.done, outcome.kept, outcome.failed) == (5, 0, ())
+    return world / "runs"
+
+
+def results(runs: Path) -> dict[str, bytes]:
+    """Everything that was found, by run and file."""
+    kinds = ("predictions/*.parquet", "log.jsonl", "weights.safetensors")
+    return {str(p.relative_to(runs)): p.read_bytes() for kind in kinds for p in sorted(runs.glob(f"*/{kind}"))}
+
+
+def test_the_same_suite_twice_gives_identical_results(world: Path, finished: Path, tmp_path: Path) -> None:
+    run_suite(read_suite(world / "suite.toml"), tmp_path, device="cpu")
+    assert results(tmp_path) == results(finished)
+    assert len(results(finished)) == 3 * 2 * 4 + 5 + 5  # arms x epochs x splits, logs, weights
+
+
+def test_a_finished_suite_is_not_repeated(world: Path, finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name == "state.json"}
+    outcome = run_suite(read_suite(world / "suite.toml"), finished, device="cpu")
+    assert (outcome.done, outcome.kept, outcome.failed) == (0, 5, ())
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def start(suite: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", "from synthgen_evaluate.cli import main; main()"]
+    arguments = ["run", str(suite), "--out", str(out), "--device", "cpu"]
+    return subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def reached(out: Path, moment: str) -> bool:
+    """Whether a run directory holds a file of that name, or that many finished runs."""
+    if moment.isdigit():
+        states = [json.loads(path.read_text()) for path in out.glob("*/state.json")]
+        return sum(state["status"] == "done" for state in states) >= int(moment)
+    return any(out.glob(moment))
+
+
+def test_killed_at_any_moment_ends_with_the_same_results_and_repeats_no_finished_run(
+    world: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    for moment in ("cache/*.tmp", "*/config.json", "*/checkpoint.pt", "2", "4"):
+        done = {p: p.stat().st_mtime_ns for p in out.glob("*/weights.safetensors")}
+        process = start(world / "suite.toml", out)
+        until = time.monotonic() + 60
+        while not reached(out, moment) and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.001)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert {p: p.stat().st_mtime_ns for p in done} == done
+    assert run_suite(read_suite(world / "suite.toml"), out, device="cpu").failed == ()
+    assert results(out) == results(finished)
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_only_one_arm_runs_but_the_suite_knows_all(world: Path, tmp_path: Path) -> None:
+    outcome = run_suite(read_suite(world / "suite.toml"), tmp_path, device="cpu", only="scratch")
+    assert outcome.done == 1
+    (record,) = read_suite_records(tmp_path)
+    assert [member.arm for member in record.members] == ["scratch", "natural", "fractals"]
+    with pytest.raises(EvaluateError, match="no such arm; there are scratch, natural, fractals"):
+        run_suite(read_suite(world / "suite.toml"), tmp_path, device="cpu", only="none")
+
+
+def test_a_failed_run_is_told_and_the_others_go_on(world: Path, tmp_path: Path) -> None:
+    text = (world / "suite.toml").read_text()
+    broken = text.replace(
+        "[pretrain]\nepochs = 1", '[pretrain]\nepochs = 1\nlr = 1e18\noptimizer = "sgd"\nbatch_size = 8'
+    )
+    (tmp_path / "suite.toml").write_text(broken)
+    outcome = run_suite(read_suite(tmp_path / "suite.toml"), tmp_path / "runs", device="cpu")
+    assert outcome.done == 1  # from scratch
+    first, second, *_ = outcome.failed
+    assert first.startswith("pre-train natural, mobilenet_v3_small, seed 0: loss is ")
+    assert "its pre-training run" in second
+    states = [json.loads(path.read_text())["status"] for path in (tmp_path / "runs").glob("*/state.json")]
+    assert sorted(states) == ["done", "failed", "failed", "failed", "failed"]
+
+
+def test_macro_f1_on_real_camera_traps_is_what_wilds_says(shared: Path, tmp_path: Path) -> None:
+    traps = shared / "data" / "missouri" / "crops"
+    text = SUITE.format(traps=traps, images="unused").split('[[arms]]\nname = "natural"')[0]
+    (tmp_path / "suite.toml").write_text(text)
+    run_suite(read_suite(tmp_path / "suite.toml"), tmp_path / "runs", device="cpu")
+    import torch
+
+    dataset = import_wilds().get_dataset("iwildcam", root_dir=str(traps), download=False)
+    (record,) = read_suite_records(tmp_path / "runs")
+    run = Run(directory=tmp_path / "runs" / record.members[0].finetune)
+    assert run.evaluated() == [(e, s) for e in (1, 2) for s in ("id_test", "id_val", "test", "val")]
+    for epoch, split in run.evaluated():
+        stored = run.predictions(epoch, split)
+        where = np.flatnonzero(dataset.split_array == dataset.split_dict[split])
+        assert (dataset.y_array.numpy()[where] == stored.y_true).all()
+        theirs, _ = dataset.eval(torch.from_numpy(stored.y_pred), dataset.y_array[where], dataset.metadata_array[where])
+        ours = scores(stored.y_true, stored.y_pred)
+        assert ours.macro_f1 == pytest.approx(theirs["F1-macro_all"], abs=1e-6)
+        assert ours.recall == pytest.approx(theirs["recall-macro_all"], abs=1e-6)
+        assert ours.accuracy == pytest.approx(theirs["acc_avg"], abs=1e-6)
+
+
+def evaluate(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
+    return run_app(app, "evaluate", (EvaluateError,))
+
+
+def one_class(root: Path) -> str:
+    shutil.rmtree(root / "images" / "class1")
+    return "1 class folders with images"
+
+
+def broken_image(root: Path) -> str:
+    (root / "images" / "class1" / "7.png").write_bytes(b"no image")
+    return "class1/7.png: broken image"
+
+
+def broken_trap(root: Path) -> str:
+    path = root / "traps" / "iwildcam_v2.0" / "train" / "00005.jpg"
+    path.write_bytes(path.read_bytes()[:100])
+    return "00005.jpg: broken image"
+
+
+def no_traps(root: Path) -> str:
+    shutil.rmtree(root / "traps" / "iwildcam_v2.0" / "train")
+    return "train: missing; expected"
+
+
+def unknown_key(root: Path) -> str:
+    path = root / "suite.toml"
+    path.write_text("colour = 3\n" + path.read_text())
+    return "colour: unknown key"
+
+
+def unknown_architecture(root: Path) -> str:
+    path = root / "suite.toml"
+    path.write_text(path.read_text().replace("mobilenet_v3_small", "vgg"))
+    return "unknown 'vgg'; known are resnet18, resnet50"
+
+
+def too_many(root: Path) -> str:
+    path = root / "suite.toml"
+    path.write_text(path.read_text().replace("n = 60", "n = 60000"))
+    return "arm fractals: n = 60000 images of 3 classes: ask for 3 to 3000"
+
+
+@pytest.mark.parametrize(
+    "spoil", [one_class, broken_image, broken_trap, no_traps, unknown_key, unknown_architecture, too_many]
+)
+def test_bad_input_is_one_line_and_exit_code_2_before_any_run(
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    spoil: object,
+) -> None:
+    shutil.copytree(world, tmp_path / "world", ignore=shutil.ignore_patterns("runs"))
+    text = (world / "suite.toml").read_text().replace(str(world), str(tmp_path / "world"))
+    (tmp_path / "world" / "suite.toml").write_text(text)
+    said = spoil(tmp_path / "world")  # type: ignore[operator]
+    code = evaluate(monkeypatch, "run", str(tmp_path / "world" / "suite.toml"), "--out", str(tmp_path / "runs"))
+    assert code == 2
+    last = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in last if line.startswith("evaluate: ")]
+    assert len(errors) == 1
+    assert errors[0] == last[-1]
+    assert said in errors[0]
+    assert not list((tmp_path / "runs").glob("*/state.json"))
+    assert not list((tmp_path / "runs").rglob("*.tmp"))
+
+
+def test_a_full_disk_is_told_before_work(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    free = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    assert evaluate(monkeypatch, "run", str(world / "suite.toml"), "--out", str(tmp_path / "runs")) == 2
+    assert "0.001 GB are free" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_status_counts_and_compare_reports(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(monkeypatch, "status", str(finished)) == 0
+    assert "5 runs: 5 done" in capsys.readouterr().out
+    assert evaluate(monkeypatch, "compare", str(finished), "--out", str(tmp_path / "report")) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"report: {tmp_path / 'report' / 'index.html'}"
+    assert len(printed) == 4
+    assert (tmp_path / "report" / "index.html").exists()
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:99x"])
+def test_an_unknown_device_is_refused(world: Path, tmp_path: Path, device: str) -> None:
+    with pytest.raises(EvaluateError, match=device):
+        run_suite(read_suite(world / "suite.toml"), tmp_path, device=device)
