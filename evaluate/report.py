@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from .compare import Comparison, Row
+from .comparison import Comparison, Row
 from .errors import EvaluateError
 from .load import ID_SPLIT, OOD_SPLIT
 from .stats import points

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from .comparison import ArmSummary, Effect, Row
 from .load import LoadedRun
 from .stats import describe, points
 from .trends import MIN_POINTS, Trend
-
-if TYPE_CHECKING:
-    from .compare import ArmSummary, Effect, Row
 
 
 def notes(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthgen_evaluate.compare import Comparison, compare
+from synthgen_evaluate.compare import compare
+from synthgen_evaluate.comparison import Comparison
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.load import load_runs
 from synthgen_evaluate.metrics import scores
