@@ -60,7 +60,7 @@ def test_the_suites_of_the_project_are_valid(path: Path) -> None:
         (
             "epochs = 2",
             'epochs = 2\noptimizer = "lion"',
-            "finetune.optimizer: Input should be 'sgd', 'adam' or 'adamw'",
+            "finetune.optimizer: Input should be 'sgd', 'adam'",
         ),
         ('kind = "fractals"', 'kind = "paintings"', "arms.1.source: Input tag 'paintings'"),
         ('name = "scratch"\n[[', 'name = "scratch"\nn = 5\n[[', "scratch: n without a source"),

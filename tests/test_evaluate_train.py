@@ -88,9 +88,8 @@ def test_another_seed_gives_another_model(tmp_path: Path) -> None:
     wanted = config(epochs=1, evaluate_epochs=(1,))
     do(one, wanted)
     do(other, RunConfig(**{**{name: getattr(wanted, name) for name in RunConfig.__slots__}, "seed": 6}))
-    assert not torch.equal(
-        load_file(one.weights)["features.0.0.weight"], load_file(other.weights)["features.0.0.weight"]
-    )
+    first, second = (load_file(run.weights)["features.0.0.weight"] for run in (one, other))
+    assert not torch.equal(first, second)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_its_step(tmp_path: Path) -> None:
