@@ -42,14 +42,18 @@ def fractal(
     points: Annotated[int, typer.Option(help="Points of an orbit.")] = 200_000,
     weights: Annotated[float, typer.Option(help="Step of the weight table: 0.1, 0.2, 0.3, 0.4 or 0.5.")] = 0.4,
     shard_size: Annotated[int, typer.Option(help="Images a shard.")] = 4000,
-    workers: Annotated[int | None, typer.Option(help="Processes; all cores by default.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
 ) -> None:
     """Draw a FractalDB set into verified shards."""
-    from synthgen.fractal import fractal_content, fractal_style
+    from synthgen.fractal import fractal_content, fractal_style, layout
     from synthgen.generate import existing_plan, generate, open_directory
-    from synthgen.plan import new_plan
+    from synthgen.plan import check_request, new_plan
 
     style = fractal_style(draw=draw, size=size, points=points, weights=weights)
+    if categories.isdecimal() and int(categories) > 0:  # a search takes minutes: find out before it
+        check_request(
+            n=1 if n is None else n, shard_size=shard_size, n_categories=int(categories), layout=layout(style)
+        )
     chosen, origin = _categories(categories, seed, existing_plan(out))
     content = fractal_content(chosen, seed=seed, style=style)
     plan = new_plan(
@@ -71,7 +75,7 @@ def _categories(text: str, seed: int, old: Plan | None) -> tuple[list[Category],
     """Categories and where they came from: searched, read from CSVs, or taken from the plan that stands."""
     from synthgen.fractal import category_of, find_categories, read_category_folder
 
-    if not text.isdigit():
+    if not text.isdecimal():
         return read_category_folder(Path(text)), {"folder": Path(text).name}
     origin = {"search": int(text), "seed": seed}
     if old is not None and old.origin == origin:
@@ -133,6 +137,25 @@ def verify(directory: Directory, as_json: AsJson = False) -> None:
         raise Exit(1)
 
 
+@app.command(epilog="Example: synthgen export fractaldb-1k --format imagefolder --out images")
+def export(
+    directory: Directory,
+    out: Annotated[Path, typer.Option(help="Where to write; an unfinished export is taken up.")],
+    layout: Annotated[str, typer.Option("--format", help="imagefolder: OUT/CLASS/NAME.png.")] = "imagefolder",
+) -> None:
+    """Write a finished dataset in another layout; for fractals that of the published FractalDB."""
+    from synthgen.export import export_imagefolder
+    from synthgen.manifest import read_manifest
+    from synthgen.progress import progress
+
+    if layout != "imagefolder":
+        raise SynthgenError(f"--format {layout}: unknown; there is imagefolder")
+    manifest = read_manifest(directory)
+    with progress("export", manifest.plan.n, "images") as show:
+        export_imagefolder(manifest, out, progress=show)
+    print(f"{out}: {manifest.n_samples} images in {len(manifest.plan.content.class_names)} folders")
+
+
 def run(application: typer.Typer, name: str, errors: tuple[type[Exception], ...]) -> int:
     """Run a command line; returns its exit code.
 
@@ -155,8 +178,9 @@ def run(application: typer.Typer, name: str, errors: tuple[type[Exception], ...]
         print(f"{name}: {where}{error.strerror or error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    if code == 130:  # typer's answer to Ctrl-C
         print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
     return code if isinstance(code, int) else 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from synthgen_evaluate.compare import compare
 from synthgen_evaluate.comparison import Comparison
 from synthgen_evaluate.errors import EvaluateError

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from synthgen.cli import run as run_app
 from synthgen_evaluate.cli import app
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.execute import run_suite
@@ -18,8 +20,6 @@ from synthgen_evaluate.runs import Run, read_suite_records
 from synthgen_evaluate.simulate import simulate
 from synthgen_evaluate.suite import read_suite
 from synthgen_evaluate.tasks import import_wilds
-
-from synthgen.cli import run as run_app
 
 SUITE = """
 name = "small"

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.interventions import everything, quantity
 

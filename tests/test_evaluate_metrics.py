@@ -10,6 +10,7 @@ import pytest
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.metrics import scores
 

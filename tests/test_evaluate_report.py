@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_evaluate_compare import compared, fake_runs, set_status
+
 from synthgen_evaluate.compare import compare
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.load import load_runs
 from synthgen_evaluate.report import draw_scatter, write_report
-from test_evaluate_compare import compared, fake_runs, set_status
 
 HOSTILE = "<script>alert(1)</script>"
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")

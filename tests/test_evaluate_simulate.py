@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+
 from synthgen_evaluate import simulate as module
 from synthgen_evaluate.animals import COATS, KINDS, MOST_SPECIES, Pose, burst_pose, draw_animal, generator, species
 from synthgen_evaluate.errors import EvaluateError

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.sources import Fractals, ImageFolder, Shards, open_source
 from synthgen_evaluate.suite import FractalSource, ShardSource

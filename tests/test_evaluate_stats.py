@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from synthgen_evaluate.stats import (
     EXACT_BLOCKS,
     LEVEL,

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.suite import FractalSource, read_suite, table
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.simulate import simulate
 from synthgen_evaluate.tasks import SPLITS, open_task

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+
 from synthgen_evaluate.data import augment, cached_pixels, to_batch
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.models import HEADS, build, load_backbone, n_parameters

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import linregress
+
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.trends import clip_epsilon, effective_robustness, fit_trend, from_scale, to_scale
 
