@@ -156,6 +156,21 @@ def export(
     print(f"{out}: {manifest.n_samples} images in {len(manifest.plan.content.class_names)} folders")
 
 
+prompts = typer.Typer(help="Prompt files and class lists.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(prompts, name="prompts")
+
+
+@prompts.command("check", epilog="Example: synthgen prompts check prompts/imagenet80.txt")
+def prompts_check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Prompt files, or class lists (.tsv).")],
+    as_json: AsJson = False,
+) -> None:
+    """Check prompt files and their class lists; exit code 1 where one is wrong."""
+    from synthgen.prompt_check import check_command
+
+    raise Exit(check_command(files, as_json=as_json))
+
+
 def run(application: typer.Typer, name: str, errors: tuple[type[Exception], ...]) -> int:
     """Run a command line; returns its exit code.
 

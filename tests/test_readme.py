@@ -1,6 +1,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -16,21 +17,28 @@ LINES = [line for block in BLOCKS for line in block.splitlines() if line.split("
 MAKE = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.strip().split(" ")[0] in COMMANDS]
 
 
+def leaves(name: str, command: Any) -> dict[str, Any]:
+    """All commands below one, by their full names."""
+    if not hasattr(command, "commands"):
+        return {name: command}
+    return {k: v for part, below in command.commands.items() for k, v in leaves(f"{name} {part}", below).items()}
+
+
+LEAVES = {name: leaf for program, group in COMMANDS.items() for name, leaf in leaves(program, group).items()}
+
+
 @pytest.mark.parametrize("line", [*LINES, *map(str.strip, MAKE)])
 def test_every_command_shown_is_one_that_the_program_takes(line: str) -> None:
-    program, name, *arguments = shlex.split(line)
-    group = COMMANDS[program]
-    command = group.get_command(group.make_context(program, [name]), name)  # type: ignore[attr-defined]
-    assert command is not None, name
-    command.make_context(name, arguments)  # raises where an option or argument does not exist
+    (name,) = (name for name in LEAVES if line.startswith(f"{name} "))
+    arguments = shlex.split(line.removeprefix(f"{name} "), comments=True)
+    LEAVES[name].make_context(name, arguments)  # raises where an option or argument does not exist
 
 
-@pytest.mark.parametrize("program", COMMANDS)
-def test_every_command_is_in_the_readme_and_has_an_example(program: str) -> None:
-    for name, command in COMMANDS[program].commands.items():  # type: ignore[attr-defined]
-        assert re.search(rf"\b{program} {name}\b", README), f"{program} {name} is not in the README"
-        assert command.help
-        assert f"{program} {name} " in command.epilog
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_command_is_in_the_readme_and_has_an_example(name: str) -> None:
+    assert re.search(rf"\b{name}\b", README), f"{name} is not in the README"
+    assert LEAVES[name].help
+    assert f"Example: {name} " in LEAVES[name].epilog
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:
