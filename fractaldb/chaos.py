@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 PADDING = 6  # pixels, on each side of the published pictures
 N_HUES = 128  # the published hue circle is walked once in 128 points
+LOW_BITS = np.uint64(sum(1 << 9 * k for k in range(7)))  # of seven 9-bit numbers in a word
+HIGH_BITS = np.uint64(sum(1 << 9 * k + 8 for k in range(7)))
 
 jit = numba.njit(cache=True, nogil=True)
 
@@ -55,6 +57,28 @@ def orbit(maps, thresholds, draws):
 
 
 @jit
+def _extremes(values):
+    """Least and greatest of float64 [n], without NaN; four of each side by side, which need not wait in line."""
+    n = values.shape[0]
+    low_0 = low_1 = low_2 = low_3 = np.inf
+    high_0 = high_1 = high_2 = high_3 = -np.inf
+    for i in range(0, n - n % 4, 4):
+        v, w, x, y = values[i], values[i + 1], values[i + 2], values[i + 3]
+        low_0 = v if v < low_0 else low_0
+        low_1 = w if w < low_1 else low_1
+        low_2 = x if x < low_2 else low_2
+        low_3 = y if y < low_3 else low_3
+        high_0 = v if v > high_0 else high_0
+        high_1 = w if w > high_1 else high_1
+        high_2 = x if x > high_2 else high_2
+        high_3 = y if y > high_3 else high_3
+    for i in range(n - n % 4, n):
+        low_0 = min(low_0, values[i])
+        high_0 = max(high_0, values[i])
+    return min(low_0, low_1, low_2, low_3), max(high_0, high_1, high_2, high_3)
+
+
+@jit
 def to_pixels(points, size, padding):
     """Rescale an orbit to the picture: int32 [n_points], flat index row * size + column.
 
@@ -68,18 +92,14 @@ def to_pixels(points, size, padding):
     inside = float(size - 2 * padding)
     offset = float(padding)
     for axis in range(2):
-        stride = 1 if axis == 0 else size
-        low = np.inf
-        high = -np.inf
-        for i in range(n):
-            low = min(low, points[axis, i])
-            high = max(high, points[axis, i])
+        values = points[axis]
+        stride = np.int32(1 if axis == 0 else size)
+        low, high = _extremes(values)
         shift = low if low < 0.0 else 0.0
         span = (high - shift) - (low - shift)
         for i in range(n):
-            value = (points[axis, i] - shift) / span * inside + offset
-            if np.isfinite(value):
-                pixels[i] += np.int32(value) * stride
+            value = (values[i] - shift) / span * inside + offset
+            pixels[i] += np.int32(value if abs(value) < 2.0**31 else 0.0) * stride
     return pixels
 
 
@@ -97,29 +117,48 @@ def draw_points(pixels, size, color):
 
 
 @jit
-def draw_patches(pixels, masks, size, color):
-    """A 3 x 3 patch a point, pasted whole (its zeros overwrite): uint8 [size, size], values as draw_points.
+def cover(pixels, size):
+    """What a patch drawing shows at each pixel: int32 [size * size], 16 * point + digit, negative where empty.
+
+    Patches are pasted whole, so a pixel shows a digit (0..8, rows first) of the last point whose
+    patch covers it; that does not depend on the masks, and drawings of one orbit share it.
+    pixels int32 [n_points] as ``to_pixels`` makes them, n_points < 2**27.  The patch's first pixel
+    lies one right of and one below the point.
+    """
+    n = size * size
+    last = np.full(n, np.int32(-16), np.int32)  # 16 * the point that lies at a pixel
+    for i in range(pixels.shape[0]):
+        last[pixels[i]] = np.int32(16 * i)
+    shown = np.full(n, np.int32(-1), np.int32)
+    for digit in range(9):  # a maximum of two arrays at a time is vector code
+        offset = (digit // 3 + 1) * size + digit % 3 + 1
+        point = last[: n - offset]
+        target = shown[offset:]
+        for at in range(n - offset):
+            target[at] = max(target[at], np.int32(point[at] + np.int32(digit)))
+    return shown
+
+
+@jit
+def draw_cover(shown, masks, size, color):
+    """The drawing of ``cover``'s result with patch masks: uint8 [size, size], values as draw_points.
 
     masks uint16 [n_points], 1..511; the nine binary digits, highest first, are the patch in rows.
-    The patch's first pixel lies one right of and one below the point.
     """
     image = np.zeros(size * size, np.uint8)
-    for i in range(pixels.shape[0]):
-        mask = masks[i]
-        value = np.uint8(1 + i % N_HUES) if color else np.uint8(1)
-        at = pixels[i] + size + 1
-        image[at] = value * ((mask >> 8) & 1)
-        image[at + 1] = value * ((mask >> 7) & 1)
-        image[at + 2] = value * ((mask >> 6) & 1)
-        at += size
-        image[at] = value * ((mask >> 5) & 1)
-        image[at + 1] = value * ((mask >> 4) & 1)
-        image[at + 2] = value * ((mask >> 3) & 1)
-        at += size
-        image[at] = value * ((mask >> 2) & 1)
-        image[at + 1] = value * ((mask >> 1) & 1)
-        image[at + 2] = value * (mask & 1)
+    for at in range(size * size):
+        code = shown[at]
+        if code >= 0:
+            point = code >> 4
+            digit = (masks[point] >> (8 - (code & 15))) & 1
+            image[at] = digit * (1 + point % N_HUES) if color else digit
     return image.reshape(size, size)
+
+
+@jit
+def draw_patches(pixels, masks, size, color):
+    """A 3 x 3 patch a point, pasted whole (its zeros overwrite): uint8 [size, size], values as draw_points."""
+    return draw_cover(cover(pixels, size), masks, size, color)
 
 
 @jit
@@ -138,9 +177,13 @@ def patch_masks(seed, n):
         word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         word ^= word >> np.uint64(31)
-        for _ in range(7):
-            mask = word & np.uint64(511)
-            word >>= np.uint64(9)
+        if filled + 7 <= n and not ((word - LOW_BITS) & ~word & HIGH_BITS):  # none of the seven is zero
+            for k in range(7):
+                masks[filled + k] = (word >> np.uint64(9 * k)) & np.uint64(511)
+            filled += 7
+            continue
+        for k in range(7):
+            mask = (word >> np.uint64(9 * k)) & np.uint64(511)
             if mask != 0 and filled < n:
                 masks[filled] = mask
                 filled += 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+MAX_MAPS = 255  # of a system: chaos.orbit counts them in a byte; the published ones have 2 to 7
 
 
 class FractalError(ValueError):
@@ -38,8 +41,9 @@ class Category:
     ifs: IFS
 
 
+@lru_cache
 def weight_table(step: float = 0.4) -> NDArray[np.float64]:
-    """The 25 published weight rows, float64 [25, 6].
+    """The 25 published weight rows, float64 [25, 6], read-only.
 
     Each row changes one of a..f by -2, -1, 0, +1 or +2 steps; the unchanged row stands once, as
     the third (`weights/weights_<step>.csv` of the published renderer, steps 0.1 to 0.5).
@@ -54,7 +58,9 @@ def weight_table(step: float = 0.4) -> NDArray[np.float64]:
             row = np.ones(6)
             row[parameter] = round(1 + steps * step, 1)
             rows.append(row)
-    return np.array(rows)
+    table = np.array(rows)
+    table.setflags(write=False)
+    return table
 
 
 def write_csv(path: Path, ifs: IFS) -> None:
@@ -65,7 +71,7 @@ def write_csv(path: Path, ifs: IFS) -> None:
 def read_csv(path: Path) -> IFS:
     """Read a published category file.  Raises FractalError naming file, row and value."""
     maps: list[list[float]] = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         fields = line.split(",")
@@ -85,6 +91,8 @@ def read_csv(path: Path) -> IFS:
         maps.append(row)
     if not maps:
         raise FractalError(f"{path}: no rows; expected a,b,c,d,e,f,p a row")
+    if len(maps) > MAX_MAPS:
+        raise FractalError(f"{path}: {len(maps)} rows; at most {MAX_MAPS}")
     table = np.array(maps)
     total = float(table[:, 6].sum())
     if abs(total - 1) > 1e-6:

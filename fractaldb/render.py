@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +15,7 @@ from fractaldb.instances import N_FLIPS, N_PATCHES, N_WEIGHTS, Instance, patch_s
 
 DRAW_TYPES = ("patch_gray", "patch_color", "point_gray", "point_color")
 GRAY = 127  # of a set pixel in the published gray pictures
+MAX_POINTS = 2**27 - 1  # of an orbit: chaos.cover numbers them in 32 bits
 ORBIT_SEED = 100  # the published renderer reseeds numpy with it before each orbit
 
 
@@ -37,8 +38,8 @@ class Style:
             )
         if self.size > 4096:
             raise FractalError(f"size {self.size} px is above the largest supported, 4096")
-        if self.n_points < 1:
-            raise FractalError(f"{self.n_points} points: at least 1 is needed")
+        if not 1 <= self.n_points <= MAX_POINTS:
+            raise FractalError(f"{self.n_points} points: 1 to {MAX_POINTS}")
         weight_table(self.weight_step)
 
     @property
@@ -64,28 +65,63 @@ def orbit_draws(n_points: int) -> NDArray[np.float64]:
 
 
 def orbit_pixels(category: Category, weight: int, style: Style) -> NDArray[np.int32]:
-    """The orbit of one weight row in pixels (see chaos.to_pixels); raises FractalError where none is left."""
+    """The orbit of one weight row in pixels (see chaos.to_pixels).
+
+    Raises FractalError where no finite point is left, or all points share a coordinate and nothing can be scaled.
+    """
     ifs = category.ifs.weighted(weight_table(style.weight_step)[weight])
     points = chaos.orbit(ifs.maps, ifs.thresholds, orbit_draws(style.n_points))
     if points.shape[1] == 0:
         raise FractalError(
             f"category {category.name}, weight row {weight}: the system diverges and leaves no finite point"
         )
+    if any((axis[:100] == axis[0]).all() and (axis == axis[0]).all() for axis in points):  # mostly seen from 100
+        raise FractalError(
+            f"category {category.name}, weight row {weight}: all {points.shape[1]} points share one coordinate"
+        )
     pixels: NDArray[np.int32] = chaos.to_pixels(points, style.size, chaos.PADDING)
     return pixels
 
 
-def drawing(pixels: NDArray[np.int32], masks: NDArray[np.uint16] | None, style: Style) -> NDArray[np.uint8]:
+def check_drawable(category: Category, style: Style) -> None:
+    """Raise FractalError naming the first weight row under which a category cannot be drawn."""
+    # The 100 points before the first NaN are dropped, so 102 tell whether any point is left; they
+    # nearly always tell, too, that the points do not all share a coordinate.
+    start = replace(style, n_points=min(style.n_points, 102))
+    for weight in range(N_WEIGHTS):
+        try:
+            orbit_pixels(category, weight, start)
+        except FractalError:
+            orbit_pixels(category, weight, style)
+
+
+def orbit_cover(pixels: NDArray[np.int32], style: Style) -> NDArray[np.int32] | None:
+    """What the drawings of one orbit share in patch mode (chaos.cover); None in point mode."""
+    if style.n_patches == 1:
+        return None
+    cover: NDArray[np.int32] = chaos.cover(pixels, style.size)
+    return cover
+
+
+def drawing(
+    pixels: NDArray[np.int32],
+    masks: NDArray[np.uint16] | None,
+    style: Style,
+    cover: NDArray[np.int32] | None = None,
+) -> NDArray[np.uint8]:
     """The picture before its flips, uint8 [size, size], a palette index a pixel.
 
     0 is black; 1 is gray in gray styles; 1 + k is hue k of chaos.hue_table() in colour.  The
     published renderer turns its picture top to bottom once; so does this.  ``masks`` (uint16
-    [n_points], 1..511) are needed in patch mode and must be None in point mode.
+    [n_points], 1..511) are needed in patch mode and must be None in point mode.  ``cover`` is the
+    orbit's orbit_cover, where several drawings share it.
     """
     if masks is None:
         image = chaos.draw_points(pixels, style.size, style.color)
-    else:
+    elif cover is None:
         image = chaos.draw_patches(pixels, masks, style.size, style.color)
+    else:
+        image = chaos.draw_cover(cover, masks, style.size, style.color)
     flipped: NDArray[np.uint8] = image[::-1]
     return flipped
 
@@ -100,11 +136,12 @@ def drawings(
 ) -> Iterator[NDArray[np.uint8]]:
     """The drawings of one weight row with the given patch numbers; they share one orbit."""
     pixels = orbit_pixels(category, weight, style)
+    cover = orbit_cover(pixels, style)
     for patch in patches:
         masks = None
         if style.n_patches > 1:
             masks = chaos.patch_masks(np.uint64(patch_seed(seed, category.name, weight, patch)), len(pixels))
-        yield drawing(pixels, masks, style)
+        yield drawing(pixels, masks, style, cover)
 
 
 def picture(category: Category, instance: Instance, style: Style, *, seed: int) -> NDArray[np.uint8]:

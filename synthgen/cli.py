@@ -41,6 +41,9 @@ def fractal(
     size: Annotated[int, typer.Option(help="Width and height in pixels.")] = 362,
     points: Annotated[int, typer.Option(help="Points of an orbit.")] = 200_000,
     weights: Annotated[float, typer.Option(help="Step of the weight table: 0.1, 0.2, 0.3, 0.4 or 0.5.")] = 0.4,
+    sampling: Annotated[
+        str, typer.Option(help="published (the search by filling rate) or svd (systems that contract).")
+    ] = "published",
     shard_size: Annotated[int, typer.Option(help="Images a shard.")] = 4000,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
 ) -> None:
@@ -54,7 +57,7 @@ def fractal(
         check_request(
             n=1 if n is None else n, shard_size=shard_size, n_categories=int(categories), layout=layout(style)
         )
-    chosen, origin = _categories(categories, seed, existing_plan(out))
+    chosen, origin = _categories(categories, seed, sampling, existing_plan(out))
     content = fractal_content(chosen, seed=seed, style=style)
     plan = new_plan(
         name="fractal",
@@ -71,16 +74,18 @@ def fractal(
     )
 
 
-def _categories(text: str, seed: int, old: Plan | None) -> tuple[list[Category], dict[str, Any]]:
+def _categories(text: str, seed: int, sampling: str, old: Plan | None) -> tuple[list[Category], dict[str, Any]]:
     """Categories and where they came from: searched, read from CSVs, or taken from the plan that stands."""
     from synthgen.fractal import category_of, find_categories, read_category_folder
 
     if not text.isdecimal():
+        if sampling != "published":
+            raise SynthgenError(f"--sampling {sampling}: the categories come from {text}; give a number of categories")
         return read_category_folder(Path(text)), {"folder": Path(text).name}
-    origin = {"search": int(text), "seed": seed}
+    origin = {"categories": int(text), "seed": seed, "sampling": sampling}
     if old is not None and old.origin == origin:
         return [category_of(record) for record in old.content.categories], origin
-    return find_categories(int(text), seed=seed), origin
+    return find_categories(int(text), seed=seed, sampling=sampling), origin
 
 
 @app.command(epilog="Example: synthgen fractal-search --out categories   (the published 1,000, number for number)")
@@ -88,13 +93,16 @@ def fractal_search(
     out: Annotated[Path, typer.Option(help="Folder for one CSV a category; must be new or empty.")],
     categories: Annotated[int, typer.Option(help="How many categories.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the search; 1 is the published one.")] = 1,
+    sampling: Annotated[
+        str, typer.Option(help="published (the search by filling rate) or svd (systems that contract).")
+    ] = "published",
 ) -> None:
     """Search fractal categories and write them as the published CSV files."""
     from synthgen.fractal import find_categories, write_categories
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SynthgenError(f"{out}: exists and is not an empty folder; choose another --out")
-    write_categories(out, find_categories(categories, seed=seed))
+    write_categories(out, find_categories(categories, seed=seed, sampling=sampling))
     print(f"{out}: {categories} categories of seed {seed}")
 
 

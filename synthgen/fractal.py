@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -15,18 +15,31 @@ from numpy.typing import NDArray
 from fractaldb.chaos import patch_masks
 from fractaldb.ifs import IFS, Category, FractalError, read_categories, write_csv
 from fractaldb.instances import N_FLIPS, N_WEIGHTS, Instance, instance, patch_seed
-from fractaldb.render import Style, drawing, flip, orbit_pixels, palette
+from fractaldb.render import Style, check_drawable, drawing, flip, orbit_cover, orbit_pixels, palette
+from fractaldb.sampling import sample_svd
 from fractaldb.search import search
 from synthgen.errors import SynthgenError
 from synthgen.plan import CategoryRecord, FractalContent, Sample
 from synthgen.progress import progress
 from synthgen.shard import Item
 
+SAMPLINGS = ("published", "svd")
 
-def find_categories(n: int, *, seed: int) -> list[Category]:
-    """The first ``n`` categories of a seed (1 is the published set), with progress."""
+
+def find_categories(n: int, *, seed: int, sampling: str = "published") -> list[Category]:
+    """The first ``n`` categories of a seed.
+
+    ``sampling`` is "published" (the search by filling rate, with progress; seed 1 is FractalDB-1k)
+    or "svd" (contracting systems, see fractaldb.sampling).
+    """
+    if sampling not in SAMPLINGS:
+        raise SynthgenError(f"sampling {sampling!r} is not one of {', '.join(SAMPLINGS)}")
     if n < 1:
         raise SynthgenError(f"categories = {n}: at least 1")
+    if not 0 <= seed < 2**32:
+        raise SynthgenError(f"seed {seed}: a category search takes 0 to {2**32 - 1}")
+    if sampling == "svd":
+        return sample_svd(n, seed=seed)
     with progress("search", n, "categories") as show:
         return search(n, seed=seed, progress=show)
 
@@ -49,18 +62,21 @@ def read_category_folder(directory: Path) -> list[Category]:
 def fractal_content(categories: Sequence[Category], *, seed: int, style: Style) -> FractalContent:
     """The part of a plan that the images depend on.
 
-    Raises SynthgenError naming the first category and weight row that leaves no finite point.
+    Raises SynthgenError naming the first category and weight row that cannot be drawn (see
+    render.orbit_pixels).
     """
-    for category in categories:
-        for weight in range(N_WEIGHTS):
-            _check_finite(category, weight, style)
+    try:
+        for category in categories:
+            check_drawable(category, style)
+    except FractalError as error:
+        raise SynthgenError(str(error)) from None
     return FractalContent(
         seed=seed,
         draw=style.draw,
         size=style.size,
         n_points=style.n_points,
         weight_step=style.weight_step,
-        layout=(N_WEIGHTS, style.n_patches, N_FLIPS),
+        layout=layout(style),
         categories=tuple(
             CategoryRecord(
                 name=category.name,
@@ -71,20 +87,17 @@ def fractal_content(categories: Sequence[Category], *, seed: int, style: Style) 
     )
 
 
-def _check_finite(category: Category, weight: int, style: Style) -> None:
-    # The 100 points before the first NaN are dropped, so 102 tell whether any point is left.
-    try:
-        orbit_pixels(category, weight, replace(style, n_points=min(style.n_points, 102)))
-    except FractalError as error:
-        raise SynthgenError(str(error)) from None
-
-
 def fractal_style(*, draw: str, size: int, points: int, weights: float) -> Style:
     """A drawing style; raises SynthgenError where a setting is out of range."""
     try:
         return Style(draw=draw, size=size, n_points=points, weight_step=weights)
     except FractalError as error:
         raise SynthgenError(str(error)) from None
+
+
+def layout(style: Style) -> tuple[int, int, int]:
+    """Weight rows, patch draws and flips: the instances of a category."""
+    return N_WEIGHTS, style.n_patches, N_FLIPS
 
 
 def style_of(content: FractalContent) -> Style:
@@ -124,10 +137,11 @@ def pictures(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Pic
             pixels = orbit_pixels(category, weight, style)
         except FractalError as error:
             raise SynthgenError(str(error)) from None
+        cover = orbit_cover(pixels, style)
         for patch, shared in groupby(group, key=lambda s: placed(s).patch):
             seed = patch_seed(content.seed, category.name, weight, patch) if style.n_patches > 1 else None
             masks = None if seed is None else patch_masks(np.uint64(seed), len(pixels))
-            image = drawing(pixels, masks, style)
+            image = drawing(pixels, masks, style, cover)
             for sample in shared:
                 which = placed(sample)
                 yield Picture(sample=sample, instance=which, seed=seed, image=flip(image, which.flip))
@@ -160,7 +174,7 @@ def encode_png(image: NDArray[np.uint8], colors: NDArray[np.uint8]) -> bytes:
     """
     height, width = image.shape
     two = len(colors) == 2
-    rows = np.packbits(image, axis=1) if two else image
+    rows = _packed(image) if two else image
     raw = np.zeros((height, rows.shape[1] + 1), np.uint8)  # first byte of a row: filter type 0
     raw[:, 1:] = rows
     deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 8, zlib.Z_RLE)
@@ -170,3 +184,14 @@ def encode_png(image: NDArray[np.uint8], colors: NDArray[np.uint8]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
     )
+
+
+def _packed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Eight pixels a byte, each row filled up with zeros: uint8 [height, ceil(width / 8)]."""
+    if image.strides[1] > 0:
+        return np.packbits(image, axis=1)
+    # numpy packs mirrored rows fifteen times slower: pack them as they lie, last bit first
+    height, width = image.shape
+    as_it_lies = np.zeros((height, width + -width % 8), np.uint8)
+    as_it_lies[:, -width:] = image[:, ::-1]
+    return np.packbits(as_it_lies, axis=1, bitorder="little")[:, ::-1]

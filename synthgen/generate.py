@@ -10,11 +10,13 @@ import multiprocessing
 import os
 import platform
 import shutil
+import signal
 import threading
 import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -46,11 +48,12 @@ def existing_plan(directory: Path) -> Plan | None:
 
     Raises SynthgenError where the directory holds something else.
     """
-    if (directory / "plan.json").exists():
-        return read_plan(directory / "plan.json")
     if directory.exists() and not directory.is_dir():
         raise SynthgenError(f"{directory}: not a directory")
-    if directory.is_dir() and any(path.suffix != ".tmp" for path in directory.iterdir()):
+    entries = list(directory.iterdir()) if directory.is_dir() else []
+    if (directory / "plan.json").exists():  # asked after the listing: another process may just be laying it down
+        return read_plan(directory / "plan.json")
+    if any(path.suffix != ".tmp" for path in entries):
         raise SynthgenError(f"{directory}: not empty and not a dataset (no plan.json); choose another --out")
     return None
 
@@ -105,8 +108,7 @@ def generate(directory: Path, *, workers: int | None = None) -> Manifest:
     ``workers`` processes (all cores by default) write shards side by side.  Shards that another
     process is writing are waited for, and taken over where it dies.
     """
-    for folder in (directory, directory / "data", directory / "metadata"):
-        remove_orphans(folder)
+    _remove_orphans(directory)
     manifest = read_manifest(directory)
     workers = min(workers or os.cpu_count() or 1, max(len(manifest.missing), 1))
     with progress("generate", manifest.plan.n, "images") as show:
@@ -123,8 +125,14 @@ def generate(directory: Path, *, workers: int | None = None) -> Manifest:
                 if manifest.missing and not wrote:
                     time.sleep(POLL)
         show(manifest.n_samples)
+    _remove_orphans(directory)  # of processes killed in the meantime
     finish(manifest)
     return manifest
+
+
+def _remove_orphans(directory: Path) -> None:
+    for folder in (directory, directory / "data", directory / "metadata"):
+        remove_orphans(folder)
 
 
 class _Write:
@@ -138,7 +146,9 @@ class _Write:
             for span in spans:
                 yield write_one(self._directory, self._plan, span)
         else:
-            for future in as_completed([self._pool.submit(_write_in_worker, span) for span in spans]):
+            with _interrupts(signal.SIG_BLOCK):  # workers, which start here, inherit it
+                futures = [self._pool.submit(_write_in_worker, span) for span in spans]
+            for future in as_completed(futures):
                 yield future.result()
 
 
@@ -151,6 +161,10 @@ def _writers(directory: Path, plan: Plan, workers: int) -> Iterator[_Write]:
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(directory, plan))
     try:
         yield _Write(directory, plan, pool)
+    except BrokenProcessPool:
+        raise SynthgenError(
+            "a worker process was killed, perhaps for want of memory; run the same command again, with fewer --workers"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -184,5 +198,19 @@ def _end_with_parent() -> None:
 
 
 def _write_in_worker(span: ShardSpan) -> int:
+    """Write a shard; Ctrl-C, which reaches every process of a terminal, ends the worker here and nowhere else."""
     assert _worker is not None
-    return write_one(*_worker, span)
+    try:
+        with _interrupts(signal.SIG_UNBLOCK):
+            return write_one(*_worker, span)
+    except KeyboardInterrupt:
+        os._exit(130)  # its unfinished files are gone by now
+
+
+@contextmanager
+def _interrupts(how: int) -> Iterator[None]:
+    before = signal.pthread_sigmask(how, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -15,6 +15,7 @@ from synthgen.errors import SynthgenError
 from synthgen.plan import Plan, ShardSpan, read_plan
 from synthgen.shard import (
     Shard,
+    committed,
     data_path,
     read_record,
     read_shard,
@@ -66,34 +67,20 @@ class Manifest:
 def read_manifest(directory: Path) -> Manifest:
     """Read the plan and the completion records of a dataset directory.
 
-    A record counts where it is of this plan and the tar beside it has its size.  Raises
+    A record counts where it is of this plan and shard and the tar beside it has its size.  Raises
     SynthgenError where there is no readable plan.
     """
     plan = read_plan(directory / "plan.json")
+    digest = plan.digest
     shards, missing = [], []
     for index in range(plan.n_shards):
         span = plan.shard(index)
-        shard = _committed(directory, span, plan.digest)
+        shard = committed(directory, span, digest)
         if shard is None:
             missing.append(span)
         else:
             shards.append(shard)
     return Manifest(directory=directory, plan=plan, shards=tuple(shards), missing=tuple(missing))
-
-
-def _committed(directory: Path, span: ShardSpan, digest: str) -> Shard | None:
-    try:
-        shard = read_record(record_path(directory, span))
-        size = data_path(directory, span).stat().st_size
-    except (FileNotFoundError, SynthgenError):
-        return None
-    whole = (
-        shard.plan_digest == digest
-        and shard.n_samples == span.stop - span.start
-        and shard.n_bytes == size
-        and table_path(directory, span).exists()
-    )
-    return shard if whole else None
 
 
 def finish(manifest: Manifest) -> None:
@@ -130,13 +117,15 @@ def verify(directory: Path) -> Iterator[tuple[int, list[str]]]:
     """
     plan = read_plan(directory / "plan.json")
     with ThreadPoolExecutor() as pool:
+        digest = plan.digest
         spans = [plan.shard(index) for index in range(plan.n_shards)]
-        for span, faults in zip(spans, pool.map(lambda span: shard_faults(directory, plan, span), spans), strict=True):
+        found = pool.map(lambda span: shard_faults(directory, plan, span, digest), spans)
+        for span, faults in zip(spans, found, strict=True):
             yield span.index, faults
 
 
-def shard_faults(directory: Path, plan: Plan, span: ShardSpan) -> list[str]:
-    """What is wrong with one shard, a line each; empty where it is whole."""
+def shard_faults(directory: Path, plan: Plan, span: ShardSpan, digest: str) -> list[str]:
+    """What is wrong with one shard, a line each; empty where it is whole.  ``digest`` is the plan's."""
     path = data_path(directory, span)
     try:
         shard = read_record(record_path(directory, span))
@@ -147,8 +136,10 @@ def shard_faults(directory: Path, plan: Plan, span: ShardSpan) -> list[str]:
     if not path.exists():
         return [f"{path.name}: missing, though recorded as complete"]
     faults = []
-    if shard.plan_digest != plan.digest:
-        faults.append(f"{path.name}: made by plan {shard.plan_digest[:16]}, not by {plan.digest[:16]}")
+    if (shard.index, shard.filename) != (span.index, path.name):
+        faults.append(f"{path.name}: its completion record is that of {shard.filename}, shard {shard.index}")
+    if shard.plan_digest != digest:
+        faults.append(f"{path.name}: made by plan {shard.plan_digest[:16]}, not by {digest[:16]}")
     if path.stat().st_size != shard.n_bytes:
         faults.append(f"{path.name}: {path.stat().st_size} bytes, recorded {shard.n_bytes}")
     if _sha256(path) != shard.sha256:
@@ -170,6 +161,9 @@ def _content_faults(path: Path, plan: Plan, span: ShardSpan) -> Iterator[str]:
             expected = plan.sample(index)
             if (item.key, item.label) != (expected.key, expected.label):
                 yield f"{path.name}: sample {item.key} has label {item.label}, planned {expected.key}: {expected.label}"
+            told = (item.record.get("index"), item.record.get("label"))
+            if told != (expected.index, expected.label):
+                yield f"{path.name}: the record of {item.key} tells of image {told[0]}, label {told[1]}"
             if hashlib.sha256(item.image).hexdigest() != item.record.get("sha256"):
                 yield f"{path.name}: image {item.key} differs from its record"
             try:

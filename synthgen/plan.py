@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -194,15 +195,21 @@ class _PlanFile:
     content: FractalContent
 
 
-def new_plan(*, name: str, content: FractalContent, n: int, shard_size: int, origin: dict[str, Any]) -> Plan:
-    """A plan of one segment.  Raises SynthgenError where n or shard_size is out of range."""
-    if not 1 <= n <= content.n_available:
+def check_request(*, n: int, shard_size: int, n_categories: int, layout: tuple[int, int, int]) -> None:
+    """Raises SynthgenError where n or shard_size is out of range."""
+    available = n_categories * math.prod(layout)
+    if not 1 <= n <= available:
         raise SynthgenError(
-            f"n = {n}: {len(content.categories)} categories have {content.n_available} images"
-            f" ({' x '.join(map(str, content.layout))} each); ask for 1 to {content.n_available}"
+            f"n = {n}: {n_categories} categories have {available} images"
+            f" ({' x '.join(map(str, layout))} each); ask for 1 to {available}"
         )
     if shard_size < 1:
         raise SynthgenError(f"shard size {shard_size}: at least 1")
+
+
+def new_plan(*, name: str, content: FractalContent, n: int, shard_size: int, origin: dict[str, Any]) -> Plan:
+    """A plan of one segment.  Raises SynthgenError where n or shard_size is out of range."""
+    check_request(n=n, shard_size=shard_size, n_categories=len(content.categories), layout=content.layout)
     segments = (Segment(start=0, stop=n, shard_size=shard_size),)
     return Plan(name=name, content=content, segments=segments, origin=origin)
 
@@ -219,6 +226,16 @@ def read_plan(path: Path) -> Plan:
         raise SynthgenError(f"{path}: {key}: {first['msg']}") from None
     if stored.format != FORMAT:
         raise SynthgenError(f"{path}: format {stored.format}; this version reads format {FORMAT}")
+    stops = [0, *(segment.stop for segment in stored.segments)]
+    if any(
+        segment.shard_size < 1 or segment.start != before or segment.stop <= before
+        for segment, before in zip(stored.segments, stops, strict=False)
+    ):
+        raise SynthgenError(f"{path}: segments: they do not follow each other from 0")
+    if stored.n != stops[-1] or not 1 <= stored.n <= stored.content.n_available:
+        raise SynthgenError(
+            f"{path}: n: {stored.n}; the segments hold {stops[-1]}, of {stored.content.n_available} images"
+        )
     plan = Plan(name=stored.name, content=stored.content, segments=stored.segments, origin=stored.origin)
     if plan.digest != stored.digest:
         raise SynthgenError(f"{path}: its content was edited: digest {plan.digest[:16]}, recorded {stored.digest[:16]}")

@@ -1,6 +1,16 @@
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from fractaldb.ifs import write_csv
+from fractaldb.search import search
+from synthgen import cli
+from synthgen.errors import SynthgenError
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
@@ -9,4 +19,37 @@ def shared() -> Path:
     folder = Path(__file__).parents[1].parent / "shared"
     if not (folder / "data").is_dir():
         pytest.skip(f"{folder}/data is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def synthgen() -> Command:
+    """Run the installed command ``synthgen`` in a process of its own; returns exit code and texts."""
+
+    def run(*args: object, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("synthgen")), *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
+
+    return run
+
+
+@pytest.fixture
+def synthgen_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The same in this process, which is quicker where a test is not about processes."""
+
+    def run(*args: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["synthgen", *map(str, args)])
+        code = cli.run(cli.app, "synthgen", (SynthgenError,))
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess(args, code, told.out, told.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def categories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of five category CSVs: the first of the published set."""
+    folder = tmp_path_factory.mktemp("categories")
+    for category in search(5, seed=1):
+        write_csv(folder / f"{category.name}.csv", category.ifs)
     return folder

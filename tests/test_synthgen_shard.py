@@ -1,0 +1,328 @@
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import tarfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from synthgen import shard as module
+from synthgen.errors import SynthgenError
+from synthgen.fractal import encode_png
+from synthgen.plan import ShardSpan
+from synthgen.shard import (
+    Item,
+    claimed,
+    committed,
+    data_path,
+    image_members,
+    read_record,
+    read_shard,
+    record_path,
+    remove_orphans,
+    table_path,
+    write_atomically,
+    write_shard,
+)
+
+SPAN = ShardSpan(index=2, stem="set-train-000002", start=10, stop=15)
+GRAY = np.array([[0, 0, 0], [127, 127, 127]], np.uint8)
+PLAN = "a" * 64
+
+
+def items() -> list[Item]:
+    made = []
+    for i in range(SPAN.start, SPAN.stop):
+        picture = (np.arange(20 * 20).reshape(20, 20) % i == 0).astype(np.uint8)
+        record = {"index": i, "label": i % 3, "class": f"c{i % 3}", "seed": 2**64 - i}
+        made.append(Item(key=f"{i:09d}", label=i % 3, ending="png", image=encode_png(picture, GRAY), record=record))
+    return made
+
+
+def write(directory: Path) -> module.Shard | None:
+    return write_shard(directory, SPAN, items(), plan_digest=PLAN, environment={"numpy": "1"})
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    write(tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert sorted(contents(tmp_path / "a")) == [
+        "data/set-train-000002.json",
+        "data/set-train-000002.tar",
+        "metadata/set-train-000002.parquet",
+    ]
+
+
+def test_the_bytes_of_a_shard_have_not_changed(tmp_path: Path) -> None:
+    plain = [replace(item, image=b"\x89PNG" + item.key.encode()) for item in items()]  # independent of zlib
+    shard = write_shard(tmp_path, SPAN, plain, plan_digest=PLAN, environment={})
+    assert shard is not None
+    assert shard.sha256 == "506fbc323b0893eb3606de6a47c6b80539c6586e46e9cce323e17bd55707fffc"
+
+
+def test_a_shard_is_a_plain_tar_without_times_or_owners(tmp_path: Path) -> None:
+    write(tmp_path)
+    with tarfile.open(data_path(tmp_path, SPAN)) as tar:
+        members = tar.getmembers()
+    assert [member.name for member in members] == [
+        f"{item.key}.{ending}" for item in items() for ending in ("png", "cls", "json")
+    ]
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
+    assert all(member.name.count(".") == 1 for member in members)
+
+
+def test_a_shard_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    write(tmp_path)
+    read = list(read_shard(data_path(tmp_path, SPAN)))
+    assert [(item.key, item.label, item.ending, item.image) for item in read] == [
+        (item.key, item.label, item.ending, item.image) for item in items()
+    ]
+    for item, given in zip(read, items(), strict=True):
+        assert item.record == {
+            "key": given.key,
+            **given.record,
+            "seed": str(given.record["seed"]),
+            "sha256": hashlib.sha256(given.image).hexdigest(),
+        }
+
+
+def test_images_can_be_read_at_their_offsets(tmp_path: Path) -> None:
+    write(tmp_path)
+    data = data_path(tmp_path, SPAN).read_bytes()
+    found = image_members(data_path(tmp_path, SPAN))
+    assert [name for name, _, _ in found] == [f"{item.key}.png" for item in items()]
+    assert [data[at : at + size] for _, at, size in found] == [item.image for item in items()]
+
+
+def test_the_record_tells_count_size_sum_plan_and_versions(tmp_path: Path) -> None:
+    shard = write(tmp_path)
+    data = data_path(tmp_path, SPAN).read_bytes()
+    assert shard == read_record(record_path(tmp_path, SPAN))
+    assert shard is not None
+    assert asdict(shard) == {
+        "index": 2,
+        "filename": "set-train-000002.tar",
+        "n_samples": 5,
+        "n_bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "plan_digest": PLAN,
+        "environment": {"numpy": "1"},
+    }
+
+
+def test_a_committed_shard_is_left_alone(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = {path: path.stat() for path in tmp_path.rglob("*.*")}
+    assert write(tmp_path) is None
+    assert {path: path.stat() for path in tmp_path.rglob("*.*")} == before
+
+
+class Killed(BaseException):
+    """Stands for the death of the process, as far as one process can show it."""
+
+
+STEPS = ("fsync", "replace")  # the calls of os between which a writer may die
+
+
+@pytest.mark.parametrize("step", range(1, 11))
+def test_a_writer_that_dies_at_any_step_leaves_a_shard_committed_or_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    write(tmp_path / "undisturbed")
+    calls = 0
+
+    def dying(name: str) -> Any:
+        real = getattr(os, name)
+
+        def call(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == step:
+                raise Killed
+            return real(*args)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in STEPS:
+            patched.setattr(os, name, dying(name))
+        try:
+            write(tmp_path / "set")
+        except Killed:
+            died = True
+        else:
+            died = False
+    assert died == (step <= 9), "fsync, replace and fsync of the folder, for tar, table and record"
+    left = contents(tmp_path / "set")
+    assert not [name for name in left if name.endswith(".tmp")]
+    recorded = "data/set-train-000002.json" in left
+    assert recorded == (step >= 9)  # the record is renamed into place by the eighth call
+    if recorded:
+        assert left == contents(tmp_path / "undisturbed")
+    assert (committed(tmp_path / "set", SPAN, PLAN) is not None) == recorded
+    write(tmp_path / "set")
+    assert contents(tmp_path / "set") == contents(tmp_path / "undisturbed")
+
+
+def test_a_full_device_gives_one_line_and_leaves_no_part_and_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(SynthgenError, match=r"no space left on the device at .*; the finished shards stand"):
+            write(tmp_path)
+    assert contents(tmp_path) == {}
+    assert write(tmp_path) is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"plan_digest": "b" * 64},
+        {"index": 1},
+        {"filename": "set-train-000001.tar"},
+        {"n_samples": 4},
+        {"n_bytes": 1},
+        {"sha256": None},
+        {"colour": "red"},
+    ],
+)
+def test_a_record_that_is_not_of_this_shard_does_not_count_and_the_shard_is_written_again(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    write(tmp_path)
+    before = contents(tmp_path)
+    path = record_path(tmp_path, SPAN)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert committed(tmp_path, SPAN, PLAN) is None
+    assert write(tmp_path) is not None
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("lost", [data_path, table_path, record_path])
+def test_a_shard_that_lost_a_file_is_written_again(tmp_path: Path, lost: Any) -> None:
+    write(tmp_path)
+    before = contents(tmp_path)
+    lost(tmp_path, SPAN).unlink()
+    assert committed(tmp_path, SPAN, PLAN) is None
+    assert write(tmp_path) is not None
+    assert contents(tmp_path) == before
+
+
+def test_the_record_of_a_damaged_shard_goes_before_its_tar_is_replaced(tmp_path: Path) -> None:
+    write(tmp_path)
+    os.truncate(data_path(tmp_path, SPAN), 100)
+
+    def watching() -> Any:
+        assert not record_path(tmp_path, SPAN).exists()
+        yield from items()
+
+    assert write_shard(tmp_path, SPAN, watching(), plan_digest=PLAN, environment={"numpy": "1"}) is not None
+
+
+def test_a_shard_that_another_process_is_writing_is_left_to_it(tmp_path: Path) -> None:
+    with claimed(data_path(tmp_path, SPAN)) as file:
+        assert file is not None
+        assert write(tmp_path) is None
+        remove_orphans(tmp_path / "data")  # it is none: its owner lives
+        assert os.path.exists(file.name)
+    assert write(tmp_path) is not None
+
+
+def test_orphans_of_dead_writers_go(tmp_path: Path) -> None:
+    orphan, owned = tmp_path / "a.tar.tmp", tmp_path / "b.tar.tmp"
+    for path in (orphan, owned, tmp_path / "c.tar"):
+        path.write_bytes(b"half")
+    with owned.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        remove_orphans(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar.tmp", "c.tar"]
+    remove_orphans(tmp_path / "nowhere")
+
+
+def test_a_claim_on_an_orphan_starts_from_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x.tmp").write_bytes(b"half of something longer")
+    write_atomically(tmp_path / "x", b"whole")
+    assert contents(tmp_path) == {"x": b"whole"}
+
+
+def test_a_file_whose_writing_fails_keeps_its_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomically(tmp_path / "x", b"old")
+
+    def failing(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(Killed):
+        write_atomically(tmp_path / "x", b"new")
+    assert contents(tmp_path) == {"x": b"old"}
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("members", "complaint"),
+    [
+        ({"1.png": b"", "1.json": b"{}"}, r"sample 1 has members \['json', 'png'\]; expected an image, cls and json"),
+        ({"1.cls": b"0", "1.json": b"{}"}, r"sample 1 has members \['cls', 'json'\]"),
+        ({"1.png": b"", "1.jpg": b"", "1.cls": b"0", "1.json": b"{}"}, r"sample 1 has members"),
+        ({"1.png": b"", "1.cls": b"cat", "1.json": b"{}"}, r"sample 1: .*cat"),
+        ({"1.png": b"", "1.cls": b"0", "1.json": b"{"}, r"sample 1: "),
+        ({"1.png": b"", "1.cls": b"0", "1.json": b"[]"}, r"sample 1: its json is no record"),
+    ],
+)
+def test_a_broken_sample_is_named(tmp_path: Path, members: dict[str, bytes], complaint: str) -> None:
+    path = tar_of(tmp_path / "x.tar", members)
+    with pytest.raises(SynthgenError, match=complaint) as error:
+        list(read_shard(path))
+    assert str(error.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("kept", [1, 700, 5000])
+def test_a_truncated_tar_is_named(tmp_path: Path, kept: int) -> None:
+    write(tmp_path)
+    path = data_path(tmp_path, SPAN)
+    os.truncate(path, kept)
+    with pytest.raises(SynthgenError, match="damaged tar"):
+        list(read_shard(path))
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 13, 32, 63])
+def test_a_gray_png_has_one_bit_a_pixel_and_decodes_to_its_two_colours(size: int) -> None:
+    picture = np.random.RandomState(size).randint(0, 2, (size, size + 3)).astype(np.uint8)
+    data = encode_png(picture, GRAY)
+    assert data[24] == 1  # bit depth of the header
+    assert data[25] == 3  # palette
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(np.asarray(image.convert("RGB")), GRAY[picture])
+    for flipped in (picture[::-1], picture[:, ::-1], picture[::-1, ::-1]):  # views, as the renderer gives them
+        assert encode_png(flipped, GRAY) == encode_png(flipped.copy(), GRAY)
+
+
+def test_a_colour_png_decodes_to_its_palette() -> None:
+    colors = np.random.RandomState(0).randint(0, 256, (129, 3)).astype(np.uint8)
+    picture = np.random.RandomState(1).randint(0, 129, (21, 30)).astype(np.uint8)
+    with Image.open(io.BytesIO(encode_png(picture, colors))) as image:
+        assert np.array_equal(np.asarray(image.convert("RGB")), colors[picture])
