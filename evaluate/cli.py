@@ -76,10 +76,12 @@ def plan(suite: SuiteFile, as_json: AsJson = False) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-@app.command(epilog="Example: evaluate run evaluate/suites/miniature.toml --out runs/miniature", name="run")
+@app.command(epilog="Example: evaluate run evaluate/suites/miniature.toml   (into runs/miniature)", name="run")
 def run_command(
     suite: SuiteFile,
-    out: Annotated[Path, typer.Option(help="Directory of runs; finished runs in it are kept.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of runs, runs/NAME by default; finished runs in it are kept.")
+    ] = None,
     only: Annotated[str | None, typer.Option(metavar="ARM", help="Run this arm alone.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
@@ -89,6 +91,7 @@ def run_command(
     chosen = read_suite(suite)
     from .execute import run_suite
 
+    out = out or Path("runs") / chosen.name
     outcome = run_suite(chosen, out, device=device, only=only)
     for line in outcome.failed:
         print(f"failed: {line}")

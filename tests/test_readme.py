@@ -48,3 +48,12 @@ def test_every_file_that_the_readme_names_is_there() -> None:
 
 def test_the_readme_keeps_to_two_commands_of_set_up() -> None:
     assert "make quickstart\nmake test" in README
+
+
+def test_the_python_of_the_readme_runs() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(code.replace("search(1000", "search(2").replace("length=1_000_000", "length=10"), names)
+    image, label = names["published"][1999]
+    assert (tuple(image.shape), label) == ((3, 224, 224), 1)
+    assert len(names["fresh"]) == 10

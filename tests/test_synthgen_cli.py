@@ -9,6 +9,7 @@ import pytest
 from conftest import Command
 
 from fractaldb.render import orbit_draws
+from fractaldb.sampling import sample_svd
 from synthgen import cli
 
 ROOT = Path(__file__).parents[1]
@@ -294,3 +295,27 @@ def test_the_table_of_a_suite_is_given_as_json_too() -> None:
     command = [str(Path(sys.executable).with_name("evaluate")), "plan", str(SUITE), "--json"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert [arm["arm"] for arm in json.loads(answer.stdout)["arms"]] == ["scratch", "natural", "fractals"]
+
+
+def test_contracting_systems_are_sampled_on_request(tmp_path: Path, synthgen_here: Command) -> None:
+    done = synthgen_here("fractal", "--out", tmp_path / "set", "--categories", 3, "--sampling", "svd", *SMALL)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads((tmp_path / "set" / "plan.json").read_text())
+    assert plan["origin"] == {"categories": 3, "seed": 1, "sampling": "svd"}
+    assert [category["rows"] for category in plan["content"]["categories"]] == [
+        [[*row, p] for row, p in zip(category.ifs.maps.tolist(), category.ifs.probs.tolist(), strict=True)]
+        for category in sample_svd(3, seed=1)
+    ]
+    other = synthgen_here("fractal", "--out", tmp_path / "set", "--categories", 3, *SMALL)
+    assert other.returncode == 2
+    assert "made by another plan" in other.stderr
+
+
+def test_an_unknown_sampling_is_refused_in_one_line(tmp_path: Path, synthgen_here: Command, categories: Path) -> None:
+    unknown = synthgen_here("fractal-search", "--out", tmp_path / "csv", "--sampling", "dice")
+    assert (unknown.returncode, unknown.stderr) == (2, "synthgen: sampling 'dice' is not one of published, svd\n")
+    both = synthgen_here("fractal", "--out", tmp_path / "set", "--categories", categories, "--sampling", "svd")
+    assert both.returncode == 2
+    assert "give a number of categories" in both.stderr
+    assert not (tmp_path / "csv").exists()
+    assert not (tmp_path / "set").exists()

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from synthgen.plan import read_plan
+from synthgen.shard import read_shard
 
 N, SIZE = 130, 36
 Pictures = list[tuple[str, int, NDArray[np.uint8]]]  # key, label, RGB pixels
@@ -100,3 +101,11 @@ def test_torchvision_decodes_the_pixels_that_pillow_does(dataset: Path, planned:
     if dataset.name == "patch_gray":
         colours = {tuple(colour) for _, _, pixels in planned for colour in np.unique(pixels.reshape(-1, 3), axis=0)}
         assert colours == {(0, 0, 0), (127, 127, 127)}
+
+
+def test_opencv_decodes_the_pixels_that_pillow_does(dataset: Path, planned: Pictures) -> None:
+    cv2 = pytest.importorskip("cv2")
+    for shard in sorted((dataset / "data").glob("*.tar")):
+        for item in read_shard(shard):
+            bgr = cv2.imdecode(np.frombuffer(item.image, np.uint8), cv2.IMREAD_COLOR)
+            assert (bgr[:, :, ::-1] == planned[int(item.key)][2]).all()
