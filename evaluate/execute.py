@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from synthgen.generate import free_space
 from synthgen.progress import progress
 
 from .data import cached_pixels
@@ -149,10 +149,7 @@ def _check_disk(out: Path, suite: Suite, task: Task, chosen: dict[str, Chosen], 
     weights = sum(n_bytes[step.config.architecture] for step in todo)
     checkpoint = 6 * max(n_bytes.values())  # weights and two moments, while the old one still stands
     needed = 3 * n_images * suite.image_size**2 + weights + (checkpoint if todo else 0)
-    place = out.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = free_space(out)
     if free < needed:
         raise EvaluateError(
             f"{out}: the runs to do need about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free;"

@@ -91,15 +91,20 @@ def _check_disk(directory: Path, plan: Plan, *, n_done: int) -> None:
     probes = [plan.sample(k * plan.n // PROBES) for k in range(PROBES)]
     per_sample = 3 * 1024 + sum(len(item.image) for item in render(plan.content, probes)) / PROBES
     needed = int(DISK_MARGIN * per_sample * (plan.n - n_done))
-    place = directory.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = free_space(directory)
     if free < needed:
         raise SynthgenError(
             f"{directory}: {plan.n - n_done} images need about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free;"
             " free some space or ask for fewer"
         )
+
+
+def free_space(directory: Path) -> int:
+    """Bytes free on the disk where a directory stands or would stand."""
+    place = directory.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
 
 
 def generate(directory: Path, *, workers: int | None = None) -> Manifest:
