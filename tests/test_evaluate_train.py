@@ -98,6 +98,16 @@ def test_a_loss_that_is_no_number_ends_the_run_with_its_step(tmp_path: Path) -> 
         do(Run(directory=tmp_path), config(lr=1e18, optimizer="sgd"))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_cuda_device_trains_and_predicts(tmp_path: Path) -> None:
+    run = Run(directory=tmp_path)
+    wanted = config(epochs=12, batch_size=8, evaluate_epochs=(12,))
+    device = torch.device("cuda")
+    train(run, wanted, colours(64), held_out(colours(40, seed=1)), init=None, device=device, progress=lambda done: None)
+    found = run.predictions(12, "test")
+    assert (found.y_pred == found.y_true).mean() > 0.9
+
+
 @given(st.integers(1, 50), st.floats(0, 1), st.floats(0, 0.99))
 def test_the_learning_rate_rises_to_its_peak_and_never_leaves_zero_to_peak(epochs: int, warm: float, at: float) -> None:
     recipe = Recipe(epochs=epochs, lr=0.1, warmup_epochs=warm * epochs)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fractaldb import chaos, cuda
 from fractaldb.ifs import IFS, Category, FractalError, weight_table
 from fractaldb.render import Style, drawing, orbit_pixels
+from fractaldb.search import search
 
 SIMULATE = """
 import sys, numpy as np
@@ -140,3 +141,19 @@ def test_bad_input_is_refused() -> None:
     flat = GASKET.weighted(np.array([1, 1, 1, 1, 1, 0.0]))
     with pytest.raises(FractalError, match="number 1, weight row 2: all 50 points share one coordinate"):
         cuda.render_batch([GASKET, flat], Style(n_points=50), [1, 2])
+
+
+@pytest.mark.skipif(not cuda.available(), reason="no CUDA device")
+@pytest.mark.parametrize("draw", ["point_gray", "patch_gray"])
+def test_on_a_device_published_categories_fill_pixels_as_on_the_cpu(draw: str) -> None:
+    style = Style(draw=draw, size=256, n_points=100_000)
+    for category in search(10, seed=1):
+        seeds = list(range(8))
+        batch = np.unpackbits(cuda.render_batch([category.ifs] * 8, style, seeds), axis=2)[:, :, :256]
+        pixels = orbit_pixels(category, 2, style)  # row 2 leaves the system as it is
+        pictures = []
+        for seed in seeds:
+            masks = chaos.patch_masks(np.uint64(seed), len(pixels)) if style.n_patches > 1 else None
+            pictures.append(drawing(pixels, masks, style))
+        correlation = np.corrcoef(batch.mean(axis=0).ravel(), np.mean(pictures, axis=0).ravel())[0, 1]
+        assert correlation > 0.9, category.name

@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import published
 
-from fractaldb import chaos
+from fractaldb import chaos, cuda
 from fractaldb.dataset import AugmentedFractalDataset, FractalDataset
-from fractaldb.ifs import Category
+from fractaldb.ifs import Category, weight_table
 from fractaldb.render import Style, drawing, flip, orbit_draws, orbit_pixels, palette
 from fractaldb.search import SEARCH_SIZE, candidate, filling_rate, search
 
@@ -161,6 +161,18 @@ def on_the_fly(categories: list[Category], plain: Plain, n: int, runs: int) -> N
         print(f"    {spread([n / t for t in seconds], '.0f')} images/s")
 
 
+def on_device(categories: list[Category], n: int, runs: int) -> None:
+    """Drawings a second of a CUDA device, copied to the host: 256 px, 100,000 points, point mode, all weight rows."""
+    if not cuda.available():
+        print("no CUDA device: the batched renderer is not timed")
+        return
+    style = Style(draw="point_gray", size=256, n_points=100_000)
+    variants = [category.ifs.weighted(row) for category in categories for row in weight_table()]
+    systems = (variants * -(-n // len(variants)))[:n]
+    seconds = timed(lambda: cuda.render_batch(systems, style, [0] * n), runs)
+    print(f"CUDA device, batches of {n}: {spread([n / t for t in seconds], '.0f')} drawings/s")
+
+
 def training(categories: list[Category], steps: int) -> None:
     """The share of a ResNet-18's training time, on the CPU, spent waiting for one worker."""
     import torch
@@ -207,6 +219,7 @@ def main() -> None:
     if not quick and (os.cpu_count() or 1) > 1:
         written(categories, an_image, n_written, os.cpu_count() or 1, 3)
     on_the_fly(categories, plain, n_items, runs)
+    on_device(categories, 20_000, runs)
     training(categories, 3 if quick else 10)
 
 
