@@ -49,7 +49,7 @@ class Recipe:
         late = [epoch for epoch in self.evaluate_epochs if not 1 <= epoch <= self.epochs]
         checks = (
             (self.epochs >= 1, f"epochs: {self.epochs}; at least 1"),
-            (self.batch_size >= 2, f"batch_size: {self.batch_size}; at least 2"),
+            (self.batch_size >= 3, f"batch_size: {self.batch_size}; at least 3"),
             (self.lr > 0, f"lr: {self.lr}; above 0"),
             (self.weight_decay >= 0, f"weight_decay: {self.weight_decay}; at least 0"),
             (0 <= self.warmup_epochs <= self.epochs, f"warmup_epochs: {self.warmup_epochs}; 0 to {self.epochs}"),
