@@ -128,22 +128,22 @@ def pictures(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Pic
     """
     style = style_of(content)
 
-    def placed(sample: Sample) -> Instance:
-        return instance(content.categories[sample.label].name, sample.instance, n_patches=style.n_patches)
-
-    for (label, weight), group in groupby(samples, key=lambda s: (s.label, placed(s).weight)):
+    placed = (
+        (sample, instance(content.categories[sample.label].name, sample.instance, n_patches=style.n_patches))
+        for sample in samples
+    )
+    for (label, weight), group in groupby(placed, key=lambda pair: (pair[0].label, pair[1].weight)):
         category = category_of(content.categories[label])
         try:
             pixels = orbit_pixels(category, weight, style)
         except FractalError as error:
             raise SynthgenError(str(error)) from None
         cover = orbit_cover(pixels, style)
-        for patch, shared in groupby(group, key=lambda s: placed(s).patch):
+        for patch, shared in groupby(group, key=lambda pair: pair[1].patch):
             seed = patch_seed(content.seed, category.name, weight, patch) if style.n_patches > 1 else None
             masks = None if seed is None else patch_masks(np.uint64(seed), len(pixels))
             image = drawing(pixels, masks, style, cover)
-            for sample in shared:
-                which = placed(sample)
+            for sample, which in shared:
                 yield Picture(sample=sample, instance=which, seed=seed, image=flip(image, which.flip))
 
 
