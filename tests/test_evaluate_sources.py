@@ -1,9 +1,9 @@
-import subprocess
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Command
 from PIL import Image
 
 from synthgen_evaluate.errors import EvaluateError
@@ -102,9 +102,9 @@ def test_folders_that_cannot_serve_are_refused(tmp_path: Path) -> None:
         ImageFolder(f"zip://train::{tmp_path / 'missing.zip'}")
 
 
-def test_fractals_on_the_fly_are_the_images_of_the_shards(tmp_path: Path) -> None:
-    command = "synthgen fractal --categories 3 --n 500 --size 40 --points 2000 --shard-size 150 --workers 1 --out"
-    subprocess.run([*command.split(), str(tmp_path / "set")], check=True, capture_output=True)
+def test_fractals_on_the_fly_are_the_images_of_the_shards(tmp_path: Path, synthgen: Command) -> None:
+    command = "fractal --categories 3 --n 500 --size 40 --points 2000 --shard-size 150 --workers 1 --out"
+    assert synthgen(*command.split(), tmp_path / "set").returncode == 0
     shards = open_source(ShardSource(kind="shards", path=str(tmp_path / "set")), 40)
     drawn = open_source(FractalSource(kind="fractals", categories=3, n=500, points=2000), 40)
     assert shards.identity["digest"] == drawn.identity["digest"]
@@ -115,9 +115,9 @@ def test_fractals_on_the_fly_are_the_images_of_the_shards(tmp_path: Path) -> Non
         assert (one == other).all()
 
 
-def test_an_unfinished_set_is_refused(tmp_path: Path) -> None:
-    command = "synthgen fractal --categories 2 --n 80 --size 32 --points 500 --shard-size 40 --workers 1 --out"
-    subprocess.run([*command.split(), str(tmp_path)], check=True, capture_output=True)
+def test_an_unfinished_set_is_refused(tmp_path: Path, synthgen: Command) -> None:
+    command = "fractal --categories 2 --n 80 --size 32 --points 500 --shard-size 40 --workers 1 --out"
+    assert synthgen(*command.split(), tmp_path).returncode == 0
     (tmp_path / "data" / "fractal-train-000001.json").unlink()
     with pytest.raises(EvaluateError, match="40 of 80 images stand"):
         Shards(str(tmp_path))

@@ -1,10 +1,10 @@
 import io
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Command
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
@@ -13,13 +13,13 @@ from synthgen.export import export_imagefolder
 from synthgen.manifest import read_manifest
 from synthgen.shard import data_path, read_shard
 
-COMMAND = "synthgen fractal --categories 3 --n 3000 --size 32 --points 500 --shard-size 1000 --out"
+OPTIONS = "fractal --categories 3 --n 3000 --size 32 --points 500 --shard-size 1000 --out"
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory, synthgen: Command) -> Path:
     root = tmp_path_factory.mktemp("export") / "set"
-    subprocess.run([*COMMAND.split(), str(root)], check=True, capture_output=True)
+    assert synthgen(*OPTIONS.split(), root).returncode == 0
     return root
 
 
@@ -75,10 +75,10 @@ def test_an_unfinished_set_is_not_exported(dataset: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["../00000", "a/b", "..", "a\\b"])
-def test_a_class_name_that_leaves_its_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_class_name_that_leaves_its_folder_is_refused(tmp_path: Path, synthgen: Command, name: str) -> None:
     from dataclasses import replace
 
-    subprocess.run([*COMMAND.replace("3000", "40").split(), str(tmp_path / "set")], check=True, capture_output=True)
+    assert synthgen(*OPTIONS.replace("3000", "40").split(), tmp_path / "set").returncode == 0
     manifest = read_manifest(tmp_path / "set")
     content = manifest.plan.content
     renamed = replace(content, categories=(replace(content.categories[0], name=name), *content.categories[1:]))
