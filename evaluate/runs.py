@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import ConfigDict, with_config
+from pydantic import with_config
 
+from synthgen.plan import STRICT
 from synthgen.shard import write_atomically
 
 from .errors import EvaluateError
@@ -27,7 +28,7 @@ from .errors import EvaluateError
 FORMAT = 1  # of the run and suite records
 
 
-@with_config(ConfigDict(extra="forbid"))
+@with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How a model is trained: the hyperparameters of one run."""

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import Field, TypeAdapter, ValidationError, with_config
+
+from synthgen.plan import STRICT
 
 from .errors import EvaluateError
 from .models import HEADS
 from .runs import Recipe
-
-STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @with_config(STRICT)
@@ -115,8 +115,7 @@ def read_suite(path: Path) -> Suite:
     except OSError as error:
         raise EvaluateError(f"{path}: {error.strerror}") from None
     try:
-        # TOML has no tuples: JSON mode takes its arrays for them
-        suite = TypeAdapter(Suite).validate_python(tomllib.loads(text), strict=False)
+        suite = TypeAdapter(Suite).validate_python(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise EvaluateError(f"{path}: not a TOML file ({error})") from None
     except ValidationError as error:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from fractaldb import chaos
 from fractaldb.ifs import IFS, Category, FractalError
-from fractaldb.instances import N_FLIPS, Instance, instance, patch_seed
-from fractaldb.render import Style, check_drawable, drawing, flip, orbit_draws, orbit_pixels, palette
+from fractaldb.instances import N_FLIPS, Instance, instance
+from fractaldb.render import Style, check_drawable, drawing, drawing_masks, flip, orbit_draws, orbit_pixels, palette
 
 if TYPE_CHECKING:
     import torch
@@ -96,10 +96,7 @@ class FractalDataset:
         if self._orbit is None or self._orbit[0] != key:
             self._orbit = (key, orbit_pixels(self.categories[label], which.weight, self.style))
         pixels = self._orbit[1]
-        masks = None
-        if self.style.n_patches > 1:
-            seed = patch_seed(self.seed, which.category, which.weight, which.patch)
-            masks = chaos.patch_masks(np.uint64(seed), len(pixels))
+        masks = drawing_masks(which.category, which.weight, which.patch, self.style, len(pixels), seed=self.seed)
         return drawing(pixels, masks, self.style)
 
     def _rgb(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

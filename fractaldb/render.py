@@ -103,6 +103,16 @@ def orbit_cover(pixels: NDArray[np.int32], style: Style) -> NDArray[np.int32] | 
     return cover
 
 
+def drawing_masks(
+    category: str, weight: int, patch: int, style: Style, n_points: int, *, seed: int
+) -> NDArray[np.uint16] | None:
+    """The patch masks of a drawing, uint16 [n_points], from its own seed (instances.patch_seed); None in point mode."""
+    if style.n_patches == 1:
+        return None
+    masks: NDArray[np.uint16] = chaos.patch_masks(np.uint64(patch_seed(seed, category, weight, patch)), n_points)
+    return masks
+
+
 def drawing(
     pixels: NDArray[np.int32],
     masks: NDArray[np.uint16] | None,
@@ -138,9 +148,7 @@ def drawings(
     pixels = orbit_pixels(category, weight, style)
     cover = orbit_cover(pixels, style)
     for patch in patches:
-        masks = None
-        if style.n_patches > 1:
-            masks = chaos.patch_masks(np.uint64(patch_seed(seed, category.name, weight, patch)), len(pixels))
+        masks = drawing_masks(category.name, weight, patch, style, len(pixels), seed=seed)
         yield drawing(pixels, masks, style, cover)
 
 

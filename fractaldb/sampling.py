@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fractaldb.ifs import IFS, Category, FractalError
 
-N_MAPS = (2, 3, 4)  # maps of a system, each number as likely
+N_MAPS = (2, 3, 4)  # maps of a system, each number as likely: this module's choice
 LARGEST = 1 - 1e-9  # singular value; below 1 by more than any rounding of the matrix
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fractaldb.chaos import patch_masks
 from fractaldb.ifs import IFS, Category, FractalError, read_categories, write_csv
 from fractaldb.instances import N_FLIPS, N_WEIGHTS, Instance, instance, patch_seed
-from fractaldb.render import Style, check_drawable, drawing, flip, orbit_cover, orbit_pixels, palette
+from fractaldb.render import Style, check_drawable, drawing, drawing_masks, flip, orbit_cover, orbit_pixels, palette
 from fractaldb.sampling import sample_svd
 from fractaldb.search import search
 from synthgen.errors import SynthgenError
@@ -141,7 +140,7 @@ def pictures(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Pic
         cover = orbit_cover(pixels, style)
         for patch, shared in groupby(group, key=lambda pair: pair[1].patch):
             seed = patch_seed(content.seed, category.name, weight, patch) if style.n_patches > 1 else None
-            masks = None if seed is None else patch_masks(np.uint64(seed), len(pixels))
+            masks = drawing_masks(category.name, weight, patch, style, len(pixels), seed=content.seed)
             image = drawing(pixels, masks, style, cover)
             for sample, which in shared:
                 yield Picture(sample=sample, instance=which, seed=seed, image=flip(image, which.flip))

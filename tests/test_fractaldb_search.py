@@ -2,6 +2,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+from test_fractaldb_render import naive_orbit
 
 from fractaldb.ifs import read_csv, write_csv
 from fractaldb.search import candidate, filling_rate, search
@@ -34,17 +35,8 @@ def test_fewer_categories_are_the_first_of_more() -> None:
 
 
 def naive_filling_rate(maps: list[list[float]], thresholds: list[float], draws: list[float]) -> float:
-    x = y = 0.0
-    points = [(x, y)]
-    for draw in draws[:-1]:
-        for (a, b, c, d, e, f), threshold in zip(maps, thresholds, strict=True):
-            if threshold >= draw:
-                x, y = a * x + b * y + e, c * x + d * y + f
-                break
-        points.append((x, y))
-    xy = np.array(points)
-    bad = np.isnan(xy).any(axis=1)
-    assert not bad.any(), "choose candidates that stay finite"
+    xy = naive_orbit(maps, thresholds, draws).T
+    assert len(xy) == len(draws), "choose candidates that stay finite"
     xy = xy - np.minimum(xy.min(axis=0), 0)
     pixels = (xy / (xy.max(axis=0) - xy.min(axis=0)) * (512 - 12) + 6).astype(np.uint16)
     return len(np.unique(pixels, axis=0)) / 512**2
