@@ -27,7 +27,9 @@ help:
 	@touch $@
 
 quickstart: .venv/installed
-	synthgen fractal --out quickstart/fractals --categories 20 --n 3200 --size 64 --points 20000
+	synthgen fractal --out quickstart/fractals --categories 20 --n 800 --size 64 --points 20000
+	synthgen sd --prompts prompts/quickstart.txt --model tiny --n 800 --out quickstart/diffusion
+	synthgen preview quickstart/diffusion
 	evaluate simulate --out quickstart/camera-traps
 	evaluate plan evaluate/suites/quickstart.toml
 	evaluate run evaluate/suites/quickstart.toml --out quickstart/runs
@@ -46,6 +48,7 @@ test-all: lint
 
 bench: .venv/installed-dev
 	python tests/benchmarks/fractals.py
+	python tests/benchmarks/diffusion.py
 
 clean:
 	rm -rf quickstart build

@@ -17,8 +17,8 @@ from fractaldb.instances import N_FLIPS, N_WEIGHTS, Instance, instance, patch_se
 from fractaldb.render import Style, check_drawable, drawing, drawing_masks, flip, orbit_cover, orbit_pixels, palette
 from fractaldb.sampling import sample_svd
 from fractaldb.search import search
+from synthgen.content import CategoryRecord, FractalContent, Sample
 from synthgen.errors import SynthgenError
-from synthgen.plan import CategoryRecord, FractalContent, Sample
 from synthgen.progress import progress
 from synthgen.shard import Item
 
@@ -128,7 +128,7 @@ def pictures(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Pic
     style = style_of(content)
 
     placed = (
-        (sample, instance(content.categories[sample.label].name, sample.instance, n_patches=style.n_patches))
+        (sample, instance(content.categories[sample.label].name, sample.variant, n_patches=style.n_patches))
         for sample in samples
     )
     for (label, weight), group in groupby(placed, key=lambda pair: (pair[0].label, pair[1].weight)):

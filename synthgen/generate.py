@@ -14,33 +14,48 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from synthgen.content import DiffusionContent, FractalContent, Sample
 from synthgen.errors import SynthgenError
 from synthgen.manifest import Manifest, finish, read_manifest
 from synthgen.plan import Plan, ShardSpan, difference, read_plan
 from synthgen.progress import progress
-from synthgen.shard import remove_orphans, write_atomically, write_shard
+from synthgen.shard import Item, remove_orphans, write_atomically, write_shard
 
 DISK_MARGIN = 1.1  # free space wanted over the estimate
 PROBES = 8  # samples, spread over the plan, whose size gives the estimate
+BYTES_PER_PIXEL = {"png": 1.8, "jpg": 0.5, "webp": 0.3}  # of photographs at quality 95, with a margin
 POLL = 0.5  # seconds between looks at shards that another process is writing
 
 
-def environment() -> dict[str, str]:
-    """The versions on which a fractal shard's bytes may depend."""
-    return {
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renderer:
+    """What turns samples into image files."""
+
+    render: Callable[[Iterable[Sample]], Iterator[Item]]  # in the order given
+    environment: dict[str, str]  # the versions and settings on which the bytes may depend
+
+
+def fractal_renderer(content: FractalContent) -> Renderer:
+    """Draws on this process's core."""
+    from synthgen.fractal import render
+
+    environment = {
         "python": platform.python_version(),
         "numpy": version("numpy"),
         "numba": version("numba"),
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
         "machine": platform.machine(),
     }
+    return Renderer(render=partial(render, content), environment=environment)
 
 
 def existing_plan(directory: Path) -> Plan | None:
@@ -84,19 +99,24 @@ def open_directory(directory: Path, plan: Plan) -> Plan:
 
 
 def _check_disk(directory: Path, plan: Plan, *, n_done: int) -> None:
-    from synthgen.fractal import render
-
     if n_done == plan.n:
         return
-    probes = [plan.sample(k * plan.n // PROBES) for k in range(PROBES)]
-    per_sample = 3 * 1024 + sum(len(item.image) for item in render(plan.content, probes)) / PROBES
-    needed = int(DISK_MARGIN * per_sample * (plan.n - n_done))
+    needed = int(DISK_MARGIN * bytes_per_image(plan) * (plan.n - n_done))
     free = free_space(directory)
     if free < needed:
         raise SynthgenError(
             f"{directory}: {plan.n - n_done} images need about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free;"
             " free some space or ask for fewer"
         )
+
+
+def bytes_per_image(plan: Plan) -> float:
+    """What an image takes in a shard, about: measured for fractals, from experience for diffusion images."""
+    content = plan.content
+    if isinstance(content, DiffusionContent):
+        return 6 * 1024 + BYTES_PER_PIXEL[content.image_format] * content.sampling.size**2
+    probes = [plan.sample(k * plan.n // PROBES) for k in range(PROBES)]
+    return 3 * 1024 + sum(len(item.image) for item in fractal_renderer(content).render(probes)) / PROBES
 
 
 def free_space(directory: Path) -> int:
@@ -107,29 +127,33 @@ def free_space(directory: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def generate(directory: Path, *, workers: int | None = None) -> Manifest:
+def generate(directory: Path, *, renderer: Renderer | None = None, workers: int | None = None) -> Manifest:
     """Render and write the missing shards of a directory; returns the complete manifest.
 
-    ``workers`` processes (all cores by default) write shards side by side.  Shards that another
-    process is writing are waited for, and taken over where it dies.
+    With a ``renderer`` this process does it.  Without one, which is for fractals, ``workers``
+    processes (all cores by default) write shards side by side.  Shards that another process is
+    writing are waited for, and taken over where it dies.
     """
     _remove_orphans(directory)
     manifest = read_manifest(directory)
     workers = min(workers or os.cpu_count() or 1, max(len(manifest.missing), 1))
     with progress("generate", manifest.plan.n, "images") as show:
-        show(manifest.n_samples)
-        with _writers(directory, manifest.plan, workers) as write:
+        done = manifest.n_samples
+        show(done)
+
+        def advance(n_samples: int) -> None:
+            nonlocal done
+            done += n_samples
+            show(done)
+
+        with _writers(directory, manifest.plan, renderer, workers, advance) as write:
             while manifest.missing:
-                wrote = 0
-                done = manifest.n_samples
-                for n_samples in write(manifest.missing):
-                    wrote += n_samples
-                    done += n_samples
-                    show(done)
+                wrote = sum(write(manifest.missing))
                 manifest = read_manifest(directory)
+                done = manifest.n_samples
                 if manifest.missing and not wrote:
                     time.sleep(POLL)
-        show(manifest.n_samples)
+        show(done)
     _remove_orphans(directory)  # of processes killed in the meantime
     finish(manifest)
     return manifest
@@ -141,31 +165,45 @@ def _remove_orphans(directory: Path) -> None:
 
 
 class _Write:
-    """Writes spans, here or in a pool; yields the number of samples of each finished shard."""
+    """Writes spans, here or in a pool; yields the number of samples of each finished shard.
 
-    def __init__(self, directory: Path, plan: Plan, pool: ProcessPoolExecutor | None) -> None:
-        self._directory, self._plan, self._pool = directory, plan, pool
+    ``advance`` takes how many more samples are rendered.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        plan: Plan,
+        renderer: Renderer | None,
+        pool: ProcessPoolExecutor | None,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._directory, self._plan, self._renderer, self._pool = directory, plan, renderer, pool
+        self._advance = advance
 
     def __call__(self, spans: tuple[ShardSpan, ...]) -> Iterator[int]:
         if self._pool is None:
             for span in spans:
-                yield write_one(self._directory, self._plan, span)
-        else:
-            with _interrupts(signal.SIG_BLOCK):  # workers, which start here, inherit it
-                futures = [self._pool.submit(_write_in_worker, span) for span in spans]
-            for future in as_completed(futures):
-                yield future.result()
+                yield write_one(self._directory, self._plan, span, self._renderer, self._advance)
+            return
+        with _interrupts(signal.SIG_BLOCK):  # workers, which start here, inherit it
+            futures = [self._pool.submit(_write_in_worker, span) for span in spans]
+        for future in as_completed(futures):
+            self._advance(future.result())
+            yield future.result()
 
 
 @contextmanager
-def _writers(directory: Path, plan: Plan, workers: int) -> Iterator[_Write]:
-    if workers == 1:
-        yield _Write(directory, plan, None)
+def _writers(
+    directory: Path, plan: Plan, renderer: Renderer | None, workers: int, advance: Callable[[int], None]
+) -> Iterator[_Write]:
+    if renderer is not None or workers == 1:
+        yield _Write(directory, plan, renderer, None, advance)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(directory, plan))
     try:
-        yield _Write(directory, plan, pool)
+        yield _Write(directory, plan, None, pool, advance)
     except BrokenProcessPool:
         raise SynthgenError(
             "a worker process was killed, perhaps for want of memory; run the same command again, with fewer --workers"
@@ -174,15 +212,28 @@ def _writers(directory: Path, plan: Plan, workers: int) -> Iterator[_Write]:
         pool.shutdown(cancel_futures=True)
 
 
-def write_one(directory: Path, plan: Plan, span: ShardSpan) -> int:
+def write_one(
+    directory: Path,
+    plan: Plan,
+    span: ShardSpan,
+    renderer: Renderer | None = None,
+    advance: Callable[[int], None] = lambda n_samples: None,
+) -> int:
     """Render and write one shard; returns its number of samples, 0 where another process has it."""
-    from synthgen.fractal import render
-
-    samples = (plan.sample(index) for index in range(span.start, span.stop))
+    if renderer is None:
+        assert isinstance(plan.content, FractalContent)
+        renderer = fractal_renderer(plan.content)
+    items = renderer.render(plan.sample(index) for index in range(span.start, span.stop))
     shard = write_shard(
-        directory, span, render(plan.content, samples), plan_digest=plan.digest, environment=environment()
+        directory, span, _shown(items, advance), plan_digest=plan.digest, environment=renderer.environment
     )
     return shard.n_samples if shard else 0
+
+
+def _shown(items: Iterator[Item], advance: Callable[[int], None]) -> Iterator[Item]:
+    for item in items:
+        yield item
+        advance(1)
 
 
 _worker: tuple[Path, Plan] | None = None  # of a worker process, set once when it starts

@@ -23,10 +23,11 @@ from typing import IO, Any
 
 from pydantic import TypeAdapter, ValidationError, with_config
 
+from synthgen.content import STRICT
 from synthgen.errors import SynthgenError
-from synthgen.plan import STRICT, ShardSpan
+from synthgen.plan import ShardSpan
 
-IMAGE_ENDINGS = (".png", ".jpg")
+IMAGE_ENDINGS = (".png", ".jpg", ".webp")
 
 
 @with_config(STRICT)
@@ -49,7 +50,7 @@ class Item:
 
     key: str
     label: int
-    ending: str  # of the image: "png" or "jpg"
+    ending: str  # of the image: "png", "jpg" or "webp"
     image: bytes
     record: dict[str, Any]
 

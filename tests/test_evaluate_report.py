@@ -3,8 +3,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +14,6 @@ from synthgen_evaluate.load import load_runs
 from synthgen_evaluate.report import draw_scatter, write_report
 
 HOSTILE = "<script>alert(1)</script>"
-CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync"
-)
 FILES = [
     "comparison.json",
     "figures/scatter.pdf",
@@ -44,24 +37,6 @@ def report(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def files(directory: Path) -> dict[str, bytes]:
     return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    if not (CHROMIUM.exists() and DRIVER.exists()):
-        pytest.skip(f"needs {CHROMIUM} and {DRIVER}")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        for flag in (*FLAGS.split(), f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-        yield driver
-        driver.quit()
 
 
 def test_the_page_opens_without_errors_requests_or_scripts(report: Path, browser) -> None:  # type: ignore[no-untyped-def]

@@ -63,9 +63,11 @@ def test_fractaldb_imports_nothing_of_ours_and_no_torch_when_imported() -> None:
     assert who("fractaldb", LEARNING, at_import=True) == set()
 
 
-def test_in_synthgen_one_file_imports_fractaldb_and_one_may_import_torch() -> None:
+def test_in_synthgen_one_file_imports_fractaldb_and_one_imports_torch_besides_the_training() -> None:
     assert who("synthgen", {"fractaldb"}) == {"fractal.py"}
-    assert who("synthgen", LEARNING) <= {"diffusion.py"}
+    training = {path.name for path in files("synthgen/tiny")} - {"__init__.py"}
+    assert who("synthgen", LEARNING) - training == {"diffusion.py"}
+    assert who("synthgen/tiny", LEARNING) == training
 
 
 def test_synthgen_never_imports_the_harness() -> None:
@@ -77,7 +79,10 @@ def test_the_harness_imports_itself_by_relative_imports_alone() -> None:
 
 
 def test_no_plain_import_of_a_package_of_ours_loads_torch() -> None:
-    code = "import sys, fractaldb.render, fractaldb.search, synthgen.generate, synthgen_evaluate; print(*sys.modules)"
+    ours = (
+        "fractaldb.render, fractaldb.search, synthgen.generate, synthgen.sd_request, synthgen.sd_render, synthgen.tiny"
+    )
+    code = f"import sys, {ours}, synthgen_evaluate; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert LEARNING.isdisjoint(loaded)
     assert "evaluate" not in loaded  # that name is Hugging Face's
@@ -121,7 +126,9 @@ def test_a_wheel_installs_our_three_packages_with_their_data_and_no_evaluate(tmp
     assert "synthgen = synthgen.cli:main" in commands
     assert "evaluate = synthgen_evaluate.cli:main" in commands
     for folder, package in (("fractaldb", "fractaldb"), ("synthgen", "synthgen"), ("evaluate", "synthgen_evaluate")):
-        wanted = [path for ending in ("*.py", "suites/*.toml", "*.j2") for path in (ROOT / folder).glob(ending)]
+        tiny = ("tiny/*.py", "tiny/model/*.json", "tiny/model/*/*")
+        endings = ("*.py", "suites/*.toml", "*.j2", "taxonomies/*.tsv", *tiny)
+        wanted = [path for ending in endings for path in (ROOT / folder).glob(ending)]
         missing = {f"{package}/{path.relative_to(ROOT / folder)}" for path in wanted} - set(names)
         assert missing == set()
     assert {"synthgen_evaluate/report.html.j2", "synthgen_evaluate/suites/miniature.toml"} <= set(names)

@@ -7,10 +7,11 @@ from conftest import Command
 from numpy.typing import NDArray
 from PIL import Image
 
+from synthgen.content import DiffusionContent
 from synthgen.plan import read_plan
 from synthgen.shard import read_shard
 
-N, SIZE = 130, 36
+N, SIZE = 130, 40
 Pictures = list[tuple[str, int, NDArray[np.uint8]]]  # key, label, RGB pixels
 
 pytestmark = [  # of third parties
@@ -20,11 +21,17 @@ pytestmark = [  # of third parties
 ]
 
 
-@pytest.fixture(scope="module", params=["patch_gray", "patch_color"])
+@pytest.fixture(scope="module", params=["patch_gray", "patch_color", "diffusion"])
 def dataset(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path
 ) -> Path:
     out = tmp_path_factory.mktemp("clients") / request.param
+    if request.param == "diffusion":
+        prompts = Path(__file__).parents[1] / "prompts/quickstart.txt"
+        command = ("sd", "--prompts", prompts, "--model", "tiny", "--steps", 1, "--batch", 25, "--size", SIZE)
+        done = synthgen(*command, "--n", N, "--shard-size", 50, "--out", out)
+        assert done.returncode == 0, done.stderr
+        return out
     settings = ("--n", N, "--size", SIZE, "--points", 1500, "--shard-size", 50, "--draw", request.param)
     done = synthgen("fractal", "--out", out, "--categories", categories, *settings, "--workers", 1)
     assert done.returncode == 0, done.stderr
@@ -33,11 +40,16 @@ def dataset(
 
 @pytest.fixture(scope="module")
 def planned(dataset: Path) -> Pictures:
-    """Keys and labels of the plan, pixels as synthgen's own renderer draws them."""
+    """Keys and labels of the plan; pixels as the renderer draws them, or of diffusion images as Pillow reads them."""
     from fractaldb.render import palette
     from synthgen.fractal import pictures, style_of
 
     plan = read_plan(dataset / "plan.json")
+    if isinstance(plan.content, DiffusionContent):
+        items = [item for path in tars(dataset) for item in read_shard(Path(path))]
+        samples = [plan.sample(i) for i in range(plan.n)]
+        images = [np.asarray(Image.open(io.BytesIO(item.image))) for item in items]
+        return [(s.key, s.label, image) for s, image in zip(samples, images, strict=True)]
     colors = palette(style_of(plan.content))
     drawn = pictures(plan.content, [plan.sample(i) for i in range(plan.n)])
     return [(p.sample.key, p.sample.label, colors[p.image]) for p in drawn]

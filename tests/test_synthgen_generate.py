@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -272,8 +273,8 @@ def test_what_a_process_leaves_that_dies_during_our_work_goes_too(
     open_directory(tmp_path / "set", plan)
     real = module.write_one
 
-    def beside_a_dying_process(directory: Path, plan: Plan, span: ShardSpan) -> int:
-        n_samples = real(directory, plan, span)
+    def beside_a_dying_process(directory: Path, plan: Plan, span: ShardSpan, *rest: Any) -> int:
+        n_samples = real(directory, plan, span, *rest)
         (directory / "data" / f"{span.stem}.tar.tmp").write_bytes(b"")  # claimed, and dead before it saw the record
         return n_samples
 

@@ -1,6 +1,6 @@
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from synthgen.content import CategoryRecord, FractalContent
 from synthgen.errors import SynthgenError
-from synthgen.plan import CategoryRecord, FractalContent, Plan, difference, new_plan, read_plan
+from synthgen.plan import Plan, difference, new_plan, read_plan
 from synthgen.seeds import derive_seed
 
 
@@ -77,7 +78,7 @@ def test_the_full_range_holds_every_instance_of_every_category_once(layout: tupl
     samples = [one.sample(i) for i in range(one.n_available)]
     per_category = layout[0] * layout[1] * layout[2]
     assert one.n_available == 4 * per_category
-    assert sorted((s.label, s.instance) for s in samples) == [(c, m) for c in range(4) for m in range(per_category)]
+    assert sorted((s.label, s.variant) for s in samples) == [(c, m) for c in range(4) for m in range(per_category)]
     assert len({s.key for s in samples}) == len(samples)
     assert not any("." in s.key for s in samples)
     assert [s.key for s in samples] == sorted(s.key for s in samples)
@@ -97,8 +98,8 @@ def test_the_pictures_that_share_an_orbit_stand_together_and_categories_are_mixe
     blocks = [[one.sample(i) for i in range(start, start + 40)] for start in range(0, one.n_available, 40)]
     for block in blocks:
         assert len({s.label for s in block}) == 1
-        assert [s.instance for s in block] == list(range(block[0].instance, block[0].instance + 40))
-        assert block[0].instance % 40 == 0
+        assert [s.variant for s in block] == list(range(block[0].variant, block[0].variant + 40))
+        assert block[0].variant % 40 == 0
     orders = {tuple(block[0].label for block in blocks[row : row + 6]) for row in range(0, 150, 6)}
     assert len(orders) > 15  # each weight row has an order of its own
     assert all(sorted(order) == list(range(6)) for order in orders)
@@ -133,7 +134,7 @@ CHANGES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("key", FractalContent.__dataclass_fields__)
+@pytest.mark.parametrize("key", [field.name for field in fields(FractalContent)])
 def test_any_change_of_the_content_changes_the_digest_and_is_told(key: str) -> None:
     one, other = plan(), replace(plan(), content=content(**{key: CHANGES[key]}))
     assert one.digest != other.digest
@@ -148,7 +149,7 @@ def test_one_bit_of_one_parameter_changes_the_digest() -> None:
     changed = replace(one.categories[2], rows=tuple(map(tuple, rows)))
     other = replace(one, categories=(*one.categories[:2], changed))
     assert other.digest != one.digest
-    assert difference(plan(), replace(plan(), content=other)).endswith("or other parameters")
+    assert difference(plan(), replace(plan(), content=other)).endswith("or others")
 
 
 @settings(max_examples=30, deadline=None)

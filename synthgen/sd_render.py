@@ -1,0 +1,193 @@
+"""Renders diffusion samples: draws batches, looks at every image, writes files with their records."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.content import DiffusionContent, ModelRecord, Sample, Sampling
+from synthgen.encode import Origin, encode_image
+from synthgen.errors import SynthgenError
+from synthgen.models import Model
+from synthgen.quality import fault
+from synthgen.shard import Item, write_atomically
+
+if TYPE_CHECKING:
+    from synthgen.diffusion import Pending, Sampler
+
+ATTEMPTS = 5  # at an image that comes out black, constant, not finite, or flagged where that is excluded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Shot:
+    """One image asked for, at one attempt."""
+
+    sample: Sample
+    prompt: str
+    attempt: int
+    seed: int
+
+
+class DiffusionRenderer:
+    """Renders samples through a sampler, batch by batch.
+
+    While the device draws a batch, the one before it is looked at and encoded in threads.
+    """
+
+    def __init__(self, content: DiffusionContent, sampler: Sampler) -> None:
+        self.content, self.sampler = content, sampler
+        self._scheduler, settings = sampler.scheduler
+        self._settings = ", ".join(f"{key}={value}" for key, value in settings.items())
+        self._threads = ThreadPoolExecutor(os.cpu_count())
+
+    def render(self, samples: Iterable[Sample]) -> Iterator[Item]:
+        """Image files and records, in order."""
+        before: tuple[list[_Shot], Pending] | None = None
+        for group in _batched(samples, self.sampler.batch):
+            shots = [self._shot(sample, 0) for sample in group]
+            pending = self._start(shots)
+            if before is not None:
+                yield from self._finish(*before)
+            before = shots, pending
+        if before is not None:
+            yield from self._finish(*before)
+
+    def _shot(self, sample: Sample, attempt: int) -> _Shot:
+        content = self.content
+        seed = content.image_seed(sample.index, attempt)
+        return _Shot(sample=sample, prompt=content.prompt(sample), attempt=attempt, seed=seed)
+
+    def _start(self, shots: Sequence[_Shot]) -> Pending:
+        return self.sampler.start([shot.prompt for shot in shots], [shot.seed for shot in shots])
+
+    def _finish(self, shots: list[_Shot], pending: Pending) -> Iterator[Item]:
+        """The items of a batch; what does not pass the gate is drawn again, ATTEMPTS times at most."""
+        images, faults, flags = self._look(pending)
+        while bad := [
+            place
+            for place, shot in enumerate(shots)
+            if (faults[place] or (flags[place] and self.content.exclude_flagged)) and shot.attempt + 1 < ATTEMPTS
+        ]:
+            again = [self._shot(shots[place].sample, shots[place].attempt + 1) for place in bad]
+            found = self._look(self._start(again))
+            for place, shot, image, what, flagged in zip(bad, again, *found, strict=True):
+                shots[place], images[place], faults[place], flags[place] = shot, image, what, flagged
+        yield from self._threads.map(self._item, shots, images, faults, flags)
+
+    def _look(self, pending: Pending) -> tuple[list[NDArray[np.uint8]], list[str], list[bool]]:
+        """Images, what is wrong with each ("" where nothing is), and the safety checker's verdicts."""
+        drawn = self.sampler.finish(pending)
+        faults = [
+            "non-finite" if not finite else fault(image) or ""
+            for image, finite in zip(drawn.images, drawn.finite, strict=True)
+        ]
+        return list(drawn.images), faults, drawn.flagged.tolist()
+
+    def _item(self, shot: _Shot, image: NDArray[np.uint8], what: str, flagged: bool) -> Item:
+        content, sample = self.content, shot.sample
+        record = {
+            "index": sample.index,
+            "label": sample.label,
+            "class": content.classes.ids[sample.label],
+            "class_name": content.classes.names[sample.label],
+            "prompt": shot.prompt,
+            "template": sample.variant,
+            "prompts": content.prompts.name,
+            "prompts_version": content.prompts.version,
+            "prompts_sha256": content.prompts.sha256,
+            "seed": shot.seed,
+            "attempt": shot.attempt,
+            **settings_record(content),
+            "scheduler_class": self._scheduler,
+            "scheduler_settings": self._settings,
+            "batch": self.sampler.batch,
+            "fault": what,
+            "flagged": flagged,
+            "safety_checker": self.sampler.checker is not None,
+        }
+        data = encoded(image, record)
+        return Item(key=sample.key, label=sample.label, ending=content.image_format, image=data, record=record)
+
+
+def settings_record(content: DiffusionContent) -> dict[str, Any]:
+    """What the records of all images of a plan have in common."""
+    return {
+        "model": content.model.name,
+        "revision": content.model.revision,
+        "variant": content.model.variant or "",
+        "scheduler": content.sampling.scheduler,
+        "steps": content.sampling.steps,
+        "guidance": content.sampling.guidance,
+        "negative_prompt": content.sampling.negative_prompt,
+        "size": content.sampling.size,
+        "dtype": content.sampling.dtype,
+        "format": content.image_format,
+        "quality": content.quality,
+    }
+
+
+def encoded(image: NDArray[np.uint8], record: dict[str, Any]) -> bytes:
+    """The image file: pixels uint8 [height, width, 3], and where they come from."""
+    origin = Origin(
+        prompt=record["prompt"],
+        seed=str(record["seed"]),
+        model=record["model"],
+        revision=record["revision"],
+        index=record["index"],
+    )
+    return encode_image(image, image_format=record["format"], quality=record["quality"], origin=origin)
+
+
+def _batched(samples: Iterable[Sample], size: int) -> Iterator[tuple[Sample, ...]]:
+    rest = iter(samples)
+    while group := tuple(islice(rest, size)):
+        yield group
+
+
+def remake_file(record: Path, out: Path, model: Model, *, device: str | None = None) -> None:
+    """Write the image of a record file (the json of a sample) anew; see ``remake``."""
+    try:
+        stored = json.loads(record.read_bytes())
+    except ValueError as error:
+        raise SynthgenError(f"{record}: not a record ({error})") from None
+    if not isinstance(stored, dict):
+        raise SynthgenError(f"{record}: not a record")
+    write_atomically(out, remake(stored, model, device=device))
+
+
+def remake(record: dict[str, Any], model: Model, *, device: str | None = None) -> bytes:
+    """The image file of a record, drawn again; equal to the stored one on the same machine and versions.
+
+    Raises SynthgenError where the record is not one of a diffusion image, or the model another one.
+    """
+    from synthgen.diffusion import Sampler
+
+    try:
+        if (model.name, model.revision) != (record["model"], record["revision"]):
+            raise SynthgenError(
+                f"model {model.name} at {model.revision[:20]}: the record's is {record['model']} at"
+                f" {record['revision'][:20]}; give it as --model"
+            )
+        sampling = Sampling(
+            scheduler=record["scheduler"],
+            steps=record["steps"],
+            guidance=record["guidance"],
+            negative_prompt=record["negative_prompt"],
+            size=record["size"],
+            dtype=record["dtype"],
+        )
+        weights = ModelRecord(name=model.name, revision=model.revision, variant=model.variant)
+        sampler = Sampler(model.folder, weights, sampling, device=device, batch=record["batch"])
+        drawn = sampler.finish(sampler.start([record["prompt"]], [int(record["seed"])]))
+    except KeyError as error:
+        raise SynthgenError(f"no record of a diffusion image: {error.args[0]} is missing") from None
+    return encoded(drawn.images[0], record)
