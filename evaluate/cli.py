@@ -54,26 +54,35 @@ def simulate(
     print(f"{out}: {images} images of {classes} classes at {locations} camera locations")
 
 
-@app.command(epilog="Example: evaluate plan evaluate/suites/quickstart.toml")
-def plan(suite: SuiteFile, as_json: AsJson = False) -> None:
+@app.command(epilog="Example: evaluate plan evaluate/suites/miniature.toml --count --format markdown")
+def plan(
+    suite: SuiteFile,
+    count: Annotated[
+        bool, typer.Option("--count", help="Open the sources: count images and classes, tell rules and digests.")
+    ] = False,
+    layout: Annotated[str, typer.Option("--format", help="text, csv, markdown or latex.")] = "text",
+    as_json: AsJson = False,
+) -> None:
     """Show the table of all experiments of a suite."""
+    from .arms import choose
     from .suite import read_suite, table
+    from .tables import written
 
     chosen = read_suite(suite)
-    rows = table(chosen)
+    picked = {arm.name: choose(arm, chosen.image_size) for arm in chosen.arms if arm.pretrains} if count else None
+    rows = table(chosen, picked)
     if as_json:
         print(json.dumps({"suite": chosen.name, "arms": rows}))
         return
-    print(
-        f"{chosen.name}: {len(rows)} arms x {len(chosen.architectures)} architectures"
-        f" ({', '.join(chosen.architectures)}) x {len(chosen.seeds)} seeds = {sum(row['runs'] for row in rows)}"
-        f" fine-tuned models at {chosen.image_size} px, on {chosen.task.path}; baseline {chosen.baseline}"
-    )
-    columns = ("arm", "factor", "level", "images", "pretrain_epochs", "finetune_epochs", "runs")
-    lines = [columns, *(tuple(str(row[column]) for column in columns) for row in rows)]
-    widths = [max(len(line[k]) for line in lines) for k in range(len(columns))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    if layout == "text":
+        print(
+            f"{chosen.name}: {len(rows)} arms x {len(chosen.architectures)} architectures"
+            f" ({', '.join(chosen.architectures)}) x {len(chosen.seeds)} seeds = {sum(row['runs'] for row in rows)}"
+            f" fine-tuned models at {chosen.image_size} px, on {chosen.task.path}; baseline {chosen.baseline}\n"
+            f"pre-training: {chosen.pretrain.describe()}\nfine-tuning: {chosen.finetune.describe()}"
+        )
+        rows = [{key: value for key, value in row.items() if key not in ("pretrain", "finetune")} for row in rows]
+    print(written(rows, layout))
 
 
 @app.command(epilog="Example: evaluate run evaluate/suites/miniature.toml   (into runs/miniature)", name="run")

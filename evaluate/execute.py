@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,36 +15,15 @@ import torch
 from synthgen.generate import free_space
 from synthgen.progress import progress
 
+from .arms import Chosen, choose
 from .data import cached_pixels
 from .errors import EvaluateError
-from .interventions import Selection, everything, quantity
 from .models import n_parameters
 from .runs import Arm, Member, Predictions, Run, RunConfig, SuiteRecord, write_suite_record
-from .sources import ImageSource, open_source
-from .suite import ArmSpec, Suite
+from .selection import write_selection
+from .suite import Suite
 from .tasks import Task, open_task
 from .train import EvaluationSet, LabelledImages, fail, train
-
-SELECTION_SEED = 0  # of the images that an arm takes from its source: the same for every run
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Chosen:
-    """The images that an arm pre-trains on, not decoded yet."""
-
-    source: ImageSource
-    selection: Selection
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What a run's configuration says of its images."""
-        return {
-            "source": self.source.identity,
-            "selection": self.selection.digest,
-            "rule": self.selection.rule,
-            "n_images": len(self.selection.indices),
-            "n_classes": len(self.selection.class_names),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +59,7 @@ def run_suite(suite: Suite, out: Path, *, device: str, only: str | None = None) 
     if not wanted:
         raise EvaluateError(f"--only {only}: no such arm; there are {', '.join(arm.name for arm in suite.arms)}")
     task = open_task(suite.task.path)
-    chosen = {arm.name: _choose(arm, suite) for arm in suite.arms if arm.source}
+    chosen = {arm.name: choose(arm, suite.image_size) for arm in suite.arms if arm.pretrains}
     steps, members = _grid(suite, task, chosen, wanted)
     todo = [step for step in steps if not step.run(out).done]
     _check_disk(out, suite, task, chosen, todo)
@@ -95,6 +73,8 @@ def run_suite(suite: Suite, out: Path, *, device: str, only: str | None = None) 
             train_set = images[step.arm] if pretraining else fine
             assert train_set is not None
             title = f"{number}/{len(todo)} {step.title}"
+            if pretraining:
+                _keep_selection(step.run(out), chosen[step.arm])
             try:
                 done += _run(step, title, train_set, {} if pretraining else evaluation, out, where)
             except EvaluateError as error:
@@ -127,18 +107,6 @@ def _deterministic(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-def _choose(arm: ArmSpec, suite: Suite) -> Chosen:
-    assert arm.source is not None
-    source = open_source(arm.source, suite.image_size)
-    if arm.n is None:
-        return Chosen(source=source, selection=everything(source.labels, source.class_names))
-    try:
-        selection = quantity(source.labels, source.class_names, arm.n, seed=SELECTION_SEED)
-    except EvaluateError as error:
-        raise EvaluateError(f"arm {arm.name}: {error}") from None
-    return Chosen(source=source, selection=selection)
 
 
 def _check_disk(out: Path, suite: Suite, task: Task, chosen: dict[str, Chosen], todo: list[Step]) -> None:
@@ -234,6 +202,12 @@ def _record(suite: Suite, task: Task, members: list[Member]) -> SuiteRecord:
         arms=arms,
         members=tuple(members),
     )
+
+
+def _keep_selection(run: Run, chosen: Chosen) -> None:
+    """Write which images a run trains on, and with which labels, beside it."""
+    if not run.selection.exists():
+        write_selection(run.selection, chosen.selection, chosen.source.identity)
 
 
 def _run(

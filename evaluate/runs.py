@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import with_config
 
-from synthgen.plan import STRICT
+from synthgen.content import STRICT
 from synthgen.shard import write_atomically
 
 from .errors import EvaluateError
@@ -44,6 +44,18 @@ class Recipe:
     min_crop: float = 1.0  # smallest share of the area that a random crop keeps; 1 is no cropping
     flip: bool = True  # mirror left to right at random
     evaluate_epochs: tuple[int, ...] = ()  # epochs after which predictions are stored (1 = after the first)
+
+    def describe(self) -> str:
+        """The hyperparameters in words."""
+        words = [f"{self.epochs} epochs", f"batch {self.batch_size}", f"{self.optimizer} {self.lr:g}"]
+        words += [f"weight decay {self.weight_decay:g}", self.schedule]
+        if self.warmup_epochs:
+            words.append(f"warm-up {self.warmup_epochs:g}")
+        if self.label_smoothing:
+            words.append(f"label smoothing {self.label_smoothing:g}")
+        if self.min_crop < 1:
+            words.append(f"crops from {self.min_crop:g}")
+        return ", ".join([*words, *(["flips"] if self.flip else [])])
 
     def problems(self) -> list[str]:
         """What is out of range, a line each, beginning with the key."""
@@ -151,6 +163,11 @@ class Run:
     def weights(self) -> Path:
         """The final weights, written when the run is done."""
         return self.directory / "weights.safetensors"
+
+    @property
+    def selection(self) -> Path:
+        """Of a pre-training run: which images of its source it trains on, and with which labels."""
+        return self.directory / "selection.parquet"
 
     def evaluated(self) -> list[tuple[int, str]]:
         """(epoch, split) of all stored predictions, in order."""

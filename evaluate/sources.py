@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,7 +35,7 @@ from synthgen.shard import data_path, image_members
 from .errors import EvaluateError
 
 if TYPE_CHECKING:
-    from .suite import FractalSource, Source
+    from .arms import FractalSource, Source
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -58,6 +59,25 @@ def open_source(spec: Source, image_size: int) -> ImageSource:
     if spec.kind == "shards":
         return Shards(spec.path)
     return Fractals(spec, image_size)
+
+
+class Joined:
+    """Several sources one after the other; classes of one name are one class."""
+
+    def __init__(self, sources: Sequence[ImageSource]) -> None:
+        self._sources = sources
+        self.class_names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
+        number = {name: label for label, name in enumerate(self.class_names)}
+        own = [np.array([number[name] for name in source.class_names]) for source in sources]
+        self.labels = np.concatenate([mine[source.labels] for mine, source in zip(own, sources, strict=True)])
+        self._starts = np.cumsum([0, *(len(source.labels) for source in sources[:-1])])
+        self.identity = {"kind": "mixture", "parts": [source.identity for source in sources]}
+
+    def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
+        """See ImageSource."""
+        which = np.searchsorted(self._starts, indices, side="right") - 1
+        for number, group in groupby(range(len(indices)), key=lambda place: int(which[place])):
+            yield from self._sources[number].decode(indices[list(group)] - self._starts[number], size)
 
 
 def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:

@@ -7,80 +7,19 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, with_config
+from pydantic import TypeAdapter, ValidationError, with_config
 
-from synthgen.plan import STRICT
+from synthgen.content import STRICT
 
+from .arms import ArmSpec, Chosen
 from .errors import EvaluateError
-from .models import HEADS
+from .models import problem
 from .runs import Recipe
-
-
-@with_config(STRICT)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FolderSource:
-    """Images in class folders; a path or an fsspec URL such as zip://FOLDER::FILE.zip."""
-
-    kind: Literal["folder"]
-    path: str
-
-    def __str__(self) -> str:
-        return f"image folder {self.path}"
-
-
-@with_config(STRICT)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardSource:
-    """A finished synthgen dataset directory."""
-
-    kind: Literal["shards"]
-    path: str
-
-    def __str__(self) -> str:
-        return f"synthgen set {self.path}"
-
-
-@with_config(STRICT)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FractalSource:
-    """FractalDB drawn on the fly."""
-
-    kind: Literal["fractals"]
-    categories: int | str = 1000  # how many, or a folder of category CSVs
-    n: int | None = None  # images; all there are by default
-    seed: int = 1
-    draw: str = "patch_gray"
-    size: int | None = None  # pixels; the suite's image size by default
-    points: int = 200_000
-    weights: float = 0.4
-
-    def __str__(self) -> str:
-        return f"fractals of {self.categories} categories, seed {self.seed}, {self.draw}"
-
-
-Source = Annotated[FolderSource | ShardSource | FractalSource, Field(discriminator="kind")]
-
-
-@with_config(STRICT)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArmSpec:
-    """One condition: what the models are pre-trained on."""
-
-    name: str
-    factor: str = "source"
-    level: str | None = None  # the arm's name by default
-    source: Source | None = None  # None: from scratch
-    n: int | None = None  # images, balanced over the classes; all by default
-
-    def describe(self) -> str:
-        """The images in words."""
-        if self.source is None:
-            return "no pre-training"
-        return f"{self.source}, {'all' if self.n is None else self.n} images"
 
 
 @with_config(STRICT)
@@ -129,13 +68,11 @@ def read_suite(path: Path) -> Suite:
 
 
 def _problems(suite: Suite) -> list[str]:
-    problems = []
-    for name in suite.architectures:
-        if name not in HEADS:
-            problems.append(f"architectures: unknown {name!r}; known are {', '.join(HEADS)}")
+    wrong = [problem(name, suite.image_size) for name in suite.architectures]
+    problems = [f"architectures: {words}" for words in wrong if words]
     names = Counter(arm.name for arm in suite.arms)
     problems += [f"arms: {count} arms are named {name!r}" for name, count in names.items() if count > 1]
-    problems += [f"arms: {arm.name}: n without a source" for arm in suite.arms if arm.n and not arm.source]
+    problems += [f"arms: {arm.name}: {words}" for arm in suite.arms for words in arm.problems()]
     if suite.baseline not in names:
         problems.append(f"baseline: no arm is named {suite.baseline!r}; there are {', '.join(names)}")
     for key in ("architectures", "seeds"):
@@ -151,18 +88,34 @@ def _problems(suite: Suite) -> list[str]:
     return problems
 
 
-def table(suite: Suite) -> list[dict[str, Any]]:
-    """The plan, a row an arm: what it varies, its images, how many runs it has."""
-    return [
-        {
+def table(suite: Suite, chosen: Mapping[str, Chosen] | None = None) -> list[dict[str, Any]]:
+    """The plan, a row an arm: what it varies, its images, how many runs it has.
+
+    With what the arms have ``chosen`` the images are counted, and the rule and digest of each selection told.
+    """
+    rows = []
+    for arm in suite.arms:
+        row: dict[str, Any] = {
             "arm": arm.name,
             "factor": arm.factor,
             "level": arm.level or arm.name,
-            "images": arm.describe(),
-            "pretrain_epochs": suite.pretrain.epochs if arm.source else 0,
-            "finetune_epochs": suite.finetune.epochs,
-            "runs": len(suite.architectures) * len(suite.seeds),
-            "baseline": arm.name == suite.baseline,
+            "source": arm.describe(),
         }
-        for arm in suite.arms
-    ]
+        if chosen is not None:
+            selection = chosen[arm.name].selection if arm.pretrains else None
+            row |= {
+                "images": len(selection.indices) if selection else 0,
+                "classes": len(selection.class_names) if selection else 0,
+                "rule": selection.rule if selection else "",
+                "selection": selection.digest if selection else "",
+            }
+        rows.append(
+            row
+            | {
+                "pretrain": suite.pretrain.describe() if arm.pretrains else "",
+                "finetune": suite.finetune.describe(),
+                "runs": len(suite.architectures) * len(suite.seeds),
+                "baseline": arm.name == suite.baseline,
+            }
+        )
+    return rows

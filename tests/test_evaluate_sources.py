@@ -6,9 +6,9 @@ import pytest
 from conftest import Command
 from PIL import Image
 
+from synthgen_evaluate.arms import FractalSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.sources import Fractals, ImageFolder, Shards, open_source
-from synthgen_evaluate.suite import FractalSource, ShardSource
 
 
 def paint(path: Path, color: tuple[int, ...], mode: str = "RGB", size: tuple[int, int] = (20, 12)) -> None:

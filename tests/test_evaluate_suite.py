@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from synthgen_evaluate.arms import FractalSource, choose
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.suite import FractalSource, read_suite, table
+from synthgen_evaluate.suite import read_suite, table
 
 SUITES = Path(__file__).parents[1] / "evaluate" / "suites"
 GOOD = """
@@ -35,8 +36,14 @@ def test_a_suite_file_becomes_values_and_a_table(tmp_path: Path) -> None:
     assert suite.finetune.evaluate_epochs == (1, 2)
     assert suite.arms[1].source == FractalSource(kind="fractals", categories=4, points=1000)
     scratch, fractals = table(suite)
-    assert (scratch["images"], scratch["pretrain_epochs"], scratch["baseline"]) == ("no pre-training", 0, True)
-    assert (fractals["level"], fractals["runs"], fractals["pretrain_epochs"]) == ("FractalDB", 2, 1)
+    assert (scratch["source"], scratch["pretrain"], scratch["baseline"]) == ("no pre-training", "", True)
+    assert (fractals["level"], fractals["runs"]) == ("FractalDB", 2)
+    assert fractals["pretrain"].startswith("1 epochs, batch 64, adamw 0.001")
+    chosen = {"fractals": choose(suite.arms[1], suite.image_size)}
+    counted = table(suite, chosen)[1]
+    assert (counted["images"], counted["classes"]) == (100, 4)
+    assert counted["rule"] == "100 images balanced over 4 classes, seed 0"
+    assert counted["selection"] == chosen["fractals"].selection.digest
 
 
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.toml")), ids=lambda path: path.stem)
@@ -52,7 +59,7 @@ def test_the_suites_of_the_project_are_valid(path: Path) -> None:
         ("points = 1000", "points = 1000, dots = 3", "arms.1.source.fractals.dots: unknown key"),
         ("seeds = [0, 1]", 'seeds = ["a"]', "seeds.0: Input should be a valid integer"),
         ("seeds = [0, 1]", "seeds = [1, 1]", "seeds: [1, 1] is empty or repeats a value"),
-        ("mobilenet_v3_small", "resnet19", "unknown 'resnet19'; known are resnet18, resnet50, mobilenet_v3_small,"),
+        ("mobilenet_v3_small", "resnet19", "unknown 'resnet19'; known are resnet18, resnet50, resnext50_32x4d,"),
         ('baseline = "scratch"', 'baseline = "none"', "no arm is named 'none'; there are scratch, fractals"),
         ('name = "fractals"', 'name = "scratch"', "2 arms are named 'scratch'"),
         ("[1, 2]", "[3]", "finetune.evaluate_epochs: [3] outside 1 to 2"),
@@ -64,7 +71,19 @@ def test_the_suites_of_the_project_are_valid(path: Path) -> None:
             "finetune.optimizer: Input should be 'sgd', 'adam'",
         ),
         ('kind = "fractals"', 'kind = "paintings"', "arms.1.source: Input tag 'paintings'"),
-        ('name = "scratch"\n[[', 'name = "scratch"\nn = 5\n[[', "scratch: n without a source"),
+        ('name = "scratch"\n[[', 'name = "scratch"\nn = 5\n[[', "scratch: n: without a source"),
+        ("n = 100", "n = 100\ndiversity = 2\ngroup = 'animals'", "fractals: group, diversity: one of them at a time"),
+        ("n = 100", "diversity = 2", "fractals: diversity: needs n"),
+        ("n = 100", "classes = 2", "fractals: classes: without a group"),
+        ("n = 100", 'control = "random"', "fractals: control: without a granularity"),
+        ("n = 100", 'control = "best"', "arms.1.control: Input should be 'random' or 'neighbours'"),
+        ("n = 100", "n = 1", "fractals: n: 1; at least 2"),
+        ("n = 100", "n = 9\nmixture = [{share = 1.0, source = {kind = 'folder', path = 'x'}}]", "give one of the two"),
+        (
+            "source = {",
+            "mixture = [{share = 0.5, source = {kind = 'folder', path = 'x'}}]\n# {",
+            "fractals: mixture: shares: 0.5 is 0.5; they sum to 1",
+        ),
         ("image_size = 32", "image_size = 8", "image_size: 8 px"),
         ("[task]", "[task", "not a TOML file"),
         ('path = "traps"', "", "task.path: "),

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from synthgen_evaluate.data import augment, cached_pixels, to_batch
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.models import HEADS, build, load_backbone, n_parameters
+from synthgen_evaluate.models import HEADS, SMALLEST, build, head_prefixes, load_backbone, n_parameters, problem
 from synthgen_evaluate.runs import Predictions, Recipe, Run, RunConfig
 from synthgen_evaluate.train import DivergedError, EvaluationSet, LabelledImages, learning_rate, train
 
@@ -123,16 +123,39 @@ def test_the_cosine_ends_at_zero_and_halves_in_the_middle() -> None:
     assert learning_rate(recipe, 10) == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("architecture", HEADS)
+@pytest.mark.parametrize("architecture", [*HEADS, "timm:resnet10t", "timm:deit_tiny_distilled_patch16_224"])
 def test_a_backbone_moves_to_another_head_whole(architecture: str, tmp_path: Path) -> None:
+    if architecture.startswith("timm:"):
+        pytest.importorskip("timm")
     before, after = build(architecture, 7), build(architecture, 3)
     save_file(before.state_dict(), tmp_path / "weights.safetensors")
-    own_head = {n: v.clone() for n, v in after.state_dict().items() if n.startswith(HEADS[architecture])}
-    assert len(own_head) == 2
+    own_head = {n: v.clone() for n, v in after.state_dict().items() if n.startswith(head_prefixes(after, architecture))}
+    assert {len(value) for value in own_head.values()} == {3}
     load_backbone(after, architecture, tmp_path / "weights.safetensors")
     for name, value in after.state_dict().items():
         expected = own_head[name] if name in own_head else before.state_dict()[name]
         assert torch.equal(value, expected), name
+
+
+@pytest.mark.parametrize("architecture", HEADS)
+def test_every_family_takes_the_smallest_images_it_is_said_to_take(architecture: str) -> None:
+    size = max(SMALLEST.get(architecture, 1), 16)
+    assert problem(architecture, size) is None
+    assert build(architecture, 3).eval()(torch.zeros(1, 3, size, size)).shape == (1, 3)
+
+
+def test_unknown_architectures_and_images_too_small_are_told() -> None:
+    assert "known are resnet18" in str(problem("resnet999", 64))
+    assert problem("alexnet", 48) == "alexnet needs images of 63 px; image_size is 48"
+    assert "name is missing" in str(problem("timm:", 64))
+    with pytest.raises(EvaluateError, match="unknown architecture 'resnet999'"):
+        build("resnet999", 2)
+
+
+def test_a_timm_name_that_timm_does_not_know_is_refused() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(EvaluateError, match=r"timm:nothing: timm .* makes no such model"):
+        build("timm:nothing", 2)
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
