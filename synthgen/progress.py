@@ -33,7 +33,8 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]
                 return
             last = now
             rate = (done - first) / (now - start) if now > start else 0.0
-            left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+            known = done - first >= max(2, total / 100)  # the first of a batch tells nothing yet
+            left = f", {(total - done) / rate:.0f} s left" if known and rate > 0 and done < total else ""
             print(f"{what}: {done} of {total} {unit}{left}", file=sys.stderr, flush=True)
 
         yield show

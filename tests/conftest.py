@@ -63,7 +63,7 @@ def categories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # modules change its window
 def browser() -> Iterator[Any]:
     """Headless Chromium, which logs what a page prints and asks for."""
     if not (CHROMIUM.exists() and DRIVER.exists()):
