@@ -116,14 +116,16 @@ def test_classes_and_templates_are_balanced(undisturbed: Path) -> None:
 
 
 def killed_at_random_times(out: Path, start: Callable[..., "subprocess.Popen[str]"], *, case: int, times: int) -> None:
+    """Start and kill again and again: while the model loads, and while shards are written."""
     rng = random.Random(case)
-    for _ in range(times):
+    for number in range(times):
         process = start(out)
         end = time.monotonic() + 60
-        while process.poll() is None and not (out / "plan.json").exists():
+        wanted = "plan.json" if number % 2 else "data/*.tar.tmp"
+        while process.poll() is None and not list(out.glob(wanted)):
             assert time.monotonic() < end
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0, 6))
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 1))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(20)
