@@ -125,8 +125,11 @@ def sd(
         Path | None, typer.Option(metavar="FILE", help="Class list; the prompt file's own by default.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="sd14, sd15, sd21, sdxl, sd-turbo, tiny (built in), a Hub id or a local folder.")
-    ] = DEFAULT,
+        str | None,
+        typer.Option(
+            help="sd14, sd15, sd21, sdxl, sd-turbo, tiny (built in), a Hub id or a local folder; sd15 by default."
+        ),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     seed: Annotated[int, typer.Option(help="Of the images and of their order.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the model's default.")] = None,
@@ -164,7 +167,7 @@ def sd(
     if from_record is not None:
         if out is None:
             raise SynthgenError("--out FILE is missing; name the image file to write")
-        remake_file(from_record, out, find_model(model, revision=revision), device=device)
+        remake_file(from_record, out, model=model, revision=revision, device=device)
         print(f"{out}: drawn again from {from_record}")
         return
     if prompts is None or n is None:
@@ -185,7 +188,7 @@ def sd(
     )
     settings.check()
     check_request(n=n, shard_size=shard_size)
-    weights = find_model(model, revision=revision, dtype=dtype)
+    weights = find_model(model or DEFAULT, revision=revision, dtype=dtype)
     content = diffusion_content(templates, class_list, weights, settings)
     plan = new_plan(name="sd", content=content, n=n, shard_size=shard_size, origin={})
     if dry_run:

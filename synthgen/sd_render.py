@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from synthgen.content import DiffusionContent, ModelRecord, Sample, Sampling
 from synthgen.encode import Origin, encode_image
 from synthgen.errors import SynthgenError
-from synthgen.models import Model
+from synthgen.models import Model, find_model
 from synthgen.quality import fault
 from synthgen.shard import Item, write_atomically
 
@@ -153,15 +153,25 @@ def _batched(samples: Iterable[Sample], size: int) -> Iterator[tuple[Sample, ...
         yield group
 
 
-def remake_file(record: Path, out: Path, model: Model, *, device: str | None = None) -> None:
-    """Write the image of a record file (the json of a sample) anew; see ``remake``."""
+def remake_file(
+    record: Path, out: Path, *, model: str | None = None, revision: str | None = None, device: str | None = None
+) -> None:
+    """Write the image of a record file (the json of a sample) anew; see ``remake``.
+
+    The model is the one that the record names, at its commit, unless ``model`` says where it is.
+    """
     try:
         stored = json.loads(record.read_bytes())
     except ValueError as error:
         raise SynthgenError(f"{record}: not a record ({error})") from None
-    if not isinstance(stored, dict):
-        raise SynthgenError(f"{record}: not a record")
-    write_atomically(out, remake(stored, model, device=device))
+    if not isinstance(stored, dict) or not isinstance(stored.get("model"), str):
+        raise SynthgenError(f"{record}: not a record of a diffusion image")
+    commit = str(stored.get("revision", ""))
+    if model is None and revision is None and not commit.startswith("sha256:"):
+        revision = commit or None
+    # the type decides between weight files of half and of full precision
+    weights = find_model(model or stored["model"], revision=revision, dtype=stored.get("dtype"))
+    write_atomically(out, remake(stored, weights, device=device))
 
 
 def remake(record: dict[str, Any], model: Model, *, device: str | None = None) -> bytes:
@@ -172,7 +182,11 @@ def remake(record: dict[str, Any], model: Model, *, device: str | None = None) -
     from synthgen.diffusion import Sampler
 
     try:
-        if (model.name, model.revision) != (record["model"], record["revision"]):
+        if (model.name, model.revision, model.variant or "") != (
+            record["model"],
+            record["revision"],
+            record["variant"],
+        ):
             raise SynthgenError(
                 f"model {model.name} at {model.revision[:20]}: the record's is {record['model']} at"
                 f" {record['revision'][:20]}; give it as --model"

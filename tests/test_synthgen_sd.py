@@ -18,6 +18,7 @@ from conftest import Command
 from PIL import Image
 
 from synthgen.encode import read_origin
+from synthgen.errors import SynthgenError
 from synthgen.manifest import read_manifest
 from synthgen.models import find_model
 from synthgen.shard import Item, data_path, read_shard
@@ -193,9 +194,26 @@ def test_one_image_made_again_from_its_record_equals_the_stored_one(
             tar.extract(f"{key}.png", tmp_path, filter="data")
     for key in ("000000027", "000000033"):
         again = tmp_path / "again.png"
-        done = synthgen_here("sd", "--from-record", tmp_path / f"{key}.json", "--model", "tiny", "--out", again)
+        done = synthgen_here("sd", "--from-record", tmp_path / f"{key}.json", "--out", again)
         assert done.returncode == 0, done.stderr
         assert again.read_bytes() == (tmp_path / f"{key}.png").read_bytes()
+
+
+def test_a_record_finds_its_own_model_commit_and_precision_unless_told_otherwise(
+    tmp_path: Path, synthgen_here: Command, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def find(text: str, *, revision: str | None, dtype: str | None) -> None:
+        asked.append((text, revision, dtype))
+        raise SynthgenError("seen")
+
+    monkeypatch.setattr("synthgen.sd_render.find_model", find)
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(items(undisturbed)[0].record | {"model": "a/b", "revision": "c" * 40}))
+    for more in ((), ("--model", "elsewhere")):
+        assert "seen" in synthgen_here("sd", "--from-record", path, "--out", tmp_path / "x.png", *more).stderr
+    assert asked == [("a/b", "c" * 40, "float32"), ("elsewhere", None, "float32")]
 
 
 @pytest.mark.parametrize(
