@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from synthgen.shard import claimed
 
-from .runs import Recipe
+from .recipe import Recipe
 
 CHUNK = 256  # images decoded by one thread at a time
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's recipes use

@@ -12,65 +12,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import with_config
 
-from synthgen.content import STRICT
 from synthgen.shard import write_atomically
 
 from .errors import EvaluateError
+from .recipe import Recipe
 
 FORMAT = 1  # of the run and suite records
-
-
-@with_config(STRICT)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """How a model is trained: the hyperparameters of one run."""
-
-    epochs: int
-    batch_size: int = 64  # images
-    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"  # sgd with momentum 0.9
-    lr: float = 1e-3  # peak learning rate
-    weight_decay: float = 0.05
-    schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up
-    warmup_epochs: float = 0.0  # linear from zero
-    label_smoothing: float = 0.0
-    min_crop: float = 1.0  # smallest share of the area that a random crop keeps; 1 is no cropping
-    flip: bool = True  # mirror left to right at random
-    evaluate_epochs: tuple[int, ...] = ()  # epochs after which predictions are stored (1 = after the first)
-
-    def describe(self) -> str:
-        """The hyperparameters in words."""
-        words = [f"{self.epochs} epochs", f"batch {self.batch_size}", f"{self.optimizer} {self.lr:g}"]
-        words += [f"weight decay {self.weight_decay:g}", self.schedule]
-        if self.warmup_epochs:
-            words.append(f"warm-up {self.warmup_epochs:g}")
-        if self.label_smoothing:
-            words.append(f"label smoothing {self.label_smoothing:g}")
-        if self.min_crop < 1:
-            words.append(f"crops from {self.min_crop:g}")
-        return ", ".join([*words, *(["flips"] if self.flip else [])])
-
-    def problems(self) -> list[str]:
-        """What is out of range, a line each, beginning with the key."""
-        late = [epoch for epoch in self.evaluate_epochs if not 1 <= epoch <= self.epochs]
-        checks = (
-            (self.epochs >= 1, f"epochs: {self.epochs}; at least 1"),
-            (self.batch_size >= 3, f"batch_size: {self.batch_size}; at least 3"),
-            (self.lr > 0, f"lr: {self.lr}; above 0"),
-            (self.weight_decay >= 0, f"weight_decay: {self.weight_decay}; at least 0"),
-            (0 <= self.warmup_epochs <= self.epochs, f"warmup_epochs: {self.warmup_epochs}; 0 to {self.epochs}"),
-            (0 <= self.label_smoothing < 1, f"label_smoothing: {self.label_smoothing}; 0 to below 1"),
-            (0 < self.min_crop <= 1, f"min_crop: {self.min_crop}; above 0, to 1"),
-            (not late, f"evaluate_epochs: {late} outside 1 to {self.epochs}"),
-        )
-        return [text for holds, text in checks if not holds]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

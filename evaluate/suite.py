@@ -19,7 +19,7 @@ from synthgen.content import STRICT
 from .arms import ArmSpec, Chosen
 from .errors import EvaluateError
 from .models import problem
-from .runs import Recipe
+from .recipe import Recipe
 
 
 @with_config(STRICT)

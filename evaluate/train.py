@@ -31,7 +31,8 @@ from synthgen.shard import write_atomically
 from .data import augment, to_batch
 from .errors import EvaluateError
 from .models import build, load_backbone
-from .runs import Predictions, Recipe, Run, RunConfig, write_json
+from .recipe import Recipe
+from .runs import Predictions, Run, RunConfig, write_json
 
 EVAL_BATCH = 256  # images
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from synthgen_evaluate.data import augment, cached_pixels, to_batch
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.models import HEADS, SMALLEST, build, head_prefixes, load_backbone, n_parameters, problem
-from synthgen_evaluate.runs import Predictions, Recipe, Run, RunConfig
+from synthgen_evaluate.recipe import Recipe
+from synthgen_evaluate.runs import Predictions, Run, RunConfig
 from synthgen_evaluate.train import DivergedError, EvaluationSet, LabelledImages, learning_rate, train
 
 CPU = torch.device("cpu")

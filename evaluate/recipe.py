@@ -1,0 +1,89 @@
+"""Recipes: the hyperparameters of one training run, as a suite file says them.
+
+Imports no torch, so that looking at a plan is instant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import with_config
+
+from synthgen.content import STRICT
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a model is trained."""
+
+    epochs: int
+    objective: Literal["supervised", "simclr", "image-text"] = "supervised"
+    batch_size: int = 64  # images a step, over all processes
+    accumulate: int = 1  # parts that each process takes its share of a batch in, one after the other
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"  # sgd with momentum 0.9
+    lr: float = 1e-3  # peak learning rate
+    weight_decay: float = 0.05
+    schedule: Literal["cosine", "step", "constant"] = "cosine"  # after the warm-up
+    step_epochs: int = 30  # of the step schedule: the rate falls to a tenth every so many epochs
+    warmup_epochs: float = 0.0  # linear from zero
+    label_smoothing: float = 0.0
+    mixup: float = 0.0  # both parameters of the Beta distribution (Zhang et al. 2018); 0 is off
+    temperature: float = 0.1  # of the contrastive objectives; image-text learns its own from there
+    min_crop: float = 1.0  # smallest share of the area that a random crop keeps; 1 is no cropping
+    flip: bool = True  # mirror left to right at random
+    jitter: float = 0.0  # strength of random colour changes, as SimCLR counts it (1 is its own on ImageNet)
+    gray: float = 0.0  # probability of an image in gray
+    blur: float = 0.0  # probability of a blurred image
+    compile: bool = False  # torch.compile
+    evaluate_epochs: tuple[int, ...] = ()  # epochs after which predictions are stored (1 = after the first)
+
+    def describe(self) -> str:
+        """The hyperparameters in words."""
+        schedule = f"step of {self.step_epochs} epochs" if self.schedule == "step" else self.schedule
+        words = [f"{self.epochs} epochs", f"batch {self.batch_size}", f"{self.optimizer} {self.lr:g}"]
+        words += [f"weight decay {self.weight_decay:g}", schedule]
+        optional = (
+            (self.warmup_epochs, f"warm-up {self.warmup_epochs:g}"),
+            (self.label_smoothing, f"label smoothing {self.label_smoothing:g}"),
+            (self.mixup, f"mixup {self.mixup:g}"),
+            (self.objective != "supervised", f"temperature {self.temperature:g}"),
+            (self.min_crop < 1, f"crops from {self.min_crop:g}"),
+            (self.flip, "flips"),
+            (self.jitter, f"colour jitter {self.jitter:g}"),
+            (self.gray, f"gray {self.gray:g}"),
+            (self.blur, f"blur {self.blur:g}"),
+        )
+        words += [text for given, text in optional if given]
+        return ", ".join(words if self.objective == "supervised" else [self.objective, *words])
+
+    def problems(self) -> list[str]:
+        """What is out of range, a line each, beginning with the key."""
+        late = [epoch for epoch in self.evaluate_epochs if not 1 <= epoch <= self.epochs]
+        shares = [key for key in ("gray", "blur", "jitter") if not 0 <= getattr(self, key) <= 1]
+        only_supervised = [key for key in ("mixup", "label_smoothing", "evaluate_epochs") if getattr(self, key)]
+        checks = (
+            (self.epochs >= 1, f"epochs: {self.epochs}; at least 1"),
+            (self.batch_size >= 3, f"batch_size: {self.batch_size}; at least 3"),
+            (self.accumulate >= 1, f"accumulate: {self.accumulate}; at least 1"),
+            (
+                self.batch_size >= 3 * self.accumulate,
+                f"accumulate: {self.accumulate} parts of a batch of {self.batch_size}; at least 3 images in each",
+            ),
+            (self.lr > 0, f"lr: {self.lr}; above 0"),
+            (self.weight_decay >= 0, f"weight_decay: {self.weight_decay}; at least 0"),
+            (self.step_epochs >= 1, f"step_epochs: {self.step_epochs}; at least 1"),
+            (0 <= self.warmup_epochs <= self.epochs, f"warmup_epochs: {self.warmup_epochs}; 0 to {self.epochs}"),
+            (0 <= self.label_smoothing < 1, f"label_smoothing: {self.label_smoothing}; 0 to below 1"),
+            (self.mixup >= 0, f"mixup: {self.mixup}; at least 0"),
+            (self.temperature > 0, f"temperature: {self.temperature}; above 0"),
+            (0 < self.min_crop <= 1, f"min_crop: {self.min_crop}; above 0, to 1"),
+            (not shares, f"{', '.join(shares)}: outside 0 to 1"),
+            (not late, f"evaluate_epochs: {late} outside 1 to {self.epochs}"),
+            (
+                self.objective == "supervised" or not only_supervised,
+                f"{', '.join(only_supervised)}: of supervised training; the objective is {self.objective}",
+            ),
+        )
+        return [text for holds, text in checks if not holds]
