@@ -1,30 +1,32 @@
-"""An arm of a suite: what the models are pre-trained on, as a suite file says it, and the images that this chooses.
+"""An arm of a suite: what the models are pre-trained on, as a suite file says it.
 
 Imports no torch, so that looking at a plan is instant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field, with_config
 
 from synthgen.content import STRICT
 
 from .errors import EvaluateError
-from .interventions import diversity, everything, mixture, quantity, semantics, subclasses
-from .labelling import granularity, neighbour_control, random_control
-from .selection import Selection
-from .taxonomy import Taxonomy, imagenet1k, read_taxonomy
+from .interventions import mixture
 
 if TYPE_CHECKING:
-    from .sources import ImageSource
+    pass
 
-SEED = 0  # of every choice: an arm's images are the same for every run
+NO_LABELS = ("simclr", "image-text")  # objectives that look at no labels
+ARCHITECTURE = "{architecture}"  # in the name of a checkpoint
+CHECKPOINTS = {  # by the word before the colon, what comes after it; without such a word it is a file
+    "torchvision": (".+", "WEIGHTS"),
+    "timm": (".+", "NAME.TAG"),
+    "open_clip": (".+/.+", "NAME/PRETRAINED"),
+}
 
 
 @with_config(STRICT)
@@ -94,12 +96,12 @@ class Thinning:
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSpec:
-    """One condition: what the models are pre-trained on."""
+    """One condition: what the models are pre-trained on, and how where it is not as the suite says."""
 
     name: str
     factor: str = "source"
     level: str | None = None  # the arm's name by default
-    source: Source | None = None  # without source and mixture: from scratch
+    source: Source | None = None  # without source, mixture and checkpoint: from scratch
     mixture: tuple[Part, ...] = ()  # several sources instead of one
     n: int | None = None  # images, balanced over the classes; all by default
     group: str | None = None  # semantics: animals, objects, artifacts, "LEVEL = LABEL" or "LEVEL != LABEL"
@@ -109,21 +111,37 @@ class ArmSpec:
     granularity: str | int | None = None  # the labels of a level of the taxonomy instead of the classes
     control: Literal["random", "neighbours"] | None = None  # as many labels, the classes spread evenly over them
     taxonomy: str | None = None  # a file; ImageNet-1k's by default
+    captions: str | None = None  # image-text: a class list, whose names are the text of an image folder
+    pretrain: Mapping[str, Any] = field(default_factory=dict)  # keys of the suite's recipe that differ here
+    checkpoint: str | None = None  # weights from outside instead of pre-training; {architecture} is replaced
+    architectures: tuple[str, ...] = ()  # the suite's by default
 
     @property
     def pretrains(self) -> bool:
         """Whether there is anything to pre-train on."""
         return self.source is not None or bool(self.mixture)
 
-    def problems(self) -> list[str]:
-        """What does not fit together, a line each, beginning with the key."""
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The sources of its images: none, one, or a mixture's."""
+        return tuple(part.source for part in self.mixture) if self.source is None else (self.source,)
+
+    def checkpoint_of(self, architecture: str) -> str | None:
+        """The outside weights that an architecture starts from."""
+        return None if self.checkpoint is None else self.checkpoint.replace(ARCHITECTURE, architecture)
+
+    def problems(self, objective: str = "supervised") -> list[str]:
+        """What does not fit together, a line each, beginning with the key; ``objective`` is its pre-training's."""
         choices = [key for key in ("group", "diversity", "subclasses") if getattr(self, key) is not None]
         wants_n = [key for key in ("mixture", "diversity", "subclasses") if getattr(self, key)]
-        given = [key for key in ("n", *choices, "granularity") if getattr(self, key) is not None]
+        keys = ("n", *choices, "granularity", "taxonomy", "captions", "pretrain")
+        given = [key for key in keys if getattr(self, key) not in (None, {})]
         shares = {str(number): part.share for number, part in enumerate(self.mixture)}
+        unfounded = "with a checkpoint, which stands instead of pre-training" if self.checkpoint else "without a source"
         checks = (
             (not (self.source and self.mixture), "mixture: and a source; give one of the two"),
-            (self.pretrains or not given, f"{', '.join(given)}: without a source"),
+            (not (self.checkpoint and self.pretrains), "checkpoint: and a source; give one of the two"),
+            (self.pretrains or not given, f"{', '.join(given)}: {unfounded}"),
             (len(choices) < 2, f"{', '.join(choices)}: one of them at a time"),
             (not (self.mixture and choices), f"{', '.join(choices)}: of a mixture; give one source"),
             (not wants_n or self.n is not None, f"{', '.join(wants_n)}: needs n, the number of images in all"),
@@ -131,6 +149,10 @@ class ArmSpec:
             (self.control is None or self.granularity is not None, "control: without a granularity to stand beside"),
             (not (self.subclasses and self.granularity), "granularity: subclasses have the labels of their level"),
             (self.n is None or self.n >= 2, f"n: {self.n}; at least 2"),
+            (
+                len(set(self.architectures)) == len(self.architectures),
+                f"architectures: {list(self.architectures)} repeats one",
+            ),
         )
         problems = [text for holds, text in checks if not holds]
         try:
@@ -138,12 +160,12 @@ class ArmSpec:
                 mixture(shares, self.n)
         except EvaluateError as error:
             problems.append(f"mixture: {error}")
-        return problems
+        return [*problems, *_of_objective(self, objective), *_of_checkpoint(self.checkpoint)]
 
     def describe(self) -> str:
-        """The images in words."""
+        """The images, and the objective where it is the arm's own, in words."""
         if not self.pretrains:
-            return "no pre-training"
+            return f"weights {self.checkpoint}" if self.checkpoint else "no pre-training"
         words = (
             str(self.source) if self.source else " + ".join(f"{part.share:g} {part.source}" for part in self.mixture)
         )
@@ -157,95 +179,36 @@ class ArmSpec:
         if self.granularity is not None:
             words += f", labels of level {self.granularity}"
             words += f", {self.control} control" if self.control else ""
-        return words
+        if "objective" in self.pretrain:
+            words += f", {self.pretrain['objective']}"
+        return words + (f", captions from {self.captions}" if self.captions else "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Chosen:
-    """The images that an arm pre-trains on, not decoded yet."""
-
-    source: ImageSource
-    selection: Selection
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What a run's configuration says of its images."""
-        return {
-            "source": self.source.identity,
-            "selection": self.selection.digest,
-            "rule": self.selection.rule,
-            "n_images": len(self.selection.indices),
-            "n_classes": len(self.selection.class_names),
-        }
-
-
-def choose(arm: ArmSpec, image_size: int) -> Chosen:
-    """Open an arm's sources and choose its images; raises EvaluateError where one cannot be read or lacks images."""
-    from .sources import Joined, open_source
-
-    specs = [part.source for part in arm.mixture] if arm.source is None else [arm.source]
-    sources = [open_source(spec, image_size) for spec in specs]
-    source = sources[0] if len(sources) == 1 else Joined(sources)
-    return Chosen(source=source, selection=select(arm, sources))
+def _of_objective(arm: ArmSpec, objective: str) -> Iterator[str]:
+    """What of an arm does not suit the objective of its pre-training."""
+    kinds = {source.kind for source in arm.sources}
+    if objective in NO_LABELS:
+        for key in ("granularity", "control"):
+            if getattr(arm, key) is not None:
+                yield f"{key}: {objective} looks at no labels"
+    if objective == "image-text":
+        if "fractals" in kinds:
+            yield f"{'mixture' if arm.mixture else 'source'}: fractals have no text"
+        if "folder" in kinds and arm.captions is None:
+            yield "captions: an image folder has no text of its own; name a class list (id, name)"
+        if kinds == {"shards"} and arm.captions is not None:
+            yield "captions: of image folders; a synthgen set has its prompts"
+    elif arm.captions is not None and arm.pretrains:
+        yield f'captions: {objective} reads no text; set pretrain = {{ objective = "image-text" }}'
 
 
-def select(arm: ArmSpec, sources: Sequence[ImageSource]) -> Selection:
-    """The images and labels of an arm, of the joined sources (see sources.Joined) where there are several.
-
-    Raises EvaluateError, naming the arm, where there are too few images or the taxonomy lacks classes.
-    """
-    try:
-        return _relabel(arm, _mix(arm, sources) if arm.mixture else _select(arm, sources[0]))
-    except EvaluateError as error:
-        raise EvaluateError(f"arm {arm.name}: {error}") from None
-
-
-def _taxonomy(arm: ArmSpec) -> Taxonomy:
-    return imagenet1k() if arm.taxonomy is None else read_taxonomy(Path(arm.taxonomy))
-
-
-def _select(arm: ArmSpec, source: ImageSource) -> Selection:
-    labels, names = source.labels, source.class_names
-    if arm.group is not None:
-        return semantics(labels, names, _taxonomy(arm), arm.group, n_classes=arm.classes, n=arm.n, seed=SEED)
-    if arm.n is None:
-        return everything(labels, names)
-    if arm.diversity is not None:
-        return diversity(labels, names, n=arm.n, factor=arm.diversity, seed=SEED)
-    if arm.subclasses is not None:
-        thin = arm.subclasses
-        level = str(thin.level)
-        return subclasses(
-            labels, names, _taxonomy(arm), level, n=arm.n, factor=thin.factor, least=thin.least, seed=SEED
-        )
-    return quantity(labels, names, arm.n, seed=SEED)
-
-
-def _mix(arm: ArmSpec, sources: Sequence[ImageSource]) -> Selection:
-    """Each source's share, balanced over its classes; classes of one name are one class."""
-    assert arm.n is not None
-    counts = mixture({str(number): part.share for number, part in enumerate(arm.mixture)}, arm.n)
-    names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
-    indices, labels, rules, offset = [], [], [], 0
-    for count, source in zip(counts.values(), sources, strict=True):
-        part = quantity(source.labels, source.class_names, count, seed=SEED)
-        own = np.array([names.index(name) for name in part.class_names])
-        indices.append(part.indices + offset)
-        labels.append(own[part.labels])
-        rules.append(part.rule)
-        offset += len(source.labels)
-    return Selection(
-        indices=np.concatenate(indices), labels=np.concatenate(labels), class_names=names, rule=" + ".join(rules)
-    )
-
-
-def _relabel(arm: ArmSpec, selection: Selection) -> Selection:
-    if arm.granularity is None:
-        return selection
-    taxonomy = _taxonomy(arm)
-    coarse = granularity(selection, taxonomy, str(arm.granularity))
-    if arm.control == "random":
-        return random_control(selection, len(coarse.class_names), seed=SEED)
-    if arm.control == "neighbours":
-        return neighbour_control(selection, len(coarse.class_names), taxonomy)
-    return coarse
+def _of_checkpoint(checkpoint: str | None) -> Iterator[str]:
+    """What is wrong with the name of outside weights."""
+    if checkpoint is None:
+        return
+    kind, _, name = checkpoint.partition(":")
+    pattern, form = CHECKPOINTS.get(kind, (".*", ""))
+    if not checkpoint or not re.fullmatch(pattern, name):
+        yield f"checkpoint: {checkpoint!r} names no weights; write {f'{kind}:{form}' if form else 'a file'}"
+    elif "{" in checkpoint.replace(ARCHITECTURE, ""):
+        yield f"checkpoint: {checkpoint!r}; {ARCHITECTURE} alone is replaced"

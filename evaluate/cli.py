@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer.exceptions import Exit
@@ -24,6 +26,14 @@ app = typer.Typer(
 )
 
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="Suite file (TOML).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Architecture = Annotated[str, typer.Option(help="Torchvision's name, timm:NAME or open_clip:NAME.")]
+ImageSize = Annotated[int, typer.Option(min=16, help="Width and height in pixels.")]
+Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+Precision = Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="Of the arithmetic.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; may be repeated.")
+]
 Runs = Annotated[Path, typer.Argument(metavar="RUNS", help="Directory of runs.")]
 
 
@@ -61,28 +71,45 @@ def plan(
         bool, typer.Option("--count", help="Open the sources: count images and classes, tell rules and digests.")
     ] = False,
     layout: Annotated[str, typer.Option("--format", help="text, csv, markdown or latex.")] = "text",
+    rates: Annotated[
+        Path | None, typer.Option(metavar="RUNS", help="Cost by the rates of these finished runs, not the stated ones.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the table of all experiments of a suite."""
-    from .arms import choose
-    from .suite import read_suite, table
+    from .choice import choose
+    from .cost import by_arm, measured, size_of, stated, stated_size, total
+    from .experiments import recipe_lines, table
+    from .suite import read_suite
     from .tables import written
 
     chosen = read_suite(suite)
-    picked = {arm.name: choose(arm, chosen.image_size) for arm in chosen.arms if arm.pretrains} if count else None
-    rows = table(chosen, picked)
+    picked, size = None, stated_size(chosen.cost)
+    if count:
+        from .tasks import open_task
+
+        picked = {arm.name: choose(arm, chosen.image_size) for arm in chosen.arms if arm.pretrains}
+        size = size_of(open_task(chosen.task))
+    known = stated(chosen.cost, chosen.image_size) if chosen.cost else None
+    if rates is not None:
+        known = measured(rates)
+        if known is None:
+            raise EvaluateError(f"--rates {rates}: no finished run there tells how fast it was")
+    rows = table(chosen, picked, rates=known, size=size, compact=layout == "text" and not as_json)
     if as_json:
         print(json.dumps({"suite": chosen.name, "arms": rows}))
         return
     if layout == "text":
         print(
             f"{chosen.name}: {len(rows)} arms x {len(chosen.architectures)} architectures"
-            f" ({', '.join(chosen.architectures)}) x {len(chosen.seeds)} seeds = {sum(row['runs'] for row in rows)}"
-            f" fine-tuned models at {chosen.image_size} px, on {chosen.task.path}; baseline {chosen.baseline}\n"
-            f"pre-training: {chosen.pretrain.describe()}\nfine-tuning: {chosen.finetune.describe()}"
+            f" ({', '.join(chosen.architectures)}) x {len(chosen.seeds)} seeds: {sum(row['runs'] for row in rows)}"
+            f" fine-tuned models at {chosen.image_size} px in {chosen.precision}, on {chosen.task.path};"
+            f" baseline {chosen.baseline}"
         )
-        rows = [{key: value for key, value in row.items() if key not in ("pretrain", "finetune")} for row in rows]
+        print("\n".join(recipe_lines(chosen)))
     print(written(rows, layout))
+    if layout == "text" and known:
+        print(total(by_arm(chosen, known, chosen=picked, size=size).values()).describe(known))
 
 
 @app.command(epilog="Example: evaluate run evaluate/suites/miniature.toml   (into runs/miniature)", name="run")
@@ -91,22 +118,147 @@ def run_command(
     out: Annotated[
         Path | None, typer.Option(help="Directory of runs, runs/NAME by default; finished runs in it are kept.")
     ] = None,
-    only: Annotated[str | None, typer.Option(metavar="ARM", help="Run this arm alone.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    only: Annotated[list[str] | None, typer.Option(metavar="ARM", help="Run this arm alone; may be repeated.")] = None,
+    max_hours: Annotated[
+        float | None, typer.Option(min=0, help="Stop after so many hours; the same command goes on another time.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs to do, in their order, and do none.")
+    ] = False,
+    cache_gb: Annotated[
+        float | None, typer.Option(min=0, help="Most GB of decoded images to keep; what does not fit is streamed.")
+    ] = None,
+    device: Device = "auto",
 ) -> None:
     """Run what is not done of a suite; exit code 1 where a run failed."""
     from .suite import read_suite
 
     chosen = read_suite(suite)
-    from .execute import run_suite
-
     out = out or Path("runs") / chosen.name
-    outcome = run_suite(chosen, out, device=device, only=only)
+    from .cost import estimate, measured, size_of, stated
+    from .execute import open_suite, run_suite
+
+    if dry_run:
+        plan = open_suite(chosen, only or ())
+        todo = plan.todo(out)
+        for step in todo:
+            print(step.title)
+        print(f"{out}: {len(todo)} runs to do, {len(plan.grid.steps) - len(todo)} done")
+        rates = measured(out) or (stated(chosen.cost, chosen.image_size) if chosen.cost else None)
+        if rates:
+            print(estimate([step.config for step in todo], rates, size_of(plan.task)).describe(rates))
+        return
+    limit = None if cache_gb is None else int(cache_gb * 1e9)
+    outcome = run_suite(chosen, out, device=device, only=only or (), max_hours=max_hours, cache_bytes=limit)
     for line in outcome.failed:
         print(f"failed: {line}")
-    print(f"{out}: {outcome.done} runs done, {outcome.kept} done before, {len(outcome.failed)} failed")
+    left = f", {outcome.left} left when the time was over" if outcome.left else ""
+    print(f"{out}: {outcome.done} runs done, {outcome.kept} done before, {len(outcome.failed)} failed{left}")
     if outcome.failed:
         raise Exit(1)
+
+
+@app.command(epilog="Example: evaluate pretrain data/imagenet/train --architecture resnet50 --out weights.safetensors")
+def pretrain(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Image folder, synthgen dataset, or fractals[:CATEGORIES].")
+    ],
+    out: Annotated[Path, typer.Option(help="File of weights to write (.safetensors); the run lies beside it.")],
+    architecture: Architecture = "resnet18",
+    n: Annotated[int | None, typer.Option(help="Images, balanced over the classes; all by default.")] = None,
+    image_size: ImageSize = 64,
+    seed: Seed = 0,
+    captions: Annotated[
+        Path | None, typer.Option(help="Class list whose names are the text of an image folder, for image-text.")
+    ] = None,
+    settings: Set = None,
+    precision: Precision = "float32",
+    device: Device = "auto",
+) -> None:
+    """Pre-train one model by hand."""
+    from .arms import ArmSpec
+    from .byhand import PRETRAIN, Settings, recipe_of, source_of
+    from .byhand import pretrain as make
+
+    recipe = recipe_of(PRETRAIN, settings or ())
+    arm = ArmSpec(name="by hand", source=source_of(source), n=n, captions=str(captions) if captions else None)
+    for words in arm.problems(recipe.objective):
+        raise EvaluateError(words)
+    told = Settings(
+        architecture=architecture, image_size=image_size, seed=seed, recipe=recipe, precision=precision, device=device
+    )
+    print(f"{out}: weights of the run {make(arm, told, out)}")
+
+
+@app.command(epilog="Example: evaluate finetune data/iwildcam --checkpoint weights.safetensors --out runs/by-hand")
+def finetune(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Local copy of a WILDS set.")],
+    out: Annotated[Path, typer.Option(help="Directory of runs.")],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="File, torchvision:WEIGHTS, timm:NAME or open_clip:NAME/PRETRAINED; from scratch without."),
+    ] = None,
+    kind: Annotated[
+        Literal["iwildcam", "fmow", "camelyon17", "rxrx1"], typer.Option(help="Which WILDS set.")
+    ] = "iwildcam",
+    empty: Annotated[bool, typer.Option("--empty/--no-empty", help="Keep the images of the class empty.")] = True,
+    architecture: Architecture = "resnet18",
+    image_size: ImageSize = 64,
+    seed: Seed = 0,
+    settings: Set = None,
+    precision: Precision = "float32",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune one model by hand, and say how good it is on each split."""
+    from .byhand import FINETUNE, Settings, recipe_of
+    from .byhand import finetune as tune
+    from .tables import written
+    from .tasks import TaskSpec
+
+    told = Settings(
+        architecture=architecture,
+        image_size=image_size,
+        seed=seed,
+        recipe=recipe_of(FINETUNE, settings or ()),
+        precision=precision,
+        device=device,
+    )
+    found = tune(TaskSpec(path=task, kind=kind, empty=empty), checkpoint, told, out)
+    rows = [{"epoch": epoch, "split": split, **asdict(score)} for epoch, split, score in found]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    shown = [{key: f"{value:.1%}" if isinstance(value, float) else value for key, value in row.items()} for row in rows]
+    print(written(shown, "text"))
+
+
+@app.command(epilog="Example: evaluate cache runs/miniature --clear")
+def cache(
+    runs: Runs,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the decoded images.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what decoded images a directory of runs keeps, or remove them."""
+    from .pixels import clear as remove
+    from .pixels import entries
+
+    folder = runs / "cache"
+    if not runs.is_dir():
+        raise EvaluateError(f"{runs}: no such directory of runs")
+    if clear:
+        print(f"{folder}: {remove(folder) / 1e9:.3g} GB removed")
+        return
+    found = [asdict(entry) | {"path": str(entry.path)} for entry in entries(folder)]
+    if as_json:
+        print(json.dumps(found))
+        return
+    for entry in found:
+        print(
+            f"{entry['n_bytes'] / 1e9:.3g} GB: {entry['n_present']} of {entry['n_images']} images at"
+            f" {entry['size']} px: {entry['what']}"
+        )
+    print(f"{folder}: {sum(entry['n_bytes'] for entry in found) / 1e9:.3g} GB")
 
 
 @app.command(epilog="Example: evaluate status runs/miniature")
@@ -149,4 +301,6 @@ def compare(
 
 def main() -> None:
     """Entry point of ``evaluate``."""
+    if os.environ.get("RANK", "0") != "0":  # one of several processes that `accelerate launch` started
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     sys.exit(run(app, "evaluate", (EvaluateError, SynthgenError)))

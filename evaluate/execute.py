@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import product
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import broadcast_object_list
 
 from synthgen.generate import free_space
-from synthgen.progress import progress
 
-from .arms import Chosen, choose
-from .data import cached_pixels
+from . import checkpoints
+from .choice import Chosen, captions_of, choose
 from .errors import EvaluateError
+from .grid import Grid, Step, make_grid, suite_record
+from .images import Images, pretraining_images, shown, split_images, task_images
+from .journal import set_state
 from .models import n_parameters
-from .runs import Arm, Member, Predictions, Run, RunConfig, SuiteRecord, write_suite_record
+from .pixels import PixelCache
+from .runs import Run, write_suite_record
 from .selection import write_selection
 from .suite import Suite
 from .tasks import Task, open_task
-from .train import EvaluationSet, LabelledImages, fail, train
+from .train import train
+
+LONG = timedelta(days=30)  # that a process waits for another: one decodes, or holds a run, for all
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One run of the grid."""
-
-    title: str
-    arm: str
-    config: RunConfig
-
-    def run(self, out: Path) -> Run:
-        """Its place on disk."""
-        return Run(directory=out / self.config.digest)
+class OutOfTimeError(Exception):
+    """The hours given are over; the run in hand goes on from its last epoch another time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,56 +44,193 @@ class Outcome:
     done: int  # runs finished now
     kept: int  # runs that were finished before
     failed: tuple[str, ...]  # a line a run
+    left: int = 0  # runs for which there was no time
 
 
-def run_suite(suite: Suite, out: Path, *, device: str, only: str | None = None) -> Outcome:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """A suite with its sources and its task opened: what there is to do."""
+
+    suite: Suite
+    task: Task
+    chosen: dict[str, Chosen]  # by arm
+    captions: dict[str, tuple[str, ...]]  # by arm, where its objective reads them
+    grid: Grid
+
+    def todo(self, out: Path) -> list[Step]:
+        """The runs that are not done."""
+        return [step for step in self.grid.steps if not step.run(out).done]
+
+
+def open_suite(suite: Suite, only: Collection[str] = ()) -> Plan:
+    """Open the sources and the task of a suite and lay out its runs, of the arms in ``only`` where it names any.
+
+    Raises EvaluateError where a source, the task or a checkpoint cannot be used as the suite wants.
+    """
+    names = [arm.name for arm in suite.arms]
+    for name in only:
+        if name not in names:
+            raise EvaluateError(f"--only {name}: no such arm; there are {', '.join(names)}")
+    task = open_task(suite.task)
+    chosen = {arm.name: choose(arm, suite.image_size) for arm in suite.arms if arm.pretrains}
+    captions = {
+        arm.name: captions_of(arm, chosen[arm.name])
+        for arm in suite.arms
+        if arm.pretrains and suite.recipe(arm).objective == "image-text"
+    }
+    grid = make_grid(suite, task, chosen, captions, set(only) or set(names))
+    return Plan(suite=suite, task=task, chosen=chosen, captions=captions, grid=grid)
+
+
+def make_accelerator(device: str, precision: str) -> Accelerator:
+    """The device, and the processes beside this one where ``accelerate launch`` started several."""
+    if device != "auto":
+        try:
+            wanted = torch.device(device)
+        except RuntimeError:
+            raise EvaluateError(f"--device {device}: not a device; auto, cpu, cuda or cuda:N") from None
+        if wanted.type == "cuda":
+            if not torch.cuda.is_available() or (wanted.index or 0) >= torch.cuda.device_count():
+                raise EvaluateError(
+                    f"--device {device}: {torch.cuda.device_count()} CUDA devices here; use --device cpu"
+                )
+            torch.cuda.set_device(wanted)
+    try:
+        return Accelerator(
+            cpu=device == "cpu",
+            mixed_precision="no" if precision == "float32" else precision,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=LONG)],
+        )
+    except ValueError as error:  # accelerate's state is one a process
+        raise EvaluateError(f"precision = {precision}: {error}") from None
+
+
+def run_suite(
+    suite: Suite,
+    out: Path,
+    *,
+    device: str = "auto",
+    only: Collection[str] = (),
+    max_hours: float | None = None,
+    cache_bytes: int | None = None,
+) -> Outcome:
     """Run what is not done of a suite, all arms at one seed first.
 
     Sources and task are opened and decoded before the first training, so that a broken image or a
-    missing folder is told at once.  A failed run does not stop the others.
+    missing folder is told at once.  A failed run does not stop the others.  After ``max_hours`` the run
+    in hand stops at its next checkpoint.  Decoded images are kept in ``out``/cache, up to ``cache_bytes``;
+    what does not fit is decoded as it is needed.
     """
-    where = _device(device)
-    wanted = {arm.name for arm in suite.arms if only in (None, arm.name)}
-    if not wanted:
-        raise EvaluateError(f"--only {only}: no such arm; there are {', '.join(arm.name for arm in suite.arms)}")
-    task = open_task(suite.task.path)
-    chosen = {arm.name: choose(arm, suite.image_size) for arm in suite.arms if arm.pretrains}
-    steps, members = _grid(suite, task, chosen, wanted)
-    todo = [step for step in steps if not step.run(out).done]
-    _check_disk(out, suite, task, chosen, todo)
-    images = {arm: _pretraining_images(arm, chosen[arm], suite, out) for arm in _arms(todo, "pretrain")}
-    fine, evaluation = _task_images(task, suite, out) if _arms(todo, "finetune") else (None, {})
-    write_suite_record(out, _record(suite, task, members))
-    failed, done = [], 0
-    with _deterministic(where):
+    until = None if max_hours is None else time.monotonic() + 3600 * max_hours
+    accelerator = make_accelerator(device, suite.precision)
+    plan = open_suite(suite, only)
+    todo = plan.todo(out)
+    for step in todo:
+        if step.checkpoint is not None:
+            checkpoints.check(step.checkpoint, step.config.architecture, suite.image_size)
+    cache = PixelCache(out / "cache", limit=cache_bytes)
+    _check_disk(out, plan, todo, cache)
+    images = _decode(plan, todo, cache, accelerator)
+    if accelerator.is_main_process:
+        write_suite_record(out, suite_record(suite, plan.task, plan.grid))
+    failed: list[str] = []
+    done = tried = 0
+    with _deterministic(accelerator.device):
         for number, step in enumerate(todo, start=1):
-            pretraining = step.config.kind == "pretrain"
-            train_set = images[step.arm] if pretraining else fine
-            assert train_set is not None
-            title = f"{number}/{len(todo)} {step.title}"
-            if pretraining:
-                _keep_selection(step.run(out), chosen[step.arm])
             try:
-                done += _run(step, title, train_set, {} if pretraining else evaluation, out, where)
+                title = f"{number}/{len(todo)} {step.title}"
+                done += run_step(step, title, images[_key(step)], out, accelerator, until)
             except EvaluateError as error:
                 failed.append(f"{step.title}: {error}")
-    return Outcome(done=done, kept=len(steps) - done - len(failed), failed=tuple(failed))
+            except OutOfTimeError:
+                break
+            tried += 1
+    kept = len(plan.grid.steps) - len(todo) + tried - done - len(failed)
+    return Outcome(done=done, kept=kept, failed=tuple(failed), left=len(todo) - tried)
 
 
-def _arms(steps: list[Step], kind: str) -> list[str]:
-    return list(dict.fromkeys(step.arm for step in steps if step.config.kind == kind))
+def run_step(
+    step: Step, title: str, images: Images, out: Path, accelerator: Accelerator, until: float | None = None
+) -> bool:
+    """Train one run; False where another process has finished it meanwhile.
+
+    Raises OutOfTimeError at the first checkpoint after ``until``, a time of the monotonic clock.
+    """
+    run, main = step.run(out), accelerator.is_main_process
+    if main:
+        run.directory.mkdir(parents=True, exist_ok=True)
+    with (
+        _locked(run.directory / "lock", title) if main else nullcontext(),
+        shown(title, step.config.recipe.epochs, "epochs", accelerator) as show,
+    ):
+        if _agreed(run.done, accelerator):
+            return False
+
+        def after(epochs: int) -> None:
+            show(epochs)
+            late = until is not None and time.monotonic() > until and epochs < step.config.recipe.epochs
+            if _agreed(late, accelerator):
+                raise OutOfTimeError
+
+        try:
+            if main and images.chosen is not None and not run.selection.exists():
+                write_selection(run.selection, images.chosen.selection, images.chosen.source.identity)
+            init = _initial_weights(step, out)
+            train(run, step.config, images.train, images.evaluation, init=init, accelerator=accelerator, progress=after)
+        except torch.OutOfMemoryError:
+            error = EvaluateError("out of device memory; lower batch_size, or raise accumulate")
+            _fail(run, error, accelerator)
+            raise error from None
+        except EvaluateError as error:
+            _fail(run, error, accelerator)
+            raise
+        finally:
+            accelerator.free_memory()
+    return True
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise EvaluateError(f"--device {name}: not a device; auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise EvaluateError(f"--device {name}: no CUDA device here; use --device cpu")
-    return device
+def _fail(run: Run, error: EvaluateError, accelerator: Accelerator) -> None:
+    """Mark a run as failed, with the reason; a later start tries it again from its last checkpoint."""
+    if accelerator.is_main_process:
+        set_state(run, "failed", accelerator, error=str(error))
+
+
+def _initial_weights(step: Step, out: Path) -> Path | Mapping[str, torch.Tensor] | None:
+    if step.checkpoint is not None:
+        return checkpoints.fetch(step.checkpoint, step.config.architecture)
+    if step.config.init is None:
+        return None
+    before = Run(directory=out / step.config.init)
+    if not before.done:
+        raise EvaluateError(f"its pre-training run {step.config.init} is not done")
+    return before.weights
+
+
+def _agreed(value: bool, accelerator: Accelerator) -> bool:
+    """The first process's value, in all of them."""
+    if accelerator.num_processes == 1:
+        return value
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
+def _key(step: Step) -> str:
+    """Which images a run sees: an arm's, or the task's."""
+    return step.arm.name if step.config.kind == "pretrain" else ""
+
+
+def _decode(plan: Plan, todo: Sequence[Step], cache: PixelCache, accelerator: Accelerator) -> dict[str, Images]:
+    """The images of all runs to do, by ``_key``."""
+    images = {}
+    for step in todo:
+        key = _key(step)
+        if key not in images and key:
+            captions = plan.captions.get(key, ())
+            images[key] = pretraining_images(key, plan.chosen[key], captions, plan.suite.image_size, cache, accelerator)
+        elif key not in images:
+            images[key] = task_images(plan.task, plan.suite.image_size, cache, accelerator)
+    return images
 
 
 @contextmanager
@@ -103,143 +238,30 @@ def _deterministic(device: torch.device) -> Iterator[None]:
     """The same results for the same runs on a CPU; CUDA kernels are left free to be fast."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(device.type == "cpu")
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
 
 
-def _check_disk(out: Path, suite: Suite, task: Task, chosen: dict[str, Chosen], todo: list[Step]) -> None:
+def _check_disk(out: Path, plan: Plan, todo: Sequence[Step], cache: PixelCache) -> None:
     """Raise EvaluateError where the decoded images and weights of the runs to do would not fit."""
-    n_images = sum(len(chosen[arm].selection.indices) for arm in _arms(todo, "pretrain"))
-    n_images += int(task.identity["n_images"]) if _arms(todo, "finetune") else 0
-    n_bytes = {name: 4 * n_parameters(name) for name in suite.architectures}
+    keys, size = {_key(step) for step in todo}, plan.suite.image_size
+    wanted = [(plan.chosen[arm].source, plan.chosen[arm].selection.indices) for arm in keys - {""}]
+    pixels = cache.missing_bytes(wanted + (list(split_images(plan.task).values()) if "" in keys else []), size)
+    n_bytes = {name: 4 * n_parameters(name, size) for name in {step.config.architecture for step in todo}}
     weights = sum(n_bytes[step.config.architecture] for step in todo)
-    checkpoint = 6 * max(n_bytes.values())  # weights and two moments, while the old one still stands
-    needed = 3 * n_images * suite.image_size**2 + weights + (checkpoint if todo else 0)
+    checkpoint = 6 * max(n_bytes.values(), default=0)  # weights and two moments, while the old one still stands
+    needed = pixels + weights + checkpoint
     free = free_space(out)
     if free < needed:
         raise EvaluateError(
             f"{out}: the runs to do need about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free;"
-            " free some space or use another --out"
+            " free some space, use another --out or a smaller --cache-gb"
         )
-
-
-def _pretraining_images(arm: str, chosen: Chosen, suite: Suite, out: Path) -> LabelledImages:
-    selection = chosen.selection
-    with progress(f"decode {arm}", len(selection.indices), "images") as show:
-        pixels = cached_pixels(
-            chosen.source,
-            selection.indices,
-            suite.image_size,
-            cache=out / "cache",
-            key=chosen.identity,
-            progress=show,
-        )
-    return LabelledImages(pixels=pixels, labels=selection.labels, n_classes=len(selection.class_names))
-
-
-def _task_images(task: Task, suite: Suite, out: Path) -> tuple[LabelledImages, dict[str, EvaluationSet]]:
-    images = {}
-    for name, split in task.splits.items():
-        with progress(f"decode {name}", len(split.y), "images") as show:
-            images[name] = cached_pixels(
-                split,
-                np.arange(len(split.y)),
-                suite.image_size,
-                cache=out / "cache",
-                key={**task.identity, "split": name},
-                progress=show,
-            )
-    fine = LabelledImages(pixels=images["train"], labels=task.splits["train"].y, n_classes=len(task.class_names))
-    evaluation = {
-        name: EvaluationSet(
-            pixels=images[name],
-            truth=Predictions(image_id=split.image_id, y_true=split.y, y_pred=split.y, location=split.location),
-        )
-        for name, split in task.splits.items()
-        if name != "train"
-    }
-    return fine, evaluation
-
-
-def _grid(suite: Suite, task: Task, chosen: dict[str, Chosen], wanted: set[str]) -> tuple[list[Step], list[Member]]:
-    """The runs of the wanted arms, pre-training before what needs it, and every run's place in the suite."""
-    steps: dict[str, Step] = {}
-    members = []
-    for seed, arm, architecture in product(suite.seeds, suite.arms, suite.architectures):
-        title = f"{arm.name}, {architecture}, seed {seed}"
-        config = RunConfig(
-            kind="finetune",
-            architecture=architecture,
-            seed=seed,
-            image_size=suite.image_size,
-            data=task.identity,
-            recipe=suite.finetune,
-        )
-        if arm.name in chosen:
-            before = replace(config, kind="pretrain", data=chosen[arm.name].identity, recipe=suite.pretrain)
-            config = replace(config, init=before.digest)
-            if arm.name in wanted:
-                steps.setdefault(before.digest, Step(title=f"pre-train {title}", arm=arm.name, config=before))
-        if arm.name in wanted:
-            steps.setdefault(config.digest, Step(title=f"fine-tune {title}", arm=arm.name, config=config))
-        members.append(
-            Member(arm=arm.name, architecture=architecture, seed=seed, pretrain=config.init, finetune=config.digest)
-        )
-    return list(steps.values()), members
-
-
-def _record(suite: Suite, task: Task, members: list[Member]) -> SuiteRecord:
-    arms = tuple(
-        Arm(name=arm.name, factor=arm.factor, level=arm.level or arm.name, description=arm.describe())
-        for arm in suite.arms
-    )
-    return SuiteRecord(
-        name=suite.name,
-        baseline=suite.baseline,
-        task={"name": Path(suite.task.path).resolve().name, **task.identity, "class_names": list(task.class_names)},
-        arms=arms,
-        members=tuple(members),
-    )
-
-
-def _keep_selection(run: Run, chosen: Chosen) -> None:
-    """Write which images a run trains on, and with which labels, beside it."""
-    if not run.selection.exists():
-        write_selection(run.selection, chosen.selection, chosen.source.identity)
-
-
-def _run(
-    step: Step,
-    title: str,
-    images: LabelledImages,
-    evaluation: dict[str, EvaluationSet],
-    out: Path,
-    device: torch.device,
-) -> bool:
-    """Train one run; False where another process has finished it meanwhile."""
-    run = step.run(out)
-    run.directory.mkdir(parents=True, exist_ok=True)
-    with _locked(run.directory / "lock", title), progress(title, step.config.recipe.epochs, "epochs") as show:
-        if run.done:
-            return False
-        try:
-            init = _initial_weights(step.config, out)
-            train(run, step.config, images, evaluation, init=init, device=device, progress=show)
-        except EvaluateError as error:
-            fail(run, error, device)
-            raise
-    return True
-
-
-def _initial_weights(config: RunConfig, out: Path) -> Path | None:
-    if config.init is None:
-        return None
-    before = Run(directory=out / config.init)
-    if not before.done:
-        raise EvaluateError(f"its pre-training run {config.init} is not done")
-    return before.weights
 
 
 @contextmanager

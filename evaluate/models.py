@@ -1,22 +1,27 @@
 """The architectures, their heads, and how a pre-trained backbone is loaded.  Imports torch when it builds.
 
-The paper's five families come from torchvision; ``timm:NAME`` is any model of the timm package, where it is
-installed.
+The paper's five families come from torchvision, and so does a ResNet-18 for small images; ``timm:NAME`` is any
+model of the timm package and ``open_clip:NAME`` the image tower of any of open_clip, where they are installed.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import partial
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import EvaluateError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-HEADS = {  # architecture (torchvision's name): the prefix of its last layer's parameters
+HEADS = {  # architecture (torchvision's name, but for the second): the prefix of its last layer's parameters
     "resnet18": "fc.",
+    "resnet18_32px": "fc.",
     "resnet50": "fc.",
     "resnext50_32x4d": "fc.",
     "densenet121": "classifier.",
@@ -26,33 +31,46 @@ HEADS = {  # architecture (torchvision's name): the prefix of its last layer's p
 }
 SMALLEST = {"alexnet": 63, "densenet121": 29}  # pixels; below, the last pooling has nothing left to pool
 TIMM = "timm:"
+OPEN_CLIP = "open_clip:"
+KNOWN = f"known are {', '.join(HEADS)}, {TIMM}NAME and {OPEN_CLIP}NAME"
+COUNTER = "num_batches_tracked"  # of batch norms: not in files of before 2018, and of no use with a fixed momentum
+POSITIONS = ("pos_embed", "positional_embedding")  # last words of the names of embeddings of a grid of patches
 
 
 def problem(architecture: str, image_size: int) -> str | None:
-    """Why an architecture cannot be trained on images of a size; None where it can.  Imports no torch."""
-    if architecture.startswith(TIMM):
-        return None if len(architecture) > len(TIMM) else f"{architecture!r}: a model's name is missing"
+    """Why an architecture cannot be trained on images of a size; None where it can.  Imports no torch.
+
+    What is wrong with a name or a size of timm or open_clip is only known to them: ``build`` tells.
+    """
+    if architecture.startswith((TIMM, OPEN_CLIP)):
+        return f"{architecture!r}: a model's name is missing" if architecture in (TIMM, OPEN_CLIP) else None
     if architecture not in HEADS:
-        return f"unknown {architecture!r}; known are {', '.join(HEADS)}, and {TIMM}NAME"
+        return f"unknown {architecture!r}; {KNOWN}"
     least = SMALLEST.get(architecture, 1)
     return None if image_size >= least else f"{architecture} needs images of {least} px; image_size is {image_size}"
 
 
-def build(architecture: str, n_classes: int) -> nn.Module:
-    """An untrained model with ``n_classes`` outputs.
+def build(architecture: str, n_classes: int, image_size: int | None = None) -> nn.Module:
+    """An untrained model with ``n_classes`` outputs, for images [n, 3, image_size, image_size].
 
+    Models of timm and open_clip that have a fixed size are built for ``image_size``; None is their own.
     MobileNet-V3's batch norms use momentum 0.1 instead of torchvision's 0.01, as the other
     architectures do: with 0.01 the running statistics need over 200 steps to reach their values,
     and short runs would be judged by their initialisation.  Raises EvaluateError where there is no
-    such architecture.
+    such architecture, or it cannot take images of that size.
     """
-    if architecture.startswith(TIMM):
-        return _build_timm(architecture.removeprefix(TIMM), n_classes)
+    if architecture.startswith((TIMM, OPEN_CLIP)):
+        make = _build_timm if architecture.startswith(TIMM) else _build_open_clip
+        if image_size is not None:
+            _try(partial(make, architecture, n_classes, image_size), architecture, n_classes, image_size)
+        return make(architecture, n_classes, image_size)
+    if architecture not in HEADS:
+        raise EvaluateError(f"unknown architecture {architecture!r}; {KNOWN}")
+    if architecture == "resnet18_32px":
+        return _resnet18_32px(n_classes)
     import torchvision
     from torch import nn
 
-    if architecture not in HEADS:
-        raise EvaluateError(f"unknown architecture {architecture!r}; known are {', '.join(HEADS)}, and {TIMM}NAME")
     options = {}
     if architecture.startswith("mobilenet"):
         options["norm_layer"] = partial(nn.BatchNorm2d, eps=0.001, momentum=0.1)
@@ -60,45 +78,206 @@ def build(architecture: str, n_classes: int) -> nn.Module:
     return model
 
 
-def _build_timm(name: str, n_classes: int) -> nn.Module:
+def _resnet18_32px(n_classes: int) -> nn.Module:
+    """ResNet-18 with the stem for CIFAR-10 of He et al. 2016 (section 4.2): a 3 x 3 convolution, and no pooling."""
+    import torchvision
+    from torch import nn
+
+    model: nn.Module = torchvision.models.resnet18(weights=None, num_classes=n_classes)
+    first = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's own convolutions
+    model.set_submodule("conv1", first)
+    model.set_submodule("maxpool", nn.Identity())
+    return model
+
+
+def _build_timm(architecture: str, n_classes: int, image_size: int | None) -> nn.Module:
     try:
         import timm
     except ImportError:
-        raise EvaluateError(f"{TIMM}{name}: the package timm is not installed; uv pip install timm") from None
+        raise EvaluateError(f"{architecture}: the package timm is not installed; uv pip install timm") from None
+    name = architecture.removeprefix(TIMM)
+    if not timm.is_model(name.partition(".")[0]):
+        near = like(name, timm.list_models())
+        raise EvaluateError(f"{architecture}: timm {timm.__version__} makes no such model{near}")
+    make = partial(timm.create_model, name, pretrained=False, num_classes=n_classes)
     try:
-        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=n_classes)
-    except (RuntimeError, ValueError) as error:
-        raise EvaluateError(f"{TIMM}{name}: timm {timm.__version__} makes no such model ({error})") from None
+        model: nn.Module = make(img_size=image_size)  # timm leaves out what is None
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        model = make()  # takes images of any size
+    except RuntimeError as error:
+        why = str(error).partition("\n")[0]
+        raise EvaluateError(f"{architecture}: timm {timm.__version__} makes no such model ({why})") from None
     return model
+
+
+def _build_open_clip(architecture: str, n_classes: int, image_size: int | None) -> nn.Module:
+    """The image tower, as ``visual`` (its name in open_clip's own files), and a linear ``head`` on its embedding."""
+    try:
+        import open_clip
+    except ImportError:
+        raise EvaluateError(f"{architecture}: open_clip is not installed; uv pip install open_clip_torch") from None
+    from torch import nn
+
+    name = architecture.removeprefix(OPEN_CLIP)
+    if name not in open_clip.list_models():  # others are addresses on the Hub
+        near = like(name, open_clip.list_models())
+        raise EvaluateError(f"{architecture}: open_clip {open_clip.__version__} makes no such model{near}")
+    config = open_clip.get_model_config(name)
+    vision = {**config["vision_cfg"], "output_tokens": False, "timm_model_pretrained": False}
+    if image_size is not None:
+        vision["image_size"] = image_size
+    # open_clip makes no image tower alone; this text tower is as small as can be, and dropped
+    text = {"context_length": 1, "vocab_size": 2, "width": 1, "heads": 1, "layers": 1}
+    tower = open_clip.CLIP(config["embed_dim"], vision, text, quick_gelu=config.get("quick_gelu", False)).visual
+    if image_size is not None and hasattr(tower, "set_input_size"):  # a tower that comes from timm
+        tower.set_input_size(image_size)
+    return nn.Sequential(OrderedDict(visual=tower, head=nn.Linear(config["embed_dim"], n_classes)))
+
+
+def like(name: str, known: list[str]) -> str:
+    """What a wrong name may have meant, to end a message with; empty where nothing is near."""
+    near = get_close_matches(name, known)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _try(make: Callable[[], nn.Module], architecture: str, n_classes: int, image_size: int) -> None:
+    """Raise EvaluateError where a model of another package fails on images of a size.
+
+    On the meta device, where nothing is computed: it takes a fraction of a second.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"), torch.no_grad():
+            shape = tuple(make().eval()(torch.zeros(2, 3, image_size, image_size)).shape)
+    except EvaluateError:
+        raise
+    except Exception as error:  # whatever a model's own code meets
+        if isinstance(error, NotImplementedError) or "meta" in str(error):
+            return  # it looks at values, which are not there
+        why = str(error).partition("\n")[0] or type(error).__name__
+        own = f"; its own size is {_own_size(architecture)} px"
+        raise EvaluateError(f"{architecture} cannot take images of {image_size} px ({why}){own}") from None
+    if shape != (2, n_classes):
+        raise EvaluateError(f"{architecture}: gives {list(shape[1:])} an image, no classes; take another architecture")
+
+
+def _own_size(architecture: str) -> int:
+    if architecture.startswith(TIMM):
+        from timm.models import get_pretrained_cfg
+
+        record: Any = get_pretrained_cfg(architecture.removeprefix(TIMM))
+        return int(record.input_size[-1])
+    import open_clip
+
+    size = open_clip.get_model_config(architecture.removeprefix(OPEN_CLIP))["vision_cfg"].get("image_size", 224)
+    return int(size if isinstance(size, int) else size[0])
 
 
 def head_prefixes(model: nn.Module, architecture: str) -> tuple[str, ...]:
     """The prefixes of the parameters of a model's last layer, which depends on the classes."""
+    if architecture.startswith(OPEN_CLIP):
+        return ("head.",)
     if not architecture.startswith(TIMM):
         return (HEADS[architecture],)
     record: Any = model.pretrained_cfg  # timm's own; several layers for distilled models
-    names = record["classifier"]
+    names = record.get("classifier")
+    if not names:
+        raise EvaluateError(f"{architecture}: timm names no last layer of it; take another architecture")
     return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
 
 
-def n_parameters(architecture: str) -> int:
-    """How many parameters an architecture has, with a head of 1,000 classes."""
+def replace_head(model: nn.Module, architecture: str, make: Callable[[int], nn.Module]) -> None:
+    """Replace each last layer of ``model`` by ``make(in_features)``, under the same name.
+
+    Distilled models of timm have several.  Raises EvaluateError where a last layer is no ``nn.Linear``.
+    """
+    from torch import nn
+
+    for prefix in head_prefixes(model, architecture):
+        name = prefix.removesuffix(".")
+        layer = model.get_submodule(name)
+        if not isinstance(layer, nn.Linear):
+            kind = type(layer).__name__
+            raise EvaluateError(
+                f"{architecture}: its last layer {name} is {kind}, not Linear; take another architecture"
+            )
+        model.set_submodule(name, make(layer.in_features))
+
+
+def n_parameters(architecture: str, image_size: int | None = None) -> int:
+    """How many parameters an architecture has, with a head of 1,000 classes; raises what ``build`` does."""
     import torch
 
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(architecture, 1000).parameters())
+        return sum(parameter.numel() for parameter in build(architecture, 1000, image_size).parameters())
 
 
-def load_backbone(model: nn.Module, architecture: str, path: Path) -> None:
-    """Load all weights but the head's from a run of the same architecture.
+def load_backbone(model: nn.Module, architecture: str, weights: Path | Mapping[str, Tensor]) -> None:
+    """Load all weights but the head's, from a run's file or a state dict; see ``fitting``."""
+    if isinstance(weights, Path):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
 
-    Raises EvaluateError where the file is of another architecture.
+        try:
+            fit = fitting(model, architecture, load_file(weights), str(weights))
+        except (OSError, SafetensorError) as error:
+            raise EvaluateError(f"{weights}: unreadable ({error}); run its pre-training again") from None
+    else:
+        fit = fitting(model, architecture, weights, "the checkpoint")
+    model.load_state_dict(fit, strict=False)
+
+
+def fitting(model: nn.Module, architecture: str, weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Of ``weights``, what belongs in ``model``: all but the head.
+
+    Positional embeddings of another image size are interpolated.  Raises EvaluateError, naming
+    ``source``, where the weights have other names or shapes.
     """
-    from safetensors.torch import load_file
-
     head = head_prefixes(model, architecture)
-    weights = {name: value for name, value in load_file(path).items() if not name.startswith(head)}
     expected = {name: value for name, value in model.state_dict().items() if not name.startswith(head)}
-    if {name: value.shape for name, value in weights.items()} != {n: v.shape for n, v in expected.items()}:
-        raise EvaluateError(f"{path}: weights of another architecture than {architecture}")
-    model.load_state_dict(weights, strict=False)
+    found = {name: value for name, value in weights.items() if not name.startswith(head)}
+    for name in found.keys() & expected.keys():
+        if name.endswith(POSITIONS):
+            found[name] = _interpolated(found[name], expected[name])
+    difference = _difference(found, expected)
+    if difference:
+        told = f"{source}: weights of another architecture than {architecture}"
+        raise EvaluateError(f"{told} (first difference: {difference})")
+    return found
+
+
+def _difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    for name, value in expected.items():
+        if name not in found and not name.endswith(COUNTER):
+            return f"it has no {name}"
+        if name in found and found[name].shape != value.shape:
+            return f"{name} is {list(found[name].shape)}, not {list(value.shape)}"
+    unknown = [name for name in found if name not in expected and not name.endswith(COUNTER)]
+    return f"it has a {unknown[0]}" if unknown else None
+
+
+def _interpolated(old: Tensor, new: Tensor) -> Tensor:
+    """``old`` at the size of ``new``, both [..., extra tokens + side x side, width].
+
+    Bicubic and antialiased, as timm and open_clip do when they load (Dosovitskiy et al. 2021, section
+    3.2).  Returns ``old`` where the two are no such grids.
+    """
+    from torch import cat
+    from torch.nn import functional
+
+    if old.shape == new.shape or old.ndim not in (2, 3) or old.shape[-1] != new.shape[-1]:
+        return old
+    length, wanted = old.shape[-2], new.shape[-2]
+    # no token, one of the class, or another of distillation: no two squares are 1 or 2 apart, so one of them fits
+    extra = next((n for n in range(3) if length > n and isqrt(length - n) ** 2 == length - n), None)
+    if extra is None or wanted <= extra or isqrt(wanted - extra) ** 2 != wanted - extra:
+        return old
+    side, other = isqrt(length - extra), isqrt(wanted - extra)
+    grid = old[..., extra:, :].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    grid = functional.interpolate(grid, size=(other, other), mode="bicubic", antialias=True, align_corners=False)
+    tokens = grid.permute(0, 2, 3, 1).reshape(*old.shape[:-2], other * other, -1).to(old.dtype)
+    return cat([old[..., :extra, :], tokens], dim=-2)

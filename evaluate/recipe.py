@@ -5,12 +5,18 @@ Imports no torch, so that looking at a plan is instant.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, Literal
 
-from pydantic import with_config
+from pydantic import TypeAdapter, ValidationError, with_config
 
 from synthgen.content import STRICT
+
+from .errors import EvaluateError
+
+ONLY_SUPERVISED = ("mixup", "label_smoothing", "evaluate_epochs")  # keys that other objectives have no use for
 
 
 @with_config(STRICT)
@@ -39,6 +45,21 @@ class Recipe:
     compile: bool = False  # torch.compile
     evaluate_epochs: tuple[int, ...] = ()  # epochs after which predictions are stored (1 = after the first)
 
+    def changed(self, changes: Mapping[str, Any]) -> Recipe:
+        """This recipe with some keys changed.
+
+        Where the objective becomes one without labels, the keys of supervised training alone go back to
+        their defaults, unless ``changes`` names them.  Raises EvaluateError, beginning with the key, for an
+        unknown key or a value of the wrong type.
+        """
+        kept = asdict(self)
+        if changes.get("objective", "supervised") != "supervised":
+            kept = {key: value for key, value in kept.items() if key not in ONLY_SUPERVISED}
+        try:
+            return _adapter().validate_python(kept | dict(changes))
+        except ValidationError as error:
+            raise EvaluateError(first_problem(error)) from None
+
     def describe(self) -> str:
         """The hyperparameters in words."""
         schedule = f"step of {self.step_epochs} epochs" if self.schedule == "step" else self.schedule
@@ -62,7 +83,7 @@ class Recipe:
         """What is out of range, a line each, beginning with the key."""
         late = [epoch for epoch in self.evaluate_epochs if not 1 <= epoch <= self.epochs]
         shares = [key for key in ("gray", "blur", "jitter") if not 0 <= getattr(self, key) <= 1]
-        only_supervised = [key for key in ("mixup", "label_smoothing", "evaluate_epochs") if getattr(self, key)]
+        only_supervised = [key for key in ONLY_SUPERVISED if getattr(self, key)]
         checks = (
             (self.epochs >= 1, f"epochs: {self.epochs}; at least 1"),
             (self.batch_size >= 3, f"batch_size: {self.batch_size}; at least 3"),
@@ -87,3 +108,15 @@ class Recipe:
             ),
         )
         return [text for holds, text in checks if not holds]
+
+
+@cache
+def _adapter() -> TypeAdapter[Recipe]:
+    return TypeAdapter(Recipe)
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, beginning with its key."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return f"{key}: {'unknown key' if first['type'] == 'unexpected_keyword_argument' else first['msg']}"

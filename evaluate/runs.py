@@ -37,7 +37,8 @@ class RunConfig:
     image_size: int  # pixels
     data: Mapping[str, Any]  # what the source or task says of itself, its content digest included
     recipe: Recipe
-    init: str | None = None  # digest of the run whose weights this one starts from
+    precision: str = "float32"  # of the arithmetic; parameters and optimizer are always float32
+    init: str | None = None  # digest of the run, or name of the outside checkpoint, that this one starts from
 
     @property
     def digest(self) -> str:
@@ -54,6 +55,7 @@ class Predictions:
     y_true: NDArray[np.int64]  # [n]
     y_pred: NDArray[np.int64]  # [n]
     location: NDArray[np.int64]  # [n], camera location; a cluster of dependent images
+    sequence: NDArray[np.int64]  # [n], burst of frames within a location; -1 where a set knows none
 
     def __len__(self) -> int:
         return len(self.y_true)
@@ -139,6 +141,7 @@ class Run:
             y_true=table["y_true"].to_numpy().astype(np.int64),
             y_pred=table["y_pred"].to_numpy().astype(np.int64),
             location=table["location"].to_numpy().astype(np.int64),
+            sequence=table["sequence"].to_numpy().astype(np.int64),
         )
 
     def write_predictions(self, epoch: int, split: str, predictions: Predictions) -> None:
@@ -149,6 +152,7 @@ class Run:
                 "y_true": pa.array(predictions.y_true, pa.int32()),
                 "y_pred": pa.array(predictions.y_pred, pa.int32()),
                 "location": pa.array(predictions.location, pa.int32()),
+                "sequence": pa.array(predictions.sequence, pa.int32()),
             }
         )
         path = self.directory / "predictions" / f"{epoch:04d}-{split}.parquet"

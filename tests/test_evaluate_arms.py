@@ -1,17 +1,29 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from synthgen_evaluate.arms import ArmSpec, FolderSource, Part, Thinning, select
+from synthgen_evaluate.arms import (
+    ArmSpec,
+    FolderSource,
+    FractalSource,
+    Part,
+    ShardSource,
+    Thinning,
+)
+from synthgen_evaluate.choice import Chosen, captions_of, choose, select
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.sources import Joined
 from synthgen_evaluate.taxonomy import imagenet1k
 
 FOLDER = FolderSource(kind="folder", path="x")
+SHARDS = ShardSource(kind="shards", path="set")
+FRACTALS = FractalSource(kind="fractals", categories=4)
+CLASSES = Path(__file__).parents[1] / "prompts" / "classes"
 WNIDS = tuple(sorted(imagenet1k().labels))
 
 
@@ -27,6 +39,17 @@ class Fake:
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         for index in indices.tolist():
             yield np.full((size, size, 3), self.base + index, np.uint8)
+
+    @property
+    def n_images(self) -> int:
+        return len(self.labels)
+
+    def captions(self, indices: NDArray[np.int64], names: Mapping[str, str] | None) -> list[str]:
+        words = [self.class_names[self.labels[index]] for index in indices]
+        lacking = set(words) - set(names or ())
+        if lacking:
+            raise EvaluateError(f"no words for {lacking}")
+        return [f"{(names or {})[word]} {index}" for word, index in zip(words, indices.tolist(), strict=True)]
 
 
 def wnids(n_classes: int = 100, each: int = 12) -> Fake:
@@ -122,3 +145,114 @@ def test_each_arm_is_described_in_words() -> None:
     )
     parts = (Part(share=0.75, source=FOLDER), Part(share=0.25, source=FOLDER))
     assert arm(source=None, mixture=parts, n=40).describe() == "0.75 image folder x + 0.25 image folder x, 40 images"
+
+
+def test_an_arm_of_its_own_objective_or_of_outside_weights_says_so() -> None:
+    assert arm(pretrain={"objective": "simclr", "epochs": 3}).describe() == "image folder x, all images, simclr"
+    text = ArmSpec(name="a", source=FOLDER, n=9, captions="c.tsv", pretrain={"objective": "image-text"})
+    assert text.describe() == "image folder x, 9 images, image-text, captions from c.tsv"
+    assert arm(source=None, checkpoint="torchvision:V1").describe() == "weights torchvision:V1"
+
+
+def test_a_checkpoint_is_named_for_each_architecture() -> None:
+    outside = arm(source=None, checkpoint="w/{architecture}.safetensors")
+    assert outside.checkpoint_of("resnet18") == "w/resnet18.safetensors"
+    assert outside.checkpoint_of("timm:vit") == "w/timm:vit.safetensors"
+    assert not outside.pretrains
+    assert arm(source=None).checkpoint_of("resnet18") is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "objective", "told"),
+    [
+        ({"source": FOLDER, "granularity": 5}, "simclr", "granularity: simclr looks at no labels"),
+        (
+            {"source": SHARDS, "granularity": 5, "control": "random"},
+            "image-text",
+            "control: image-text looks at no labels",
+        ),
+        ({"source": FRACTALS}, "image-text", "source: fractals have no text"),
+        (
+            {"n": 4, "mixture": (Part(share=0.5, source=SHARDS), Part(share=0.5, source=FRACTALS))},
+            "image-text",
+            "mixture: fractals have no text",
+        ),
+        ({"source": FOLDER}, "image-text", "captions: an image folder has no text of its own; name a class list"),
+        ({"source": SHARDS, "captions": "c.tsv"}, "image-text", "captions: of image folders; a synthgen set has"),
+        ({"source": FOLDER, "captions": "c.tsv"}, "supervised", "captions: supervised reads no text; set pretrain"),
+        ({"source": FOLDER, "captions": "c.tsv"}, "simclr", "captions: simclr reads no text"),
+        ({"captions": "c.tsv"}, "supervised", "captions: without a source"),
+        ({"pretrain": {"epochs": 3}}, "supervised", "pretrain: without a source"),
+        ({"source": FOLDER, "checkpoint": "w"}, "supervised", "checkpoint: and a source; give one of the two"),
+        (
+            {"n": 4, "mixture": (Part(share=1.0, source=SHARDS),), "checkpoint": "w"},
+            "supervised",
+            "checkpoint: and a source; give one of the two",
+        ),
+        (
+            {"checkpoint": "w", "n": 5, "pretrain": {"epochs": 3}},
+            "supervised",
+            "n, pretrain: with a checkpoint, which stands instead of pre-training",
+        ),
+        ({"checkpoint": ""}, "supervised", "checkpoint: '' names no weights; write a file"),
+        ({"checkpoint": "torchvision:"}, "supervised", "names no weights; write torchvision:WEIGHTS"),
+        ({"checkpoint": "timm:"}, "supervised", "names no weights; write timm:NAME.TAG"),
+        ({"checkpoint": "open_clip:RN50"}, "supervised", "names no weights; write open_clip:NAME/PRETRAINED"),
+        ({"checkpoint": "w/{model}.safetensors"}, "supervised", "{architecture} alone is replaced"),
+        ({"architectures": ("resnet18", "resnet18")}, "supervised", "architectures: ['resnet18', 'resnet18'] repeats"),
+    ],
+)
+def test_what_does_not_fit_together_is_told_with_its_key(keys: dict[str, Any], objective: str, told: str) -> None:
+    problems = ArmSpec(name="a", **keys).problems(objective)
+    assert any(told in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("keys", "objective"),
+    [
+        ({"source": FOLDER, "diversity": 2, "n": 50}, "simclr"),
+        ({"source": FRACTALS}, "simclr"),
+        ({"source": SHARDS}, "image-text"),
+        ({"source": FOLDER, "captions": "c.tsv"}, "image-text"),
+        (
+            {"n": 4, "captions": "c.tsv", "mixture": (Part(share=0.5, source=SHARDS), Part(share=0.5, source=FOLDER))},
+            "image-text",
+        ),
+        ({"checkpoint": "torchvision:IMAGENET1K_V1"}, "supervised"),
+        ({"checkpoint": "timm:resnet50"}, "supervised"),
+        ({"checkpoint": "timm:resnet50.a1_in1k"}, "supervised"),
+        ({"checkpoint": "open_clip:RN50/openai"}, "supervised"),
+        ({"checkpoint": "C:/weights/one.safetensors"}, "supervised"),
+    ],
+)
+def test_what_fits_together_is_let_through(keys: dict[str, Any], objective: str) -> None:
+    assert ArmSpec(name="a", **keys).problems(objective) == []
+
+
+def a_few(captions: Path | None) -> tuple[ArmSpec, Chosen]:
+    spec = ArmSpec(name="a", source=FOLDER, captions=None if captions is None else str(captions), n=4)
+    source = Fake(class_names=("airplane", "yeti"), labels=np.array([0, 1, 0, 1, 0, 1]))
+    return spec, Chosen(source=source, selection=select(spec, [source]))
+
+
+def test_the_texts_are_the_sources_own_for_the_chosen_images_and_the_names_of_the_class_list(tmp_path: Path) -> None:
+    (tmp_path / "c.tsv").write_text("id\tname\nairplane\tplane\nyeti\tsnowman\n")
+    spec, picked = a_few(tmp_path / "c.tsv")
+    words = [("plane", "snowman")[label] for label in picked.selection.labels]
+    assert captions_of(spec, picked) == tuple(
+        f"{word} {i}" for word, i in zip(words, picked.selection.indices, strict=True)
+    )
+
+
+def test_texts_that_cannot_be_had_are_told_with_the_arm(tmp_path: Path) -> None:
+    for captions, told in ((CLASSES / "cifar10.tsv", "yeti"), (tmp_path / "no.tsv", "no.tsv: No such file")):
+        with pytest.raises(EvaluateError, match=rf"^arm a: captions: .*{told}"):
+            captions_of(*a_few(captions))
+
+
+def test_every_class_of_tiny_imagenet_has_a_name(shared: Path) -> None:
+    folder = FolderSource(kind="folder", path=f"zip://tiny_imagenet/train::{shared / 'data' / 'tiny_imagenet.zip'}")
+    spec = ArmSpec(name="a", source=folder, n=200, captions=str(CLASSES / "tinyimagenet200.tsv"))
+    told = captions_of(spec, choose(spec, 64))
+    assert len(set(told)) == 200
+    assert "a photo of a goldfish." in told

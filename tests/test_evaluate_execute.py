@@ -6,16 +6,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from synthgen.cli import run as run_app
 from synthgen_evaluate.cli import app
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.execute import run_suite
 from synthgen_evaluate.metrics import scores
+from synthgen_evaluate.models import build
 from synthgen_evaluate.runs import Run, read_suite_records
 from synthgen_evaluate.simulate import simulate
 from synthgen_evaluate.suite import read_suite
@@ -109,7 +112,7 @@ def test_killed_at_any_moment_ends_with_the_same_results_and_repeats_no_finished
     world: Path, finished: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "runs"
-    for moment in ("cache/*.tmp", "*/config.json", "*/checkpoint.pt", "2", "4"):
+    for moment in ("cache/*.pixels", "*/config.json", "*/checkpoint.pt", "2", "4"):
         done = {p: p.stat().st_mtime_ns for p in out.glob("*/weights.safetensors")}
         process = start(world / "suite.toml", out)
         until = time.monotonic() + 60
@@ -124,12 +127,91 @@ def test_killed_at_any_moment_ends_with_the_same_results_and_repeats_no_finished
 
 
 def test_only_one_arm_runs_but_the_suite_knows_all(world: Path, tmp_path: Path) -> None:
-    outcome = run_suite(read_suite(world / "suite.toml"), tmp_path, device="cpu", only="scratch")
+    outcome = run_suite(read_suite(world / "suite.toml"), tmp_path, device="cpu", only=["scratch"])
     assert outcome.done == 1
     (record,) = read_suite_records(tmp_path)
     assert [member.arm for member in record.members] == ["scratch", "natural", "fractals"]
     with pytest.raises(EvaluateError, match="no such arm; there are scratch, natural, fractals"):
-        run_suite(read_suite(world / "suite.toml"), tmp_path, device="cpu", only="none")
+        run_suite(read_suite(world / "suite.toml"), tmp_path, device="cpu", only=["none"])
+
+
+def test_time_that_is_over_stops_a_run_at_its_checkpoint_and_the_rest_follows_another_time(
+    world: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = read_suite(world / "suite.toml")
+    outcome = run_suite(suite, tmp_path, device="cpu", max_hours=0)
+    assert (outcome.done, outcome.left, outcome.failed) == (0, 5, ())
+    ticks = iter([0.0, *[1.0] * 5, *[1e9] * 99])  # over in the midst of a run
+    with monkeypatch.context() as patch:
+        patch.setattr("synthgen_evaluate.execute.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+        outcome = run_suite(suite, tmp_path, device="cpu", max_hours=1)
+    assert 0 < outcome.left < 5
+    assert outcome.done + outcome.left == 5
+    (stopped,) = [path for path in tmp_path.glob("*/state.json") if json.loads(path.read_text())["status"] == "running"]
+    assert (stopped.parent / "checkpoint.pt").exists() or not (stopped.parent / "log.jsonl").exists()
+    outcome = run_suite(suite, tmp_path, device="cpu")
+    assert outcome.left == 0
+    assert results(tmp_path) == results(finished)
+
+
+def test_images_that_do_not_fit_in_the_cache_are_streamed_with_the_same_results(
+    world: Path, finished: Path, tmp_path: Path
+) -> None:
+    outcome = run_suite(read_suite(world / "suite.toml"), tmp_path, device="cpu", cache_bytes=0)
+    assert (outcome.done, outcome.failed) == (5, ())
+    assert not list((tmp_path / "cache").glob("*.pixels"))
+    assert results(tmp_path) == results(finished)
+
+
+def test_a_dry_run_lists_what_there_is_to_do_and_does_nothing(
+    world: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = str(world / "suite.toml")
+    ask = ("run", suite, "--out", str(tmp_path / "runs"), "--dry-run", "--only", "natural", "--only", "scratch")
+    assert evaluate(monkeypatch, *ask) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "fine-tune scratch, mobilenet_v3_small, seed 0",
+        "pre-train natural, mobilenet_v3_small, seed 0",
+        "fine-tune natural, mobilenet_v3_small, seed 0",
+        f"{tmp_path / 'runs'}: 3 runs to do, 0 done",
+    ]
+    assert not (tmp_path / "runs").exists()
+    assert evaluate(monkeypatch, "run", suite, "--out", str(finished), "--dry-run") == 0
+    assert "0 runs to do, 5 done" in capsys.readouterr().out
+
+
+def test_arms_that_train_alike_share_a_run_and_arms_of_one_source_its_decoded_images(
+    world: Path, tmp_path: Path
+) -> None:
+    text = (world / "suite.toml").read_text()
+    source = f'source = {{ kind = "folder", path = "{world / "images"}" }}'
+    for name, more in (("again", ""), ("fewer", "n = 20\n"), ("longer", "pretrain = { epochs = 2 }\n")):
+        text += f'[[arms]]\nname = "{name}"\n{more}{source}\n'
+    (tmp_path / "suite.toml").write_text(text)
+    outcome = run_suite(read_suite(tmp_path / "suite.toml"), tmp_path / "runs", device="cpu")
+    assert outcome.done == 1 + 4 * 2  # scratch; natural, fractals, fewer and longer
+    (record,) = read_suite_records(tmp_path / "runs")
+    runs = {member.arm: member.pretrain for member in record.members}
+    assert runs["again"] == runs["natural"] not in (runs["fewer"], runs["longer"])
+    assert len(list((tmp_path / "runs" / "cache").glob("*.pixels"))) == 2 + 5  # sources and splits
+
+
+def test_outside_weights_are_fine_tuned_and_wrong_ones_refused_before_any_run(world: Path, tmp_path: Path) -> None:
+    base = (world / "suite.toml").read_text().split('[[arms]]\nname = "natural"')[0]
+    outside = f'[[arms]]\nname = "outside"\ncheckpoint = "{tmp_path}/{{architecture}}.safetensors"\n'
+    (tmp_path / "suite.toml").write_text(base + outside)
+    for architecture in ("resnet18", "mobilenet_v3_small"):
+        save_file(build(architecture, 7).state_dict(), tmp_path / "mobilenet_v3_small.safetensors")
+        if architecture == "resnet18":
+            with pytest.raises(EvaluateError, match="weights of another architecture than mobilenet_v3_small"):
+                run_suite(read_suite(tmp_path / "suite.toml"), tmp_path / "runs", device="cpu")
+            assert not list((tmp_path / "runs").glob("*/state.json"))
+    outcome = run_suite(read_suite(tmp_path / "suite.toml"), tmp_path / "runs", device="cpu")
+    assert (outcome.done, outcome.failed) == (2, ())
+    (record,) = read_suite_records(tmp_path / "runs")
+    configs = [Run(directory=tmp_path / "runs" / member.finetune).config for member in record.members]
+    assert configs[0]["init"] is None
+    assert configs[1]["init"].startswith("file:")
 
 
 def test_a_failed_run_is_told_and_the_others_go_on(world: Path, tmp_path: Path) -> None:
@@ -204,7 +286,7 @@ def unknown_key(root: Path) -> str:
 def unknown_architecture(root: Path) -> str:
     path = root / "suite.toml"
     path.write_text(path.read_text().replace("mobilenet_v3_small", "vgg"))
-    return "unknown 'vgg'; known are resnet18, resnet50"
+    return "unknown 'vgg'; known are resnet18"
 
 
 def too_many(root: Path) -> str:

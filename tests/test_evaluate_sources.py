@@ -1,14 +1,22 @@
+import io
 import zipfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Command
-from PIL import Image
+from PIL import Image, ImageFilter
 
-from synthgen_evaluate.arms import FractalSource, ShardSource
+from synthgen.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sample, Sampling
+from synthgen.generate import Renderer, generate, open_directory
+from synthgen.plan import new_plan
+from synthgen.shard import Item
+from synthgen_evaluate import sources
+from synthgen_evaluate.arms import FolderSource, FractalSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.sources import Fractals, ImageFolder, Shards, open_source
+from synthgen_evaluate.sources import Fractals, ImageFolder, Joined, Shards, fit, open_source
 
 
 def paint(path: Path, color: tuple[int, ...], mode: str = "RGB", size: tuple[int, int] = (20, 12)) -> None:
@@ -82,11 +90,158 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     assert turned[-1, 0, 0] == 255
 
 
+def large_photo(mode: str = "RGB") -> Image.Image:
+    """1,000 x 760 pixels, smooth, as photos are."""
+    noise = np.random.default_rng(0).integers(0, 256, (15, 20, 4), np.uint8)
+    image = Image.fromarray(noise).resize((1000, 760), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(3))
+    return Image.merge(mode, image.split()[: len(mode)]) if mode != "L" else image.split()[0]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(("size", "scale"), [(64, 8), (100, 4), (300, 2), (380, 2), (381, 1), (800, 1)])
+def test_a_large_jpeg_is_scaled_while_it_is_decoded_and_looks_the_same(
+    tmp_path: Path, mode: str, size: int, scale: int
+) -> None:
+    large_photo(mode).save(tmp_path / "1.jpg", quality=95)
+    with Image.open(tmp_path / "1.jpg") as image, Image.open(tmp_path / "1.jpg") as whole:
+        whole.load()
+        assert image.size == (1000, 760)
+        found, plain = fit(image, size).astype(int), fit(whole, size).astype(int)
+        assert image.size == (1000 // scale, 760 // scale)
+        assert min(image.size) >= size or scale == 1
+    assert np.abs(found - plain).mean() < 1
+    assert np.abs(found - plain).max() < 30
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_jpeg_is_turned_as_its_exif_says(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    large_photo().save(tmp_path / "1.jpg", quality=95, exif=exif)
+    with Image.open(tmp_path / "1.jpg") as image, Image.open(tmp_path / "1.jpg") as whole:
+        whole.load()
+        assert np.abs(fit(image, 60).astype(int) - fit(whole, 60)).mean() < 1
+
+
 def test_a_broken_image_is_named(folder: Path) -> None:
     (folder / "cat" / "1.png").write_bytes((folder / "cat" / "1.png").read_bytes()[:50])
     source = ImageFolder(str(folder))
     with pytest.raises(EvaluateError, match=r"cat/1\.png: broken image"):
         list(source.decode(np.arange(3), 8))
+
+
+def test_an_image_that_is_gone_is_named(folder: Path, tmp_path: Path) -> None:
+    source = ImageFolder(str(folder))
+    (folder / "cat" / "1.png").unlink()
+    with pytest.raises(EvaluateError, match=r"cat/1\.png: cannot be read"):
+        list(source.decode(np.arange(3), 8))
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as file:
+        for name in "ab":
+            file.write(folder / "a dog.v2" / "1.PNG", f"{name}/1.png")
+    zipped = ImageFolder(f"zip://::{tmp_path / 'set.zip'}")
+    content = bytearray((tmp_path / "set.zip").read_bytes())
+    content[50] ^= 255
+    (tmp_path / "set.zip").write_bytes(content)
+    with pytest.raises(EvaluateError, match=r"a/1\.png: cannot be read"):
+        list(zipped.decode(np.arange(2), 8))
+
+
+def test_a_source_decodes_for_many_threads_at_once(tmp_path: Path, synthgen: Command) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as file:
+        for number in range(60):
+            paint(tmp_path / "1.png", (number, 3 * number, 7), size=(16, 16))
+            file.write(tmp_path / "1.png", f"class{number % 3}/{number}.png")
+    command = "fractal --categories 2 --n 60 --size 32 --points 500 --shard-size 25 --workers 1 --out"
+    assert synthgen(*command.split(), tmp_path / "shards").returncode == 0
+    for source in (ImageFolder(f"zip://::{tmp_path / 'set.zip'}"), Shards(str(tmp_path / "shards"))):
+        plain = np.stack(list(source.decode(np.arange(60), 16)))
+
+        def shuffled(seed: int, source: ImageFolder | Shards = source, plain: np.ndarray = plain) -> bool:
+            chosen = np.random.default_rng(seed).permutation(60)
+            return bool((np.stack(list(source.decode(chosen, 16))) == plain[chosen]).all())
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(shuffled, range(24)))
+
+
+def test_a_source_is_opened_once_until_its_folder_changes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = FolderSource(kind="folder", path=str(folder))
+    source = open_source(spec, 32)
+    assert open_source(FolderSource(kind="folder", path=str(folder)), 32) is source
+    paint(folder / "cat" / "3.png", (1, 2, 3))
+    again = open_source(spec, 32)
+    assert again.n_images == 4
+    (folder / "cat" / "3.png").unlink()
+    assert open_source(spec, 32).n_images == 3
+    searches = []
+    find = sources.find_categories
+
+    def counted(n: int, *, seed: int) -> object:
+        searches.append((n, seed))
+        return find(n, seed=seed)
+
+    monkeypatch.setattr(sources, "find_categories", counted)
+    sources._categories.cache_clear()
+    for size, points in ((32, 500), (32, 500), (40, 500), (40, 600)):
+        open_source(FractalSource(kind="fractals", categories=2, n=10, points=points), size)
+    assert searches == [(2, 1)]
+
+
+def diffusion_set(folder: Path, templates: tuple[str, ...], names: tuple[str, ...], n: int) -> Path:
+    """A finished set with the prompts of a diffusion set; its images are plain."""
+    content = DiffusionContent(
+        seed=1,
+        prompts=PromptRecord(name="p", version="1", sha256="", templates=templates),
+        classes=ClassRecord(name="c", sha256="", ids=tuple(f"n{number}" for number in range(len(names))), names=names),
+        model=ModelRecord(name="none", revision="", variant=None),
+        sampling=Sampling(scheduler="ddim", steps=1, guidance=1.0, negative_prompt="", size=8, dtype="float32"),
+        image_format="png",
+        quality=90,
+        exclude_flagged=False,
+    )
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(png, "PNG")
+
+    def render(samples: Iterable[Sample]) -> Iterator[Item]:
+        for sample in samples:
+            record = {"index": sample.index, "label": sample.label, "seed": content.image_seed(sample.index)}
+            yield Item(key=sample.key, label=sample.label, ending="png", image=png.getvalue(), record=record)
+
+    open_directory(folder, new_plan(name="sd", content=content, n=n, shard_size=4, origin={}))
+    generate(folder, renderer=Renderer(render=render, environment={}))
+    return folder
+
+
+def test_captions_name_the_class_or_are_the_prompts(folder: Path, tmp_path: Path, synthgen: Command) -> None:
+    (folder / "cat").rename(folder / "big_cat")
+    source = ImageFolder(str(folder))
+    assert source.class_names == ("a dog.v2", "big_cat")
+    assert source.captions(np.array([2, 0]), None) == ["a photo of a big cat.", "a photo of a a dog.v2."]
+    names = {"a dog.v2": "dog", "big_cat": "tiger"}
+    assert source.captions(np.array([0, 1]), names) == ["a photo of a dog.", "a photo of a tiger."]
+    assert source.captions(np.array([0]), {"a dog.v2": "dog"}) == ["a photo of a dog."]
+    with pytest.raises(EvaluateError, match="class big_cat is not in the class list; add it there"):
+        source.captions(np.array([0, 1]), {"a dog.v2": "dog"})
+    drawn = diffusion_set(tmp_path / "drawn", ("a drawing of a {}.", "{}, far away."), ("cat", "dog"), n=6)
+    shards = Shards(str(drawn))
+    texts = shards.captions(np.arange(6), None)
+    assert len(set(texts)) == 4
+    for name, text in zip(np.array(["cat", "dog"])[shards.labels], texts, strict=True):
+        assert text in {f"a drawing of a {name}.", f"{name}, far away."}
+    both = Joined([source, shards])
+    assert both.captions(np.array([5, 0, 3]), names) == [texts[2], "a photo of a dog.", texts[0]]
+
+
+def test_fractals_have_no_captions(tmp_path: Path, synthgen: Command) -> None:
+    command = "fractal --categories 2 --n 80 --size 32 --points 500 --workers 1 --out"
+    assert synthgen(*command.split(), tmp_path).returncode == 0
+    with pytest.raises(EvaluateError, match=f"^{tmp_path}: fractals have no text$"):
+        Shards(str(tmp_path)).captions(np.arange(3), None)
+    drawn = Fractals(FractalSource(kind="fractals", categories=2, points=500), 32)
+    with pytest.raises(EvaluateError, match=r"^fractals have no text$"):
+        drawn.captions(np.arange(3), {"a": "b"})
 
 
 def test_folders_that_cannot_serve_are_refused(tmp_path: Path) -> None:

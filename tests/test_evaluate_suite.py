@@ -1,10 +1,21 @@
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from synthgen_evaluate.arms import FractalSource, choose
+from synthgen_evaluate.arms import FractalSource
+from synthgen_evaluate.choice import choose, select
+from synthgen_evaluate.cost import by_arm, stated, total
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.suite import read_suite, table
+from synthgen_evaluate.experiments import recipe_lines, table
+from synthgen_evaluate.suite import Suite, read_suite
+from synthgen_evaluate.tables import FORMATS, written
+from synthgen_evaluate.taxonomy import imagenet1k
 
 SUITES = Path(__file__).parents[1] / "evaluate" / "suites"
 GOOD = """
@@ -27,6 +38,12 @@ name = "fractals"
 level = "FractalDB"
 n = 100
 source = { kind = "fractals", categories = 4, points = 1000 }
+"""
+COST = """
+[cost]
+device = "A100"
+source = "me"
+images_per_second = { mobilenet_v3_small = 10 }
 """
 
 
@@ -59,7 +76,7 @@ def test_the_suites_of_the_project_are_valid(path: Path) -> None:
         ("points = 1000", "points = 1000, dots = 3", "arms.1.source.fractals.dots: unknown key"),
         ("seeds = [0, 1]", 'seeds = ["a"]', "seeds.0: Input should be a valid integer"),
         ("seeds = [0, 1]", "seeds = [1, 1]", "seeds: [1, 1] is empty or repeats a value"),
-        ("mobilenet_v3_small", "resnet19", "unknown 'resnet19'; known are resnet18, resnet50, resnext50_32x4d,"),
+        ("mobilenet_v3_small", "resnet19", "architectures: unknown 'resnet19'; known are resnet18,"),
         ('baseline = "scratch"', 'baseline = "none"', "no arm is named 'none'; there are scratch, fractals"),
         ('name = "fractals"', 'name = "scratch"', "2 arms are named 'scratch'"),
         ("[1, 2]", "[3]", "finetune.evaluate_epochs: [3] outside 1 to 2"),
@@ -85,15 +102,63 @@ def test_the_suites_of_the_project_are_valid(path: Path) -> None:
             "fractals: mixture: shares: 0.5 is 0.5; they sum to 1",
         ),
         ("image_size = 32", "image_size = 8", "image_size: 8 px"),
+        ("image_size = 32", 'image_size = 32\nprecision = "int8"', "precision: Input should be 'float32', 'bf16'"),
+        ("epochs = 2", 'epochs = 2\nobjective = "simclr"', "finetune.evaluate_epochs: of supervised training"),
+        ("[1, 2]", '[]\nobjective = "simclr"', "finetune.objective: simclr; fine-tuning is supervised"),
+        ("n = 100", "n = 100\npretrain = { speed = 1 }", "arms: fractals: pretrain.speed: unknown key"),
+        ("n = 100", 'n = 100\npretrain = { lr = "fast" }', "arms: fractals: pretrain.lr: Input should be a valid num"),
+        ("n = 100", "n = 100\npretrain = { lr = 0.0 }", "arms: fractals: pretrain.lr: 0.0; above 0"),
+        ("n = 100", 'n = 100\npretrain = { objective = "guess" }', "arms: fractals: pretrain.objective: Input should"),
+        (
+            "n = 100",
+            'n = 100\npretrain = { objective = "simclr", mixup = 0.2 }',
+            "arms: fractals: pretrain.mixup: of supervised training; the objective is simclr",
+        ),
+        ("n = 100", 'n = 100\npretrain = { objective = "image-text" }', "fractals: source: fractals have no text"),
+        (
+            "n = 100",
+            'n = 100\ngranularity = 5\npretrain = { objective = "simclr" }',
+            "fractals: granularity: simclr looks at no labels",
+        ),
+        ("epochs = 1", 'epochs = 1\nobjective = "image-text"', "fractals: source: fractals have no text"),
+        ("n = 100", 'n = 100\narchitectures = ["alexnet"]', "fractals: architectures: alexnet needs images of 63 px"),
+        ("n = 100", 'n = 100\narchitectures = ["resnet19"]', "fractals: architectures: unknown 'resnet19'"),
+        (
+            "n = 100",
+            'n = 100\narchitectures = ["resnet18"]',
+            "baseline: scratch has no architecture in common with another arm",
+        ),
+        ("n = 100", 'checkpoint = "w.safetensors"', "fractals: checkpoint: and a source; give one of the two"),
+        (
+            'name = "scratch"\n',
+            'name = "scratch"\ncheckpoint = "timm:a.b"\narchitectures = ["resnet18", "mobilenet_v3_small"]\n',
+            "scratch: checkpoint: timm:a.b for 2 architectures; name its own one",
+        ),
+        ("[task]", "[pretrain_for.resnet18]\nlr = 0.1\n[task]", "pretrain_for.resnet18: no arm has this architecture"),
+        ("[task]", "[pretrain_for.mobilenet_v3_small]\nlr = 0\n[task]", "pretrain_for.mobilenet_v3_small.lr: 0.0; abo"),
+        ("[task]", "[pretrain_for.mobilenet_v3_small]\nspeed = 0\n[task]", "mobilenet_v3_small.speed: unknown key"),
+        (
+            "[task]",
+            '[pretrain_for.mobilenet_v3_small]\nobjective = "simclr"\n[task]',
+            "pretrain_for.mobilenet_v3_small.objective: is the same for all architectures of an arm",
+        ),
+        ("[task]", "[cost]\ndevice = 'A'\nsource = 'me'\n[task]", "cost.images_per_second: "),
+        ("[task]", COST + "pretrain_images = { none = 3 }\n[task]", "cost.pretrain_images.none: no such arm"),
+        ("[task]", COST + "finetune_images = 0\n[task]", "cost.finetune_images: 0; at least 1"),
+        ("[task]", COST.replace("= 10", "= 0") + "[task]", "cost.images_per_second.mobilenet_v3_small: 0; above 0"),
+        (
+            "[task]",
+            COST.replace("mobilenet_v3_small", "resnet18") + "[task]",
+            "cost.images_per_second.resnet18: no arm",
+        ),
         ("[task]", "[task", "not a TOML file"),
         ('path = "traps"', "", "task.path: "),
     ],
 )
 def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, old: str, new: str, problem: str) -> None:
     assert old in GOOD
-    (tmp_path / "suite.toml").write_text(GOOD.replace(old, new, 1))
     with pytest.raises(EvaluateError) as caught:
-        read_suite(tmp_path / "suite.toml")
+        read(tmp_path, GOOD.replace(old, new, 1))
     assert str(caught.value).startswith(f"{tmp_path / 'suite.toml'}: ")
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -102,3 +167,156 @@ def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, old: str, new: str
 def test_a_missing_suite_is_named(tmp_path: Path) -> None:
     with pytest.raises(EvaluateError, match="No such file"):
         read_suite(tmp_path / "none.toml")
+
+
+def read(tmp_path: Path, text: str) -> Suite:
+    (tmp_path / "suite.toml").write_text(text)
+    return read_suite(tmp_path / "suite.toml")
+
+
+def test_an_arm_changes_the_recipe_key_by_key(tmp_path: Path) -> None:
+    text = GOOD.replace("epochs = 1\n", "epochs = 1\nlabel_smoothing = 0.1\nlr = 0.5\n", 1)
+    suite = read(tmp_path, text.replace("n = 100", 'n = 100\npretrain = { objective = "simclr", epochs = 7 }'))
+    assert suite.recipe(suite.arms[0]) == suite.pretrain
+    own = suite.recipe(suite.arms[1])
+    assert own == replace(suite.pretrain, objective="simclr", epochs=7, label_smoothing=0.0)
+    assert own.lr == 0.5
+
+
+def test_an_architecture_changes_the_recipe_and_an_arm_has_the_last_word(tmp_path: Path) -> None:
+    text = GOOD.replace("[task]", "[pretrain_for.mobilenet_v3_small]\nlr = 0.25\nepochs = 3\n[task]")
+    suite = read(tmp_path, text.replace("n = 100", "n = 100\npretrain = { epochs = 7 }"))
+    fractals = suite.arms[1]
+    assert suite.recipe(fractals).lr == 1e-3
+    assert suite.recipe(fractals, "mobilenet_v3_small") == replace(suite.pretrain, lr=0.25, epochs=7)
+    assert suite.recipe(fractals, "resnet18") == suite.recipe(fractals)
+    assert recipe_lines(suite)[1] == "pre-training of mobilenet_v3_small: epochs 3, lr 0.25"
+
+
+def test_what_an_arm_and_an_architecture_change_must_fit_together(tmp_path: Path) -> None:
+    text = GOOD.replace("[task]", "[pretrain_for.mobilenet_v3_small]\naccumulate = 4\n[task]")
+    with pytest.raises(EvaluateError, match=r"fractals: pretrain.accumulate: 4 parts of a batch of 6; at least 3 im"):
+        read(tmp_path, text.replace("n = 100", "n = 100\npretrain = { batch_size = 6 }"))
+
+
+def test_a_recipe_is_told_whole_or_by_what_differs(tmp_path: Path) -> None:
+    text = GOOD.replace("[task]", "[pretrain_for.mobilenet_v3_small]\nlr = 0.25\n[task]")
+    suite = read(tmp_path, text.replace("n = 100", "n = 100\npretrain = { epochs = 7, flip = false }"))
+    whole, short = (table(suite, compact=compact)[1] for compact in (False, True))
+    assert (
+        whole["pretrain"] == "7 epochs, batch 64, adamw 0.001, weight decay 0.05, cosine; mobilenet_v3_small: lr 0.25"
+    )
+    assert whole["finetune"].startswith("2 epochs")
+    assert short["pretrain"] == "epochs 7, flip False"
+    assert "finetune" not in short
+
+
+def test_columns_without_a_cell_are_left_out(tmp_path: Path) -> None:
+    plain = read(tmp_path, GOOD)
+    assert list(table(plain, compact=True)[0]) == ["arm", "factor", "level", "source", "runs", "baseline"]
+    text = GOOD.replace("n = 100", 'n = 100\narchitectures = ["mobilenet_v3_small", "resnet18"]')
+    own = read(tmp_path, text.replace("[task]", COST + "finetune_images = 90\nevaluated_images = 6\n[task]"))
+    scratch, fractals = table(own)
+    assert (scratch["architectures"], fractals["architectures"]) == ("", "mobilenet_v3_small, resnet18")
+    assert (scratch["runs"], fractals["runs"]) == (2, 4)
+    assert (scratch["GPU-hours"], fractals["GPU-hours"]) == (0.0102, "")  # two of 90 x 2 + 6 x 2 / 3 at 10 a second
+
+
+def test_an_arm_may_have_architectures_that_the_baseline_has_not(tmp_path: Path) -> None:
+    outside = '[[arms]]\nname = "vit"\ncheckpoint = "timm:vit_tiny.x"\narchitectures = ["timm:vit_tiny"]\n'
+    suite = read(tmp_path, GOOD + outside)
+    assert [suite.architectures_of(arm) for arm in suite.arms] == [
+        ("mobilenet_v3_small",),
+        ("mobilenet_v3_small",),
+        ("timm:vit_tiny",),
+    ]
+    assert table(suite)[2]["pretrain"] == ""
+    assert table(suite)[2]["source"] == "weights timm:vit_tiny.x"
+
+
+def test_reading_and_planning_the_paper_takes_under_a_second_and_no_torch() -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from synthgen_evaluate.experiments import table\nfrom synthgen_evaluate.suite import read_suite\n"
+        f"table(read_suite(Path({str(SUITES / 'paper.toml')!r})))\nprint('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
+    started = time.perf_counter()
+    table(read_suite(SUITES / "paper.toml"))
+    assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_the_table_of_the_paper_can_be_written_in_every_layout(layout: str) -> None:
+    suite = read_suite(SUITES / "paper.toml")
+    text = written(table(suite, compact=layout == "text"), layout)
+    assert all(arm.name in text for arm in suite.arms)
+
+
+def test_the_paper_costs_what_its_runs_cost() -> None:
+    suite = read_suite(SUITES / "paper.toml")
+    assert suite.cost
+    cost = total(by_arm(suite, stated(suite.cost, 224)).values())
+    assert not cost.missing
+    models = sum(row["runs"] for row in table(suite)) - 3 * 15  # three arms are imagenet-150k again
+    assert cost.runs == models + (48 - 1 - 3 - 3) * 15  # scratch, outside weights and those three do not pre-train
+    rows = {row["arm"]: row["GPU-hours"] for row in table(suite)}
+    assert rows["quantity-150k"] == rows["labels-1000"] == rows["diversity-1"] == 0
+    # 3 seeds; 150,000 x 90 to pre-train, 129,809 x 12 + 73,220 x 4 / 3 to fine-tune
+    images = 3 * (150_000 * 90 + 129_809 * 12 + 73_220 * 4 / 3)
+    rates = (2470, 2030, 1853, 14146, 5541)
+    assert rows["imagenet-150k"] == pytest.approx(sum(images / rate for rate in rates) / 3600, rel=5e-3)
+    # SimCLR: 200 epochs of two views
+    images = 3 * (150_000 * 200 * 2 + 129_809 * 12 + 73_220 * 4 / 3)
+    assert rows["simclr-sd"] == pytest.approx(sum(images / rate for rate in rates) / 3600, rel=5e-3)
+
+
+class Labels:
+    """A source of so many images of each class."""
+
+    identity: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, names: tuple[str, ...], each: int) -> None:
+        self.class_names = names
+        self.labels = np.repeat(np.arange(len(names)), each)
+
+
+def test_imagenet_has_the_images_that_the_paper_asks_for() -> None:
+    imagenet = Labels(tuple(sorted(imagenet1k().labels)), 732)  # the smallest class has as many
+    species = Labels(tuple(f"{number:05d}" for number in range(10_000)), 152)
+    suite = read_suite(SUITES / "paper.toml")
+    found = {}
+    for arm in suite.arms:
+        paths = [getattr(source, "path", "") for source in arm.sources]
+        if paths in (["data/imagenet/train"], ["data/inaturalist2021/train"]) and arm.n:
+            source = imagenet if "imagenet" in paths[0] else species
+            found[arm.name] = select(arm, [source])  # type: ignore[list-item]
+    assert len(found) == 34
+    assert all(len(found[arm.name].indices) == arm.n for arm in suite.arms if arm.name in found)
+    classes = {name: len(selection.class_names) for name, selection in found.items()}
+    assert [classes[f"labels-{level}"] for level in (5, 17, 37, 85, 232, 1000)] == [5, 17, 37, 85, 232, 1000]
+    assert classes["animals"] == classes["objects"] == 398
+    assert [classes[f"diversity-{factor}"] for factor in (1, 2, 3, 4)] == [1000, 500, 333, 250]
+    assert [classes[f"subclasses-{factor}"] for factor in (1, 2, 4)] == [19, 19, 19]
+    assert classes["inaturalist-150k"] == 1000
+
+
+@pytest.mark.parametrize("name", ["paper", "miniature"])
+def test_every_kind_of_intervention_is_an_arm(name: str) -> None:
+    arms = read_suite(SUITES / f"{name}.toml").arms
+    for key in (
+        "n",
+        "granularity",
+        "group",
+        "diversity",
+        "subclasses",
+        "mixture",
+        "captions",
+        "pretrain",
+        "checkpoint",
+    ):
+        assert any(getattr(arm, key) for arm in arms), key
+    assert {arm.control for arm in arms} == {None, "random", "neighbours"}
+    assert {source.kind for arm in arms for source in arm.sources} == {"folder", "shards", "fractals"}
+    assert {arm.pretrain.get("objective") for arm in arms} == {None, "simclr", "image-text"}

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,16 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from synthgen_evaluate.data import augment, cached_pixels, to_batch
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.models import HEADS, SMALLEST, build, head_prefixes, load_backbone, n_parameters, problem
+from synthgen_evaluate.execute import make_accelerator
+from synthgen_evaluate.pixels import Stored
 from synthgen_evaluate.recipe import Recipe
 from synthgen_evaluate.runs import Predictions, Run, RunConfig
-from synthgen_evaluate.train import DivergedError, EvaluationSet, LabelledImages, learning_rate, train
-
-CPU = torch.device("cpu")
+from synthgen_evaluate.train import DivergedError, EvaluationSet, LabelledImages, learning_rate, shares, train
 
 
 def config(**recipe: object) -> RunConfig:
@@ -35,13 +34,18 @@ def colours(n: int, seed: int = 0) -> LabelledImages:
     labels = np.arange(n) % 2
     pixels = rng.integers(0, 60, (n, 32, 32, 3), dtype=np.uint8)
     pixels[labels == 1, :, :, 0] += 150
-    return LabelledImages(pixels=pixels, labels=labels, n_classes=2)
+    captions = tuple(f"a {('dark', 'red')[label]} picture" for label in labels.tolist())
+    return LabelledImages(
+        pixels=Stored(images=pixels, chosen=np.arange(n)), labels=labels, n_classes=2, captions=captions
+    )
 
 
 def held_out(images: LabelledImages) -> dict[str, EvaluationSet]:
     n = len(images.labels)
     ids = np.array([f"image{k}" for k in range(n)], dtype=object)
-    truth = Predictions(image_id=ids, y_true=images.labels, y_pred=images.labels, location=np.arange(n) % 3)
+    truth = Predictions(
+        image_id=ids, y_true=images.labels, y_pred=images.labels, location=np.arange(n) % 3, sequence=np.arange(n) % 7
+    )
     return {"test": EvaluationSet(pixels=images.pixels, truth=truth)}
 
 
@@ -50,8 +54,9 @@ def do(run: Run, wanted: RunConfig, *, images: LabelledImages | None = None, sto
         if done == stop_after:
             raise KeyboardInterrupt
 
-    evaluation = held_out(colours(40, seed=1))
-    train(run, wanted, images or colours(64), evaluation, init=None, device=CPU, progress=progress)
+    evaluation = held_out(colours(40, seed=1)) if wanted.recipe.evaluate_epochs else {}
+    accelerator = make_accelerator("cpu", "float32")
+    train(run, wanted, images or colours(64), evaluation, init=None, accelerator=accelerator, progress=progress)
 
 
 def files(run: Run) -> dict[str, bytes]:
@@ -71,6 +76,7 @@ def test_a_model_learns_and_its_predictions_are_stored(tmp_path: Path) -> None:
     assert found.image_id.tolist() == [f"image{k}" for k in range(40)]
     assert (found.y_pred == found.y_true).mean() > 0.9
     assert found.location.tolist() == [k % 3 for k in range(40)]
+    assert found.sequence.tolist() == [k % 7 for k in range(40)]
     assert not list(tmp_path.glob("*.tmp"))
 
 
@@ -83,6 +89,49 @@ def test_a_run_stopped_after_any_epoch_ends_as_if_it_had_not_been(tmp_path: Path
         assert not stopped.done
     do(stopped, config())
     assert files(stopped) == files(whole)
+
+
+OBJECTIVES = {
+    "simclr": {"objective": "simclr", "jitter": 0.5, "gray": 0.2, "blur": 0.5},
+    "image-text": {"objective": "image-text"},
+    "parts of a batch": {"accumulate": 3},
+    "mixup": {"mixup": 0.2, "label_smoothing": 0.1},
+    "sgd": {"optimizer": "sgd", "lr": 0.01, "schedule": "step", "step_epochs": 2},
+}
+
+
+@pytest.mark.parametrize("settings", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_every_way_of_training_learns_and_goes_on_where_it_was(settings: dict[str, object], tmp_path: Path) -> None:
+    whole, stopped = Run(directory=tmp_path / "whole"), Run(directory=tmp_path / "stopped")
+    wanted = config(epochs=4, evaluate_epochs=(), **settings)
+    do(whole, wanted)
+    with pytest.raises(KeyboardInterrupt):
+        do(stopped, wanted, stop_after=2)
+    do(stopped, wanted)
+    assert files(stopped) == files(whole)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+    assert whole.state["train_images_per_second"] > 0
+
+
+@given(st.integers(6, 500), st.integers(1, 4), st.integers(1, 4), st.booleans())
+def test_processes_share_a_batch_with_every_image_once(n: int, processes: int, parts: int, equal: bool) -> None:
+    found = shares(n, processes, parts, equal=equal)
+    assert [len(own) for own in found] == [parts] * processes
+    taken = sorted(index for own in found for part in own for index in range(n)[part])
+    assert len(set(taken)) == len(taken)
+    sizes = {part.stop - part.start for own in found for part in own}
+    if equal:
+        assert len(sizes) == 1
+        assert n - len(taken) < processes * parts
+    else:
+        assert taken == list(range(n))
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_batches_too_small_to_share_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(EvaluateError, match="batches of 18 from 64 images leave 1 to each of 1 processes x 9 parts"):
+        do(Run(directory=tmp_path), config(batch_size=18, accumulate=9))
 
 
 def test_another_seed_gives_another_model(tmp_path: Path) -> None:
@@ -103,8 +152,9 @@ def test_a_loss_that_is_no_number_ends_the_run_with_its_step(tmp_path: Path) -> 
 def test_a_cuda_device_trains_and_predicts(tmp_path: Path) -> None:
     run = Run(directory=tmp_path)
     wanted = config(epochs=12, batch_size=8, evaluate_epochs=(12,))
-    device = torch.device("cuda")
-    train(run, wanted, colours(64), held_out(colours(40, seed=1)), init=None, device=device, progress=lambda done: None)
+    accelerator = make_accelerator("cuda", "float32")
+    sets = colours(64), held_out(colours(40, seed=1))
+    train(run, wanted, *sets, init=None, accelerator=accelerator, progress=lambda done: None)
     found = run.predictions(12, "test")
     assert (found.y_pred == found.y_true).mean() > 0.9
 
@@ -117,100 +167,14 @@ def test_the_learning_rate_rises_to_its_peak_and_never_leaves_zero_to_peak(epoch
     assert learning_rate(Recipe(epochs=epochs, lr=0.1, schedule="constant"), at * epochs) == 0.1
 
 
+def test_the_step_schedule_falls_to_a_tenth_after_every_so_many_epochs() -> None:
+    recipe = Recipe(epochs=90, lr=0.1, schedule="step", step_epochs=30, warmup_epochs=5)
+    rates = [learning_rate(recipe, at) for at in (2.5, 5, 29.9, 30, 59.9, 60, 89.9)]
+    assert rates == pytest.approx([0.05, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
 def test_the_cosine_ends_at_zero_and_halves_in_the_middle() -> None:
     recipe = Recipe(epochs=10, lr=0.2)
     assert learning_rate(recipe, 0) == 0.2
     assert learning_rate(recipe, 5) == pytest.approx(0.1)
     assert learning_rate(recipe, 10) == pytest.approx(0, abs=1e-12)
-
-
-@pytest.mark.parametrize("architecture", [*HEADS, "timm:resnet10t", "timm:deit_tiny_distilled_patch16_224"])
-def test_a_backbone_moves_to_another_head_whole(architecture: str, tmp_path: Path) -> None:
-    if architecture.startswith("timm:"):
-        pytest.importorskip("timm")
-    before, after = build(architecture, 7), build(architecture, 3)
-    save_file(before.state_dict(), tmp_path / "weights.safetensors")
-    own_head = {n: v.clone() for n, v in after.state_dict().items() if n.startswith(head_prefixes(after, architecture))}
-    assert {len(value) for value in own_head.values()} == {3}
-    load_backbone(after, architecture, tmp_path / "weights.safetensors")
-    for name, value in after.state_dict().items():
-        expected = own_head[name] if name in own_head else before.state_dict()[name]
-        assert torch.equal(value, expected), name
-
-
-@pytest.mark.parametrize("architecture", HEADS)
-def test_every_family_takes_the_smallest_images_it_is_said_to_take(architecture: str) -> None:
-    size = max(SMALLEST.get(architecture, 1), 16)
-    assert problem(architecture, size) is None
-    assert build(architecture, 3).eval()(torch.zeros(1, 3, size, size)).shape == (1, 3)
-
-
-def test_unknown_architectures_and_images_too_small_are_told() -> None:
-    assert "known are resnet18" in str(problem("resnet999", 64))
-    assert problem("alexnet", 48) == "alexnet needs images of 63 px; image_size is 48"
-    assert "name is missing" in str(problem("timm:", 64))
-    with pytest.raises(EvaluateError, match="unknown architecture 'resnet999'"):
-        build("resnet999", 2)
-
-
-def test_a_timm_name_that_timm_does_not_know_is_refused() -> None:
-    pytest.importorskip("timm")
-    with pytest.raises(EvaluateError, match=r"timm:nothing: timm .* makes no such model"):
-        build("timm:nothing", 2)
-
-
-def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
-    save_file(build("mobilenet_v3_small", 2).state_dict(), tmp_path / "w.safetensors")
-    with pytest.raises(EvaluateError, match="another architecture than resnet18"):
-        load_backbone(build("resnet18", 2), "resnet18", tmp_path / "w.safetensors")
-
-
-def test_parameters_are_torchvisions() -> None:
-    assert n_parameters("resnet18") == 11_689_512  # torchvision's model table
-    assert n_parameters("mobilenet_v3_small") == 2_542_856
-
-
-@given(st.floats(0.1, 1), st.integers(0, 1000))
-def test_augmentation_keeps_a_flat_image_flat_and_follows_its_generator(min_crop: float, seed: int) -> None:
-    recipe = Recipe(epochs=1, min_crop=min_crop)
-    flat = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 8).contiguous()
-    once = augment(flat, recipe, torch.Generator().manual_seed(seed))
-    assert torch.allclose(once, flat, atol=1e-5)
-    noise = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    a, b = (augment(noise, recipe, torch.Generator().manual_seed(seed)) for _ in range(2))
-    assert torch.equal(a, b)
-    assert a.min() >= 0
-    assert a.max() <= 1  # nothing from outside the image
-
-
-def test_a_batch_is_normalised_as_imagenet_models_expect() -> None:
-    pixels = np.zeros((1, 2, 2, 3), np.uint8)
-    pixels[0, 0, 0] = 255
-    batch = to_batch(pixels, CPU)
-    assert batch.shape == (1, 3, 2, 2)
-    assert batch[0, :, 1, 1].tolist() == pytest.approx([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
-    assert batch[0, :, 0, 0].tolist() == pytest.approx([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225])
-
-
-def test_images_are_decoded_once_and_a_failed_decoding_leaves_nothing(tmp_path: Path) -> None:
-    calls = []
-
-    class Counting:
-        def decode(self, indices: np.ndarray, size: int):  # type: ignore[no-untyped-def]
-            calls.append(len(indices))
-            for index in indices.tolist():
-                if index == 99:
-                    raise EvaluateError("image 99: broken")
-                yield np.full((size, size, 3), index, np.uint8)
-
-    def ask(indices: list[int]) -> np.ndarray:
-        key = {"indices": indices}
-        chosen = np.array(indices)
-        return cached_pixels(Counting(), chosen, 4, cache=tmp_path, key=key, progress=lambda done: None)
-
-    assert ask([3, 1])[:, 0, 0, 0].tolist() == [3, 1]
-    assert ask([3, 1]).shape == (2, 4, 4, 3)
-    assert calls == [2]
-    with pytest.raises(EvaluateError, match="image 99"):
-        ask([5, 99])
-    assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,5 @@
+"""``python -m synthgen_evaluate``: the command ``evaluate``, for ``accelerate launch -m``."""
+
+from .cli import main
+
+main()
