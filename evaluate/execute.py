@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import time
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from .grid import Grid, Step, make_grid, suite_record
 from .images import Images, pretraining_images, shown, split_images, task_images
 from .journal import set_state
 from .models import n_parameters
+from .pixelfile import busy
 from .pixels import PixelCache
 from .runs import Run, write_suite_record
 from .selection import write_selection
@@ -31,6 +33,13 @@ from .tasks import Task, open_task
 from .train import train
 
 LONG = timedelta(days=30)  # that a process waits for another: one decodes, or holds a run, for all
+
+
+LOCK = "lock"  # file in a run's directory
+
+
+class BusyError(Exception):
+    """Another process is at a run; there may be others to do meanwhile."""
 
 
 class OutOfTimeError(Exception):
@@ -117,7 +126,8 @@ def run_suite(
     """Run what is not done of a suite, all arms at one seed first.
 
     Sources and task are opened and decoded before the first training, so that a broken image or a
-    missing folder is told at once.  A failed run does not stop the others.  After ``max_hours`` the run
+    missing folder is told at once.  A failed run does not stop the others, and a run that another process
+    is at waits until the others are done: several processes may share a suite.  After ``max_hours`` the run
     in hand stops at its next checkpoint.  Decoded images are kept in ``out``/cache, up to ``cache_bytes``;
     what does not fit is decoded as it is needed.
     """
@@ -135,11 +145,15 @@ def run_suite(
         write_suite_record(out, suite_record(suite, plan.task, plan.grid))
     failed: list[str] = []
     done = tried = 0
+    queue = deque((step, f"{number}/{len(todo)} {step.title}", False) for number, step in enumerate(todo, start=1))
     with _deterministic(accelerator.device):
-        for number, step in enumerate(todo, start=1):
+        while queue:
+            step, title, wait = queue.popleft()
             try:
-                title = f"{number}/{len(todo)} {step.title}"
-                done += run_step(step, title, images[_key(step)], out, accelerator, until)
+                done += run_step(step, title, images[_key(step)], out, accelerator, until=until, wait=wait)
+            except BusyError:
+                queue.append((step, title, True))
+                continue
             except EvaluateError as error:
                 failed.append(f"{step.title}: {error}")
             except OutOfTimeError:
@@ -150,19 +164,26 @@ def run_suite(
 
 
 def run_step(
-    step: Step, title: str, images: Images, out: Path, accelerator: Accelerator, until: float | None = None
+    step: Step,
+    title: str,
+    images: Images,
+    out: Path,
+    accelerator: Accelerator,
+    *,
+    until: float | None = None,
+    wait: bool = True,
 ) -> bool:
     """Train one run; False where another process has finished it meanwhile.
 
-    Raises OutOfTimeError at the first checkpoint after ``until``, a time of the monotonic clock.
+    Raises BusyError where another process is at it, or at the run that it starts from, unless it is to
+    ``wait``, and OutOfTimeError at the first checkpoint after ``until``, a time of the monotonic clock.
     """
     run, main = step.run(out), accelerator.is_main_process
-    if main:
-        run.directory.mkdir(parents=True, exist_ok=True)
-    with (
-        _locked(run.directory / "lock", title) if main else nullcontext(),
-        shown(title, step.config.recipe.epochs, "epochs", accelerator) as show,
-    ):
+    with ExitStack() as stack:
+        free = not main or (_free(step, out, wait) and stack.enter_context(_locked(run, title, wait)))
+        if not _agreed(free, accelerator):
+            raise BusyError
+        show = stack.enter_context(shown(title, step.config.recipe.epochs, "epochs", accelerator))
         if _agreed(run.done, accelerator):
             return False
 
@@ -264,13 +285,25 @@ def _check_disk(out: Path, plan: Plan, todo: Sequence[Step], cache: PixelCache) 
         )
 
 
+def _free(step: Step, out: Path, wait: bool) -> bool:
+    """Whether no other process is at the pre-training that a run starts from."""
+    if wait or step.config.init is None or step.checkpoint is not None:
+        return True
+    before = Run(directory=out / step.config.init)
+    return before.done or not busy(before.directory / LOCK)
+
+
 @contextmanager
-def _locked(path: Path, title: str) -> Iterator[None]:
-    """Hold a run's lock, waiting for another process that holds it."""
-    with path.open("a") as file:
+def _locked(run: Run, title: str, wait: bool) -> Iterator[bool]:
+    """Hold a run's lock; False where another process holds it and there is no waiting."""
+    run.directory.mkdir(parents=True, exist_ok=True)
+    with (run.directory / LOCK).open("a") as file:
+        held = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{title}: another process is at it; waiting", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            held = wait
+            if wait:
+                print(f"{title}: another process is at it; waiting", flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield held

@@ -228,9 +228,10 @@ class PixelCache:
         idle = []
         for path, last_used, n_bytes in _files(self.folder):
             over += n_bytes
-            if path == pixels.path:  # the last to go; what is wanted of it comes again
-                idle.append((float("inf"), path, n_bytes - pixels.room(wanted[present[wanted]])))
-            elif not busy(path):
+            if path == pixels.path and present.any():  # the last to go; what is wanted of it comes again
+                again = pixels.start + pixels.room(wanted[present[wanted]])
+                idle.append((float("inf"), path, n_bytes - again))
+            elif path != pixels.path and not busy(path):
                 idle.append((last_used, path, n_bytes))
         idle = sorted(entry for entry in idle if entry[1] not in self._used)
         if over > sum(gain for _, _, gain in idle):

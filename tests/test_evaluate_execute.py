@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -92,11 +93,11 @@ def test_a_finished_suite_is_not_repeated(world: Path, finished: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def start(suite: Path, out: Path) -> subprocess.Popen[bytes]:
+def start(suite: Path, out: Path, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", "from synthgen_evaluate.cli import main; main()"]
     arguments = ["run", str(suite), "--out", str(out), "--device", "cpu"]
     return subprocess.Popen(
-        [*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [*command, *arguments], stdout=stdout, stderr=subprocess.DEVNULL, start_new_session=True
     )
 
 
@@ -124,6 +125,15 @@ def test_killed_at_any_moment_ends_with_the_same_results_and_repeats_no_finished
     assert run_suite(read_suite(world / "suite.toml"), out, device="cpu").failed == ()
     assert results(out) == results(finished)
     assert not list(out.rglob("*.tmp"))
+
+
+def test_two_processes_share_a_suite_and_do_each_run_once(world: Path, finished: Path, tmp_path: Path) -> None:
+    both = [start(world / "suite.toml", tmp_path, stdout=subprocess.PIPE) for _ in range(2)]
+    told = [process.communicate(timeout=120)[0].decode().splitlines()[-1] for process in both]
+    counts = [re.search(r"(\d+) runs done, (\d+) done before, 0 failed$", line) for line in told]
+    assert sum(int(count[1]) for count in counts if count) == 5
+    assert [int(count[1]) + int(count[2]) for count in counts if count] == [5, 5]
+    assert results(tmp_path) == results(finished)
 
 
 def test_only_one_arm_runs_but_the_suite_knows_all(world: Path, tmp_path: Path) -> None:

@@ -306,6 +306,25 @@ def test_images_of_the_same_source_that_are_not_in_use_make_room_too(tmp_path: P
     assert on_disk(tmp_path) <= limit
 
 
+@given(st.integers(-3, 40), st.integers(0, 60), st.booleans())
+def test_a_limit_holds_wherever_it_lies(
+    tmp_path_factory: pytest.TempPathFactory, blocks: int, start: int, other: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("cache")
+    ask(PixelCache(folder), Numbered(100), range(start, start + 30))
+    if other:
+        ask(PixelCache(folder), Numbered(10, "other"), range(10))
+    limit = 31 * IMAGE_BYTES + blocks * pixelfile.BLOCK
+    cache = PixelCache(folder, limit)
+    for indices in (range(40, 70), range(60, 80)):
+        before, source = on_disk(folder), Numbered(100)
+        pixels = ask(cache, source, indices)
+        assert pixels.decodes or not source.decoded or on_disk(folder) <= limit
+        assert on_disk(folder) <= max(limit, before)
+        check(pixels, indices)
+    assert not ask(PixelCache(folder, limit + 40 * pixelfile.BLOCK), Numbered(100), range(0, 30)).decodes
+
+
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=60), st.lists(st.integers(0, 99), min_size=1, max_size=60))
 def test_missing_bytes_is_what_the_folder_then_grows_by(
     tmp_path_factory: pytest.TempPathFactory, first: list[int], second: list[int]
