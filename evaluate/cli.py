@@ -78,8 +78,8 @@ def plan(
 ) -> None:
     """Show the table of all experiments of a suite."""
     from .choice import choose
-    from .cost import by_arm, measured, size_of, stated, stated_size, total
-    from .experiments import recipe_lines, table
+    from .cost import measured, size_of, stated, stated_size, total
+    from .experiments import by_arm, recipe_lines, table
     from .suite import read_suite
     from .tables import written
 

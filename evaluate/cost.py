@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -21,9 +21,6 @@ from .recipe import Recipe
 from .runs import Run, RunConfig
 
 if TYPE_CHECKING:
-    from .arms import ArmSpec
-    from .choice import Chosen
-    from .suite import Suite
     from .tasks import Task
 
 VIEWS = {"simclr": 2}  # images that pass through the model for each image of an epoch; others: 1
@@ -135,7 +132,7 @@ def training_hours(recipe: Recipe, images: int, rate: float, *, evaluated: int =
 def estimate(configs: Iterable[RunConfig], rates: Rates, size: TaskSize) -> Estimate:
     """What single runs cost, such as those that are still to do."""
     return total(
-        _one(
+        of_run(
             rates,
             config.architecture,
             config.image_size,
@@ -157,36 +154,6 @@ def total(estimates: Iterable[Estimate]) -> Estimate:
     return Estimate(hours=sum(one.hours for one in every), runs=sum(one.runs for one in every), missing=dict(missing))
 
 
-def by_arm(
-    suite: Suite, rates: Rates, *, chosen: Mapping[str, Chosen] | None = None, size: TaskSize | None = None
-) -> dict[str, Estimate]:
-    """What each arm costs, over its architectures and seeds.
-
-    Runs that arms share, since they train on the same choice of images by the same recipe, are counted in
-    the arm where they first come.  The numbers of images are those of the ``chosen`` and of the task's
-    ``size``; without these, what the suite file states.
-    """
-    size = size or stated_size(suite.cost)
-    seen: set[tuple[str, str, str]] = set()
-    costs = {}
-    for arm in suite.arms:
-        images = _images(arm, suite.cost, chosen)
-        content = repr(replace(arm, name="", factor="", level=None, pretrain={}, architectures=()))
-        runs = []
-        for architecture in suite.architectures_of(arm):
-            recipe = suite.recipe(arm, architecture) if arm.pretrains else None
-            key = (content, repr(recipe), architecture)
-            if key in seen:
-                continue
-            seen.add(key)
-            place = (rates, architecture, suite.image_size)
-            if recipe:
-                runs.append(_one(*place, recipe, images=images, evaluated=0, of=f"arm {arm.name}"))
-            runs.append(_one(*place, suite.finetune, images=size.train, evaluated=size.evaluated, of="the task"))
-        costs[arm.name] = total(runs * len(suite.seeds))
-    return costs
-
-
 def stated_size(cost: Cost | None) -> TaskSize:
     """The size of the task as a suite file states it."""
     if cost is None:
@@ -200,14 +167,7 @@ def significant(hours: float) -> float:
     return int(value) if value.is_integer() else value
 
 
-def _images(arm: ArmSpec, cost: Cost | None, chosen: Mapping[str, Chosen] | None) -> int | None:
-    """How many images an arm pre-trains on, as far as is known without opening its sources."""
-    if chosen is not None and arm.name in chosen:
-        return len(chosen[arm.name].selection.indices)
-    return arm.n if arm.n is not None or cost is None else cost.pretrain_images.get(arm.name)
-
-
-def _one(
+def of_run(
     rates: Rates,
     architecture: str,
     image_size: int,
@@ -217,7 +177,7 @@ def _one(
     evaluated: int | None,
     of: str,
 ) -> Estimate:
-    """What one run costs, or why that is not known."""
+    """What one run costs, or why that is not known; ``of`` names what the number of images is of."""
     rate = rates.images_per_second.get((architecture, image_size))
     if rate is None:
         return Estimate(hours=0.0, runs=1, missing={f"no rate of {architecture} at {image_size} px": 1})

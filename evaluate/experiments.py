@@ -6,12 +6,12 @@ Imports no torch, so that looking at a plan is instant.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from .arms import ArmSpec
 from .choice import Chosen
-from .cost import Rates, TaskSize, by_arm, significant, stated
+from .cost import Cost, Estimate, Rates, TaskSize, of_run, significant, stated, stated_size, total
 from .recipe import Recipe
 from .suite import Suite
 
@@ -64,6 +64,36 @@ def table(
     return [{key: value for key, value in row.items() if key not in empty} for row in rows]
 
 
+def by_arm(
+    suite: Suite, rates: Rates, *, chosen: Mapping[str, Chosen] | None = None, size: TaskSize | None = None
+) -> dict[str, Estimate]:
+    """What each arm costs, over its architectures and seeds.
+
+    Runs that arms share, since they train on the same choice of images by the same recipe, are counted in
+    the arm where they first come.  The numbers of images are those of the ``chosen`` and of the task's
+    ``size``; without these, what the suite file states.
+    """
+    size = size or stated_size(suite.cost)
+    seen: set[tuple[str, str, str]] = set()
+    costs = {}
+    for arm in suite.arms:
+        images = _images(arm, suite.cost, chosen)
+        content = repr(replace(arm, name="", factor="", level=None, pretrain={}, architectures=()))
+        runs = []
+        for architecture in suite.architectures_of(arm):
+            recipe = suite.recipe(arm, architecture) if arm.pretrains else None
+            key = (content, repr(recipe), architecture)
+            if key in seen:
+                continue
+            seen.add(key)
+            place = (rates, architecture, suite.image_size)
+            if recipe:
+                runs.append(of_run(*place, recipe, images=images, evaluated=0, of=f"arm {arm.name}"))
+            runs.append(of_run(*place, suite.finetune, images=size.train, evaluated=size.evaluated, of="the task"))
+        costs[arm.name] = total(runs * len(suite.seeds))
+    return costs
+
+
 def recipe_lines(suite: Suite) -> list[str]:
     """The recipes that a suite states, a line each."""
     lines = [f"pre-training: {suite.pretrain.describe()}"]
@@ -92,3 +122,10 @@ def _differences(recipe: Recipe, base: Recipe) -> str:
     return ", ".join(
         f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in told.items()
     )
+
+
+def _images(arm: ArmSpec, cost: Cost | None, chosen: Mapping[str, Chosen] | None) -> int | None:
+    """How many images an arm pre-trains on, as far as is known without opening its sources."""
+    if chosen is not None and arm.name in chosen:
+        return len(chosen[arm.name].selection.indices)
+    return arm.n if arm.n is not None or cost is None else cost.pretrain_images.get(arm.name)

@@ -12,7 +12,6 @@ from synthgen_evaluate.cost import (
     Estimate,
     Rates,
     TaskSize,
-    by_arm,
     estimate,
     measured,
     significant,
@@ -22,6 +21,7 @@ from synthgen_evaluate.cost import (
     training_hours,
 )
 from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.experiments import by_arm
 from synthgen_evaluate.grid import make_grid
 from synthgen_evaluate.recipe import Recipe
 from synthgen_evaluate.runs import RunConfig
