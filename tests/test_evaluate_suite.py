@@ -10,9 +10,9 @@ import pytest
 
 from synthgen_evaluate.arms import FractalSource
 from synthgen_evaluate.choice import choose, select
-from synthgen_evaluate.cost import by_arm, stated, total
+from synthgen_evaluate.cost import stated, total
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.experiments import recipe_lines, table
+from synthgen_evaluate.experiments import by_arm, recipe_lines, table
 from synthgen_evaluate.suite import Suite, read_suite
 from synthgen_evaluate.tables import FORMATS, written
 from synthgen_evaluate.taxonomy import imagenet1k
