@@ -36,6 +36,7 @@ class FolderSource:
 
     kind: Literal["folder"]
     path: str
+    depth: Annotated[int, Field(ge=1)] = 1  # folders whose names make a class; 2 for iNaturalist 2017 to 2019
 
     def __str__(self) -> str:
         return f"image folder {self.path}"

@@ -79,7 +79,7 @@ def open_source(spec: Source, image_size: int) -> ImageSource:
 @lru_cache(maxsize=16)  # more than a suite has
 def _open_source(spec: Source, image_size: int, state: tuple[tuple[str, int, int], ...]) -> ImageSource:
     if spec.kind == "folder":
-        return ImageFolder(spec.path)
+        return ImageFolder(spec.path, spec.depth)
     if spec.kind == "shards":
         return Shards(spec.path)
     return Fractals(spec, image_size)
@@ -152,9 +152,12 @@ def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 
 class ImageFolder:
-    """A folder (or any fsspec URL, such as one into a zip file) with a sub-folder a class."""
+    """A folder (or any fsspec URL, such as one into a zip file) with a sub-folder a class.
 
-    def __init__(self, path: str) -> None:
+    With ``depth`` 2 the classes are the folders in its sub-folders, named SUB-FOLDER/CLASS, and so on.
+    """
+
+    def __init__(self, path: str, depth: int = 1) -> None:
         try:
             self._fs, self._root = fsspec.url_to_fs(path)
             found = self._fs.find(self._root, detail=True)
@@ -162,16 +165,18 @@ class ImageFolder:
             raise EvaluateError(f"{path}: cannot be read as an image folder ({error})") from None
         names = sorted(name for name in found if name.lower().endswith(IMAGE_ENDINGS))
         inside = [PurePosixPath(name).relative_to(self._root or ".") for name in names]
-        loose = [name for name, rest in zip(names, inside, strict=True) if len(rest.parts) < 2]
+        loose = [name for name, rest in zip(names, inside, strict=True) if len(rest.parts) <= depth]
+        layout = "/".join(["FOLDER"] * (depth - 1) + ["CLASS/IMAGE"])
         if loose:
-            raise EvaluateError(f"{path}: {loose[0]} lies in no class folder; expected CLASS/IMAGE")
-        self.class_names = tuple(sorted({rest.parts[0] for rest in inside}))
+            raise EvaluateError(f"{path}: {loose[0]} lies in no class folder; expected {layout}")
+        classes = ["/".join(rest.parts[:depth]) for rest in inside]
+        self.class_names = tuple(sorted(set(classes)))
         if len(self.class_names) < 2:
             raise EvaluateError(
-                f"{path}: {len(self.class_names)} class folders with images; expected CLASS/IMAGE with at least 2"
+                f"{path}: {len(self.class_names)} class folders with images; expected {layout} with at least 2"
             )
         number = {name: label for label, name in enumerate(self.class_names)}
-        self.labels = np.array([number[rest.parts[0]] for rest in inside], np.int64)
+        self.labels = np.array([number[name] for name in classes], np.int64)
         self._path, self._names, self.n_images = path, names, len(names)
         listing = json.dumps([[str(rest), found[name]["size"]] for rest, name in zip(inside, names, strict=True)])
         self.identity = {

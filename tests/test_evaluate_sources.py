@@ -244,6 +244,17 @@ def test_fractals_have_no_captions(tmp_path: Path, synthgen: Command) -> None:
         drawn.captions(np.arange(3), {"a": "b"})
 
 
+def test_classes_may_lie_in_folders_of_folders_as_inaturalists_do(tmp_path: Path) -> None:
+    for place in ("Aves/12/a.png", "Aves/7/b.png", "Plantae/12/c.png"):
+        paint(tmp_path / place, (0, 0, 0))
+    source = open_source(FolderSource(kind="folder", path=str(tmp_path), depth=2), 8)
+    assert source.class_names == ("Aves/12", "Aves/7", "Plantae/12")
+    assert source.labels.tolist() == [0, 1, 2]
+    assert open_source(FolderSource(kind="folder", path=str(tmp_path)), 8).class_names == ("Aves", "Plantae")
+    with pytest.raises(EvaluateError, match=r"lies in no class folder; expected FOLDER/FOLDER/CLASS/IMAGE"):
+        ImageFolder(str(tmp_path), 3)
+
+
 def test_folders_that_cannot_serve_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EvaluateError, match="0 class folders"):
         ImageFolder(str(tmp_path / "missing"))
