@@ -155,16 +155,16 @@ from synthgen_evaluate import pixelfile
 pixelfile.CHUNK, pixelfile.COMMIT_EVERY = 5, 0.02
 from test_evaluate_pixels import Numbered, PixelCache, SIZE
 from pathlib import Path
-source = Numbered(300, wait=0.002)
+source = Numbered(300, wait={wait})
 print("go", flush=True)
 pixels = PixelCache(Path({folder!r})).open(source, np.arange({start}, {stop}), SIZE, progress=lambda done: None)
 print(len(source.decoded), hash(pixels.take(np.arange(len(pixels))).tobytes()) if {stop} == 300 else 0, flush=True)
 """
 
 
-def begin(folder: Path, start: int = 0, stop: int = 300) -> subprocess.Popen[str]:
+def begin(folder: Path, start: int = 0, stop: int = 300, wait: float = 0.002) -> subprocess.Popen[str]:
     """Fill a cache slowly in a process of its own; returns when it has begun."""
-    script = SLOW.format(tests=str(Path(__file__).parent), folder=str(folder), start=start, stop=stop)
+    script = SLOW.format(tests=str(Path(__file__).parent), folder=str(folder), start=start, stop=stop, wait=wait)
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "go\n"
@@ -173,9 +173,11 @@ def begin(folder: Path, start: int = 0, stop: int = 300) -> subprocess.Popen[str
 
 def test_killed_at_any_moment_a_cache_stays_valid_and_is_filled_up(tmp_path: Path) -> None:
     moments = random.Random(1)
-    for _ in range(3):
-        process = begin(tmp_path)
+    for number in range(3):
+        process = begin(tmp_path, wait=0.005)
         time.sleep(moments.uniform(0, 0.15))
+        while number == 2 and not any(entry.n_present for entry in entries(tmp_path)):
+            time.sleep(0.001)
         process.kill()
         assert process.communicate()[0] == ""  # it was at it
     source = Numbered(300)
