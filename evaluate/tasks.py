@@ -20,7 +20,6 @@ from pydantic import with_config
 from synthgen.content import STRICT
 
 from .errors import EvaluateError
-from .sources import decode_named
 from .wilds_sets import ALL_SPLITS, SETS, WildsSet, import_wilds, load
 
 __all__ = ["EMPTY", "SPLITS", "Split", "Task", "TaskSpec", "import_wilds", "open_task"]
@@ -52,6 +51,8 @@ class Split:
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         """The images at ``indices`` as uint8 [size, size, 3]; raises EvaluateError naming a broken one."""
+        from .sources import decode_named  # brings numba, which a plan can do without
+
         for path in self.files[indices].tolist():
             try:
                 data = Path(path).read_bytes()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from fractaldb.ifs import write_csv
 from fractaldb.search import search
@@ -17,6 +18,9 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync"
 )
+
+settings.register_profile("here", deadline=None)  # machines are busy at times
+settings.load_profile("here")
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -125,7 +125,7 @@ WHOLE = {".safetensors": save(TINY), ".pt": in_torchs_format(True), ".pth": in_t
 
 
 @given(data=st.data(), suffix=st.sampled_from(sorted(WHOLE)))
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_file_cut_at_any_byte_is_refused_in_one_line(data: st.DataObject, suffix: str, tmp_path: Path) -> None:
     path = (tmp_path / "w").with_suffix(suffix)
     path.write_bytes(WHOLE[suffix][: data.draw(st.integers(0, len(WHOLE[suffix]) - 1))])
@@ -133,7 +133,7 @@ def test_a_file_cut_at_any_byte_is_refused_in_one_line(data: st.DataObject, suff
 
 
 @given(content=st.binary(max_size=200), suffix=st.sampled_from(sorted(WHOLE)))
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_other_bytes_are_refused_in_one_line(content: bytes, suffix: str, tmp_path: Path) -> None:
     path = (tmp_path / "w").with_suffix(suffix)
     path.write_bytes(content)

@@ -44,7 +44,11 @@ def predictions(split: str, skill: float, seed: int) -> Predictions:
     y_pred = np.where(right, y_true, rng.integers(0, N_CLASSES, len(y_true)))
     order = rng.permutation(len(y_true))
     return Predictions(
-        image_id=image_id[order], y_true=y_true[order], y_pred=y_pred[order], location=np.arange(len(y_true)) % 9
+        image_id=image_id[order],
+        y_true=y_true[order],
+        y_pred=y_pred[order],
+        location=np.arange(len(y_true)) % 9,
+        sequence=np.arange(len(y_true)) // 3,
     )
 
 
@@ -231,7 +235,7 @@ def test_different_images_under_one_task_are_not_compared(tmp_path: Path) -> Non
     fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5})
     run = Run(directory=tmp_path / "0001000000000000")
     whole = run.predictions(12, "test")
-    part = {name: getattr(whole, name)[:-1] for name in ("image_id", "y_true", "y_pred", "location")}
+    part = {name: getattr(whole, name)[:-1] for name in ("image_id", "y_true", "y_pred", "location", "sequence")}
     run.write_predictions(12, "test", Predictions(**part))
     with pytest.raises(EvaluateError, match=r"fractals .*different images or labels.*500 and 499 of test"):
         compared(tmp_path)

@@ -96,9 +96,7 @@ def test_a_finished_suite_is_not_repeated(world: Path, finished: Path) -> None:
 def start(suite: Path, out: Path, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", "from synthgen_evaluate.cli import main; main()"]
     arguments = ["run", str(suite), "--out", str(out), "--device", "cpu"]
-    return subprocess.Popen(
-        [*command, *arguments], stdout=stdout, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    return subprocess.Popen([*command, *arguments], stdout=stdout, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def reached(out: Path, moment: str) -> bool:

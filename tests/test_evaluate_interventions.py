@@ -5,7 +5,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_evaluate_taxonomy import taxonomy_of
 
@@ -63,7 +63,6 @@ def sources_of(selection: Selection, labels: np.ndarray) -> set[int]:
     return set(labels[selection.indices].tolist())
 
 
-@settings(deadline=None)
 @given(label_sets(), st.integers(0, 5), st.data())
 def test_quantities_are_balanced_to_one_image_and_nested(labelled: Labelled, seed: int, data: st.DataObject) -> None:
     labels, names = labelled
@@ -103,7 +102,6 @@ def test_everything_is_everything() -> None:
     assert selection.labels.tolist() == [1, 0, 1]
 
 
-@settings(deadline=None)
 @given(label_sets(least=4), st.integers(0, 5), st.data())
 def test_groups_share_nothing_and_can_be_made_equal_in_classes_and_images(
     labelled: Labelled, seed: int, data: st.DataObject
@@ -127,7 +125,6 @@ def test_groups_share_nothing_and_can_be_made_equal_in_classes_and_images(
         assert [selection.class_names[k] for k in selection.labels] == [names[k] for k in labels[selection.indices]]
 
 
-@settings(deadline=None)
 @given(classified(), st.integers(0, 5))
 def test_fewer_classes_of_a_group_are_among_more(
     source: tuple[np.ndarray, tuple[str, ...], Taxonomy], seed: int
@@ -162,7 +159,6 @@ def test_an_impossible_group_is_refused_with_what_there_is(group: str, n_classes
     assert "\n" not in str(caught.value)
 
 
-@settings(deadline=None)
 @given(label_sets(), st.integers(0, 5), st.data())
 def test_fewer_classes_with_more_images_each_at_one_total(labelled: Labelled, seed: int, data: st.DataObject) -> None:
     labels, names = labelled
@@ -187,7 +183,6 @@ def test_too_few_classes_to_divide_are_refused(factor: int) -> None:
         diversity(np.arange(5), tuple("abcde"), n=5, factor=factor, seed=0)
 
 
-@settings(deadline=None)
 @given(classified(), st.integers(1, 4), st.integers(1, 3), st.integers(0, 5), st.data())
 def test_fewer_subclasses_under_every_label_at_one_total(
     source: tuple[np.ndarray, tuple[str, ...], Taxonomy], factor: int, least: int, seed: int, data: st.DataObject
@@ -230,7 +225,6 @@ def test_impossible_subclasses_are_refused_with_what_there_is(n: int, factor: in
     assert problem in str(caught.value)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=6), st.integers(1000, 10**7), st.randoms())
 def test_a_mixture_gives_each_source_its_share_to_within_one_image(weights: list[int], n: int, random: Random) -> None:
     assume(n * min(weights) >= sum(weights))

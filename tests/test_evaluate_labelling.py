@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_evaluate_interventions import check, classified, even, imagenet_like
 from test_evaluate_taxonomy import taxonomy_of
@@ -24,7 +24,6 @@ def classes_of(relabelled: Selection, selection: Selection) -> list[list[int]]:
     return [[old for new, old in pairs if new == label] for label in range(len(relabelled.class_names))]
 
 
-@settings(deadline=None)
 @given(classified(), st.integers(0, 5), st.data())
 def test_at_every_level_and_in_every_control_the_images_are_the_same(
     source: Source, seed: int, data: st.DataObject
@@ -43,7 +42,6 @@ def test_at_every_level_and_in_every_control_the_images_are_the_same(
         assert relabelled.rule.startswith(f"{selection.rule}; {len(relabelled.class_names)} labels: ")
 
 
-@settings(deadline=None)
 @given(classified())
 def test_every_image_has_its_class_s_label_and_labels_that_do_not_occur_are_dropped(source: Source) -> None:
     labels, names, taxonomy = source
@@ -59,7 +57,6 @@ def test_a_class_without_images_needs_no_label_and_gets_none() -> None:
     assert sorted(random_control(selection, 2, seed=0).labels.tolist()[:2]) == [0, 1]
 
 
-@settings(deadline=None)
 @given(classified(), st.integers(0, 5), st.data())
 def test_controls_spread_the_classes_evenly_and_neighbours_in_runs(
     source: Source, seed: int, data: st.DataObject

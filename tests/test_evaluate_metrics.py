@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import sklearn.metrics
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from synthgen_evaluate.errors import EvaluateError
@@ -75,13 +75,11 @@ def assert_equal(found: Scores, wanted: Scores, *, accuracy: float = 1e-14) -> N
     assert found.accuracy == pytest.approx(wanted.accuracy, abs=accuracy)
 
 
-@settings(deadline=None)
 @given(some_splits)
 def test_scores_equal_scikit_learn(drawn: Pair) -> None:
     assert scores(*drawn) == by_scikit_learn(*drawn)  # to the last bit
 
 
-@settings(deadline=None)
 @given(drawn=some_splits)
 def test_scores_equal_wilds(wilds_metrics: ModuleType, drawn: Pair) -> None:
     import torch
@@ -135,7 +133,6 @@ def test_a_class_that_is_never_true_is_no_class_but_a_miss() -> None:
     assert found.recall == pytest.approx(0.75)
 
 
-@settings(deadline=None)
 @given(some_splits, st.integers(0, 2**32 - 1), st.integers(-5, 5))
 def test_scores_depend_on_neither_order_nor_numbering(drawn: Pair, seed: int, shift: int) -> None:
     y_true, y_pred = drawn

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
@@ -198,7 +198,6 @@ def test_a_last_layer_that_is_not_linear_is_not_replaced() -> None:
 
 
 @given(extra=st.integers(0, 2), side=st.integers(1, 9), other=st.integers(1, 9), leading=st.booleans())
-@settings(deadline=None)
 def test_positional_embeddings_keep_their_tokens_and_a_flat_grid(
     extra: int, side: int, other: int, leading: bool
 ) -> None:

@@ -27,7 +27,7 @@ def written(tmp_path: Path) -> Path:
     return tmp_path / "new" / "a.parquet"
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(label_sets())
 def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, labelled: Labelled) -> None:
     path = tmp_path_factory.mktemp("selection") / "a.parquet"

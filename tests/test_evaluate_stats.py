@@ -27,7 +27,7 @@ def naive_p(differences: np.ndarray) -> float:
     return min(1.0, 2 * float(min(tails)))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(-30, 30), min_size=2, max_size=7))
 def test_p_is_that_of_all_sign_patterns(tenths: list[int]) -> None:
     differences = np.array(tenths) / 10

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from synthgen_evaluate.errors import EvaluateError
@@ -89,7 +89,6 @@ def test_in_the_order_of_neighbours_the_classes_of_a_label_stand_together_at_eve
     assert len(dogs) <= 4  # 116 of them
 
 
-@settings(deadline=None)
 @given(st.permutations(GOOD.splitlines()[1:]), st.permutations(["fox", "hare", "owl"]))
 def test_neither_the_order_of_lines_nor_of_classes_matters(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], classes: list[str]

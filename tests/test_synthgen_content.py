@@ -3,7 +3,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from synthgen.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
@@ -31,7 +31,6 @@ def content(n_classes: int = 10, n_templates: int = 8, seed: int = 0, **changes:
 SIZES = {"n_classes": st.integers(1, 12), "n_templates": st.integers(1, 9), "seed": st.integers(0, 2**32)}
 
 
-@settings(deadline=None)
 @given(n=st.integers(1, 400), **SIZES)
 def test_any_n_is_balanced_over_classes_and_templates(n: int, n_classes: int, n_templates: int, seed: int) -> None:
     one = content(n_classes, n_templates, seed)

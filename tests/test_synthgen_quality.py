@@ -103,7 +103,6 @@ def test_one_value_that_is_not_finite_is_a_fault(value: float, dtype: type[np.fl
     assert fault(image) == "non-finite"
 
 
-@settings(deadline=None)
 @given(arrays(np.float32, (4, 5, 3), elements=st.floats(0, 0.0625, width=32) | st.floats(0, 1, width=32)))
 @example(np.full((4, 5, 3), (module.BLACK + 0.4) / 255, np.float32))
 def test_a_float_image_is_judged_as_the_uint8_image_it_makes(image: NDArray[np.float32]) -> None:
