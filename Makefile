@@ -49,6 +49,7 @@ test-all: lint
 bench: .venv/installed-dev
 	python tests/benchmarks/fractals.py
 	python tests/benchmarks/diffusion.py
+	python tests/benchmarks/datapath.py
 
 clean:
 	rm -rf quickstart build

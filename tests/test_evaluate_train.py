@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +180,13 @@ def test_the_cosine_ends_at_zero_and_halves_in_the_middle() -> None:
     assert learning_rate(recipe, 0) == 0.2
     assert learning_rate(recipe, 5) == pytest.approx(0.1)
     assert learning_rate(recipe, 10) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_short_training_on_cifar10_learns_what_the_network_is_known_to_learn(shared: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parent / "benchmarks" / "cifar10.py"
+    short = ("--images", "10000", "--epochs", "4", "--precision", "bf16", "--target", "0.45")
+    command = [sys.executable, script, "--cifar10", shared / "data" / "cifar10.zip", "--work", tmp_path, *short]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
