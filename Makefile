@@ -7,12 +7,13 @@ export XDG_CACHE_HOME := $(CURDIR)/.venv/cache
 export XDG_CONFIG_HOME := $(CURDIR)/.venv/config
 TEST := OMP_NUM_THREADS=1 pytest
 
-.PHONY: help quickstart test test-all bench lint clean
+.PHONY: help quickstart test test-all bench calibrate lint clean
 help:
 	@echo 'make quickstart   the whole path on small sets, in a few minutes'
 	@echo 'make test         lint, types and tests'
 	@echo 'make test-all     the slow tests too'
 	@echo 'make bench        speed, beside what it beats'
+	@echo 'make calibrate    how often the tests of a comparison err, on simulated studies'
 
 .venv/bin/uv:
 	$(PYTHON) -m venv .venv
@@ -50,6 +51,10 @@ bench: .venv/installed-dev
 	python tests/benchmarks/fractals.py
 	python tests/benchmarks/diffusion.py
 	python tests/benchmarks/datapath.py
+	python tests/benchmarks/compare.py
+
+calibrate: .venv/installed-dev
+	python tests/benchmarks/calibrate.py
 
 clean:
 	rm -rf quickstart build

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from .metrics import Scores
 from .runs import Arm
-from .stats import PairedDifference
 from .trends import Scale, Trend
 
 
@@ -24,38 +23,85 @@ class Row:
     id: Scores  # fractions
     ood: Scores
     effective_robustness: float | None  # percentage points; None without a baseline trend
-    n_id: int  # images
-    n_ood: int
+    n_id: int | None  # images; None for published scores
+    n_ood: int | None
+    worst_location: float | None  # OOD macro-F1 of the camera location where it is lowest, a fraction
     pretrain: str | None  # digest
-    finetune: str  # digest
+    finetune: str  # digest; the source of published scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A value and its 95% interval from the two-level bootstrap; None where it cannot be had."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """An arm's trend at ID scores, with a pointwise 95% interval; fractions, each [n]."""
+
+    id: tuple[float, ...]
+    ood: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSummary:
-    """One arm over the final epochs of its finished runs; means and sds are None where there are too few."""
+    """One arm over its finished runs; means and sds are None where there are too few."""
 
     arm: Arm
     planned: int  # runs
     finished: int
-    id_mean: float | None  # macro-F1, fraction
+    id_mean: float | None  # macro-F1 at the last evaluated epoch, fraction
     id_sd: float | None  # over runs (n - 1), architectures and seeds together
     ood_mean: float | None
     ood_sd: float | None
     trend: Trend | None  # over all evaluated epochs of all its runs
-    effective_robustness: float | None  # mean over runs, percentage points
-    extrapolated: int  # runs whose ID macro-F1 lies outside the points of the baseline's trend
+    slope: Estimate | None  # of the trend
+    band: Band | None
+    effective_robustness: float | None  # mean over runs, each the mean of its epochs; percentage points
+    worst_location: float | None  # mean over runs, last epoch, fraction
+    extrapolated: int  # runs with an epoch whose ID macro-F1 lies outside the points of the baseline's trend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """One arm against the baseline; differences in percentage points."""
+    """One arm against the baseline, over blocks: runs paired by architecture and seed."""
 
     arm: str
+    factor: str
+    level: str
+    n: int  # blocks
     unpaired: int  # finished runs of the arm without a baseline run of their architecture and seed
-    ood: PairedDifference  # OOD macro-F1
-    ood_verdict: str
-    robustness: PairedDifference | None  # effective robustness; None without a baseline trend
-    robustness_verdict: str
+    ood: Estimate | None  # OOD macro-F1, difference in percentage points; None without a block
+    robustness: Estimate | None  # effective robustness, likewise; None without a baseline trend
+    p: float | None  # of robustness: two-sided permutation
+    p_adjusted: float | None  # within the factor
+    smallest_p: float  # that so many blocks can give
+    verdict: str  # in words
+    slope: Estimate | None  # slope of the arm minus slope of the baseline, scale units
+    slope_p: float | None
+    at: tuple[tuple[float, Estimate], ...]  # where slopes differ: ID score (fraction) and difference in points
+    mixed_model: str  # the check by a mixed model, in words
+    sensitivity: tuple[tuple[str, float | None], ...]  # effect in points under other scales and an orthogonal trend
+    equivalence_p: float | None  # two one-sided tests against the margin
+    power: float | None  # chance that so many blocks show a difference as large as the margin
+    blocks_needed: int | None  # for 80% power to show one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderedTrend:
+    """Whether effective robustness rises or falls along the ordered levels of a factor."""
+
+    factor: str
+    levels: tuple[str, ...]  # in order
+    n: int  # blocks that have all levels
+    p: float | None
+    verdict: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +110,22 @@ class Comparison:
 
     suites: tuple[str, ...]
     task: str
-    n_classes: int  # of the task, not only those that occur
+    n_classes: int | None  # of the task, not only those that occur
     baseline: str  # arm name
     scale: Scale
     epsilon: float  # macro-F1 is kept this far from 0 and 1 on the scale
-    n_comparisons: int  # arms tested against the baseline; the level is divided by it
+    margin: float  # of equivalence, percentage points
+    resamples: int  # of the bootstrap; 0 for published scores alone
     arms: tuple[ArmSummary, ...]  # the baseline first
     rows: tuple[Row, ...]
     effects: tuple[Effect, ...]
+    ordered: tuple[OrderedTrend, ...]
     unfinished: tuple[str, ...]  # planned runs that are not in the numbers, and why
     notes: tuple[str, ...]  # what a reader should know before believing the numbers
-    summary: tuple[str, ...]  # three sentences
+    summary: tuple[str, ...]  # plain sentences
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from .report_tables import to_html
+
+        return to_html(self)

@@ -135,7 +135,7 @@ class Run:
 
     def predictions(self, epoch: int, split: str) -> Predictions:
         """Read stored predictions."""
-        table = pq.read_table(self.directory / "predictions" / f"{epoch:04d}-{split}.parquet")
+        table = self.prediction_table(epoch, split)
         return Predictions(
             image_id=np.asarray(table["image_id"].to_pylist(), dtype=object),
             y_true=table["y_true"].to_numpy().astype(np.int64),
@@ -143,6 +143,10 @@ class Run:
             location=table["location"].to_numpy().astype(np.int64),
             sequence=table["sequence"].to_numpy().astype(np.int64),
         )
+
+    def prediction_table(self, epoch: int, split: str) -> pa.Table:
+        """Stored predictions as they lie on disk."""
+        return pq.read_table(self.directory / "predictions" / f"{epoch:04d}-{split}.parquet")
 
     def write_predictions(self, epoch: int, split: str, predictions: Predictions) -> None:
         """Store predictions, whole or not at all."""

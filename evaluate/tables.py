@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,9 +15,20 @@ LATEX = str.maketrans(
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        "<": r"\textless{}",  # these three are other letters in LaTeX's first font encoding
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "[": "{[}",  # after the end of a line, these two would be its arguments
+        "*": "{*}",
+        "−": "$-$",
+        "±": r"$\pm$",
+        "²": "$^2$",
+        "→": r"$\to$",
         **{mark: f"\\{mark}" for mark in "&%$#_{}"},
     }
 )
+MARKDOWN = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;", **{mark: f"\\{mark}" for mark in "\\`*_[]|~$"}})
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def written(rows: Sequence[Mapping[str, Any]], layout: str) -> str:
@@ -41,20 +53,34 @@ def _text(header: list[str], rows: list[list[str]]) -> str:
 
 def _csv(header: list[str], rows: list[list[str]]) -> str:
     sink = io.StringIO()
-    csv.writer(sink, lineterminator="\n").writerows([header, *rows])
+    csv.writer(sink, lineterminator="\n").writerows([_harmless(cell) for cell in line] for line in [header, *rows])
     return sink.getvalue().rstrip("\n")
 
 
+def _harmless(cell: str) -> str:
+    """A cell with an apostrophe before what spreadsheets would run as a formula.
+
+    The marks are those of OWASP, "CSV Injection"; plain numbers stay as they are.
+    """
+    return f"'{cell}" if cell[:1] in {*"=+-@\t\r\n"} and not NUMBER.fullmatch(cell) else cell
+
+
 def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([cell.replace("|", r"\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """A table of GitHub Flavored Markdown; HTML and Markdown in cells are shown as text."""
+    head, *body = ([_line(cell).translate(MARKDOWN) for cell in line] for line in [header, *rows])
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(header), *body])
 
 
 def _latex(header: list[str], rows: list[list[str]]) -> str:
     """A booktabs tabular."""
-    head, *body = (" & ".join(cell.translate(LATEX) for cell in line) + r" \\" for line in [header, *rows])
+    head, *body = (" & ".join(_line(cell).translate(LATEX) for cell in line) + r" \\" for line in [header, *rows])
     begin = rf"\begin{{tabular}}{{{'l' * len(header)}}}"
     return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
+
+
+def _line(cell: str) -> str:
+    """A cell on one line: an empty line would end a paragraph, and any would end a row of Markdown."""
+    return " ".join(cell.split())
 
 
 FORMATS = {"text": _text, "csv": _csv, "markdown": _markdown, "latex": _latex}

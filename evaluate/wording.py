@@ -1,13 +1,24 @@
-"""A comparison in words: its three sentences, and what to know before believing them."""
+"""A comparison in words: its sentences, and what to know before believing them."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
-from .comparison import ArmSummary, Effect, Row
+from .comparison import ArmSummary, Effect, OrderedTrend, Row
+from .formatting import signed
 from .load import LoadedRun
-from .stats import describe, points
-from .trends import MIN_POINTS, Trend
+from .trends import MIN_POINTS
+
+MANY = 4  # arms of one verdict; of more, a sentence tells the estimates alone
+VERDICTS = {  # how a verdict begins: what a sentence says of the arms that have it
+    "higher": "Effective robustness is higher",
+    "lower": "Effective robustness is lower",
+    "equivalent": "Effective robustness is equivalent within the margin",
+    "slopes differ": "Slopes differ, so that there is no single difference",
+    "not shown to differ": "Effective robustness is not shown to differ",
+    "cannot tell": "The runs cannot tell whether effective robustness differs",
+}
 
 
 def notes(
@@ -37,7 +48,7 @@ def notes(
     trend = arms[0].trend
     if trend and trend.slope <= 0:
         found.append(
-            f"The baseline's trend does not rise (slope {points(trend.slope, 2)}): it predicts no higher OOD"
+            f"The baseline's trend does not rise (slope {signed(trend.slope, 2)}): it predicts no higher OOD"
             " macro-F1 for higher ID macro-F1, so effective robustness means little here."
         )
     for effect in effects:
@@ -53,38 +64,51 @@ def notes(
 
 
 def summary(
-    arms: Sequence[ArmSummary], finished: Sequence[LoadedRun], effects: Sequence[Effect], trend: Trend | None
-) -> tuple[str, str, str]:
-    """Three sentences: what was measured, OOD macro-F1, effective robustness."""
+    arms: Sequence[ArmSummary],
+    finished: Sequence[LoadedRun],
+    effects: Sequence[Effect],
+    ordered: Sequence[OrderedTrend],
+) -> tuple[str, ...]:
+    """What was measured, what it says of each arm's effective robustness, and of ordered factors: a sentence each."""
     baseline = arms[0].arm.name
     architectures = count(len({run.member.architecture for run in finished}), "architecture")
     seeds = count(len({run.member.seed for run in finished}), "seed")
-    measured = (
+    if all(epoch.n_id is None for run in finished for epoch in run.epochs):
+        return (f"{count(len(finished), 'published pair')} of ID and OOD macro-F1 ({architectures}); no predictions.",)
+    sentences = [
         f"{len(finished)} of {sum(arm.planned for arm in arms)} planned fine-tuning runs are finished"
         f" ({sum(arm.finished > 0 for arm in arms)} of {len(arms)} arms, {architectures}, {seeds});"
         f" the baseline is {baseline}."
-    )
+    ]
     if not effects:
         missing = baseline if not arms[0].finished else "any other arm"
-        nothing = f"cannot be compared between arms, because no run of {missing} is finished."
-        return measured, f"OOD macro-F1 {nothing}", f"Effective robustness {nothing}"
-    ood = describe("OOD macro-F1", {effect.arm: effect.ood for effect in effects}, baseline)
-    differences = {effect.arm: effect.robustness for effect in effects if effect.robustness is not None}
-    if trend is None:
-        return (
-            measured,
-            ood,
-            (
-                f"Effective robustness cannot be given, because {baseline} has no trend: it takes {MIN_POINTS} points"
-                " with different ID macro-F1."
-            ),
-        )
-    robustness = describe("effective robustness", differences, baseline)
-    beyond = [arm.arm.name for arm in arms[1:] if arm.extrapolated]
-    if beyond:
-        whom = beyond[0] if len(effects) == 1 else f"{len(beyond)} of {len(effects)} arms"
-        robustness = f"{robustness[:-1]}; the trend of {baseline} is extrapolated for {whom}."
-    return measured, ood, robustness
+        return *sentences, f"Arms cannot be compared, because no run of {missing} is finished."
+    groups: dict[str, list[Effect]] = defaultdict(list)
+    for effect in effects:
+        groups[next((word for word in VERDICTS if effect.verdict.startswith(word)), effect.verdict)].append(effect)
+    for word in [*VERDICTS, *(other for other in groups if other not in VERDICTS)]:
+        if groups[word]:
+            brief = len(groups[word]) > MANY
+            told = (", " if brief else "; ").join(_told(effect, brief=brief) for effect in groups[word])
+            sentences.append(f"{VERDICTS.get(word, word[0].upper() + word[1:])} ({baseline} as the baseline): {told}.")
+    for trend in ordered:
+        p = "" if trend.p is None else f" (p = {trend.p:.2g}, {count(trend.n, 'block')})"
+        sentences.append(f"Effective robustness along {trend.factor} ({', '.join(trend.levels)}): {trend.verdict}{p}.")
+    return tuple(sentences)
+
+
+def _told(effect: Effect, *, brief: bool) -> str:
+    """An arm's effect, and unless ``brief`` its interval and the verdict's reason where it has one."""
+    words = effect.arm
+    if effect.robustness is not None:
+        words += f" {signed(effect.robustness.value)}"
+        if brief:
+            return words
+        words += " points"
+        if effect.robustness.low is not None:
+            words += f" ({signed(effect.robustness.low)} to {signed(effect.robustness.high)})"
+    reason = "" if brief else effect.verdict.partition(": ")[2]
+    return f"{words}, {reason}" if reason else words
 
 
 def count(n: int, noun: str) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthgen_evaluate.compare import compare
+from synthgen_evaluate.comparing import compare
 from synthgen_evaluate.comparison import Comparison
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.load import load_runs
 from synthgen_evaluate.metrics import scores
+from synthgen_evaluate.published import load_results
 from synthgen_evaluate.runs import (
     Arm,
     Member,
@@ -47,8 +48,8 @@ def predictions(split: str, skill: float, seed: int) -> Predictions:
         image_id=image_id[order],
         y_true=y_true[order],
         y_pred=y_pred[order],
-        location=np.arange(len(y_true)) % 9,
-        sequence=np.arange(len(y_true)) // 3,
+        location=(np.arange(len(y_true)) % 9)[order],
+        sequence=(np.arange(len(y_true)) // 3)[order],
     )
 
 
@@ -90,8 +91,8 @@ def fake_runs(
     return path
 
 
-def compared(path: Path, **options: str) -> Comparison:
-    return compare(load_runs([path]), **options)  # type: ignore[arg-type]
+def compared(path: Path, **options: object) -> Comparison:
+    return compare(load_runs([path]), **({"resamples": 500} | options))  # type: ignore[arg-type]
 
 
 def set_status(path: Path, digest: str, status: str) -> None:
@@ -105,26 +106,54 @@ def edit_suite(path: Path, **changes: object) -> None:
 
 def test_four_paired_runs_are_said_to_be_too_few(tmp_path: Path) -> None:
     comparison = compared(fake_runs(tmp_path, {"scratch": 0.3, "Fractals": 0.5}))
-    assert len(comparison.summary) == 3
     assert comparison.summary[0] == (
         "8 of 8 planned fine-tuning runs are finished (2 of 2 arms, 2 architectures, 2 seeds); the baseline is scratch."
     )
-    assert comparison.summary[1].startswith("Fractals: OOD macro-F1 higher than with scratch by ")
-    assert comparison.summary[1].endswith(
-        "but 4 paired runs cannot show a difference at the 5% level; at least 6 are needed."
-    )
+    assert comparison.summary[1].startswith("The runs cannot tell whether effective robustness differs (scratch as the")
+    assert "4 blocks cannot reach p <= 0.05" in comparison.summary[1]
     (effect,) = comparison.effects
-    assert effect.ood.p == effect.ood.smallest_p == 2 / 2**4
-    assert effect.ood_verdict == "cannot tell: 4 paired runs cannot reach p < 0.05, at least 6 are needed"
+    assert effect.verdict.startswith("cannot tell: 4 blocks cannot reach p <= 0.05, ")
+    assert effect.smallest_p == 2 / 2**4
+    assert effect.p is not None
+    assert effect.p >= effect.smallest_p
 
 
-def test_six_paired_runs_show_a_large_difference_of_one_arm_but_need_correction_for_two(tmp_path: Path) -> None:
-    one = compared(fake_runs(tmp_path / "one", {"scratch": 0.2, "good": 0.6}, seeds=(0, 1, 2)))
-    assert one.effects[0].ood_verdict == "higher"
-    assert "which is a difference at the 5% level (sign-flip permutation, p = 0.031)" in one.summary[1]
-    two = compared(fake_runs(tmp_path / "two", {"scratch": 0.2, "good": 0.6, "same": 0.2}, seeds=(0, 1, 2)))
-    assert two.n_comparisons == 2
-    assert "6 paired runs cannot reach p < 0.025 (0.05 over 2 comparisons), at least 7" in two.effects[0].ood_verdict
+def test_enough_paired_runs_show_a_large_effect_and_its_interval_holds_it(tmp_path: Path) -> None:
+    def more_robust(path: Path) -> Path:
+        fake_runs(path, {"scratch": 0.4, "good": 0.4}, seeds=(0, 1, 2, 3))
+        (suite,) = read_suite_records(path)
+        for member in suite.members:
+            run = Run(directory=path / member.finetune)
+            for epoch, split in run.evaluated():
+                if member.arm == "good" and split == "test":  # as good out of distribution as in it
+                    share = run.predictions(epoch, "id_test")
+                    skill = float((share.y_true == share.y_pred).mean())
+                    run.write_predictions(epoch, split, predictions(split, skill, member.seed + 100 * epoch))
+        return path
+
+    comparison = compared(more_robust(tmp_path))
+    (effect,) = comparison.effects
+    assert effect.verdict == "higher"
+    assert effect.p_adjusted == effect.p is not None
+    assert effect.robustness is not None
+    assert effect.robustness.low is not None
+    assert 0 < effect.robustness.low < effect.robustness.value < effect.robustness.high
+    assert comparison.summary[1].startswith("Effective robustness is higher (scratch as the baseline): good +")
+    assert compared(tmp_path) == comparison  # the same seed, the same result
+    other = compared(tmp_path, seed=1).effects[0].robustness
+    assert other is not None
+    assert other.value == effect.robustness.value
+    assert other.low != effect.robustness.low
+
+
+def test_several_arms_of_one_factor_are_corrected_for_and_others_are_not(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "a": 0.5, "b": 0.3, "c": 0.4}, seeds=(0, 1, 2))
+    (suite,) = read_suite_records(tmp_path)
+    edit_suite(tmp_path, arms=tuple(replace(arm, factor="other") if arm.name == "c" else arm for arm in suite.arms))
+    a, b, c = compared(tmp_path).effects
+    assert c.p_adjusted == c.p
+    raw = sorted(p for p in (a.p, b.p) if p is not None)
+    assert min(a.p_adjusted or 0, b.p_adjusted or 0) == pytest.approx(min(1.0, 2 * raw[0]))
 
 
 def test_arms_are_summarised_over_the_last_epoch_of_each_run(tmp_path: Path) -> None:
@@ -140,12 +169,17 @@ def test_arms_are_summarised_over_the_last_epoch_of_each_run(tmp_path: Path) -> 
     stored = Run(directory=tmp_path / final[0].finetune).predictions(12, "test")
     assert final[0].ood == scores(stored.y_true, stored.y_pred)
     (effect,) = comparison.effects
-    baseline = [row for row in comparison.rows if row.final and row.arm == "scratch"]
-    expected = [100 * (a.ood.macro_f1 - b.ood.macro_f1) for a, b in zip(final, baseline, strict=True)]
-    assert effect.ood.mean == pytest.approx(np.mean(expected))
-    robustness = [100 * (row.ood.macro_f1 - float(scratch.trend.predict(row.id.macro_f1))) for row in final]
-    assert [row.effective_robustness for row in final] == pytest.approx(robustness)
+    every, baseline = ([row for row in comparison.rows if row.arm == name] for name in ("fractals", "scratch"))
+    expected = [100 * (a.ood.macro_f1 - b.ood.macro_f1) for a, b in zip(every, baseline, strict=True)]
+    assert effect.ood is not None
+    assert effect.ood.value == pytest.approx(np.mean(expected))
+    robustness = [100 * (row.ood.macro_f1 - float(scratch.trend.predict(row.id.macro_f1))) for row in every]
+    assert [row.effective_robustness for row in every] == pytest.approx(robustness)
     assert fractals.effective_robustness == pytest.approx(np.mean(robustness))
+    assert fractals.slope is not None
+    assert fractals.slope.value == pytest.approx(fractals.trend.slope if fractals.trend else None)
+    assert fractals.band is not None
+    assert all(low <= high for low, high in zip(fractals.band.low, fractals.band.high, strict=True))
 
 
 def test_runs_that_are_not_in_the_numbers_are_named_with_the_reason(tmp_path: Path) -> None:
@@ -165,8 +199,8 @@ def test_runs_that_are_not_in_the_numbers_are_named_with_the_reason(tmp_path: Pa
     ]
     assert comparison.arms[1].planned == 4
     assert comparison.arms[1].finished == 1
-    assert comparison.effects[0].ood.p is None
-    assert comparison.effects[0].ood.n == 1
+    assert comparison.effects[0].p is None
+    assert comparison.effects[0].n == 1
 
 
 def test_an_epoch_counts_only_with_both_splits(tmp_path: Path) -> None:
@@ -181,16 +215,14 @@ def test_one_run_alone_gives_numbers_and_no_claims(tmp_path: Path) -> None:
     assert comparison.effects == ()
     assert comparison.arms[0].ood_sd is None
     assert comparison.arms[0].trend is None
-    assert comparison.summary[1:] == (
-        "OOD macro-F1 cannot be compared between arms, because no run of any other arm is finished.",
-        "Effective robustness cannot be compared between arms, because no run of any other arm is finished.",
-    )
+    assert comparison.summary[1:] == ("Arms cannot be compared, because no run of any other arm is finished.",)
 
 
-def test_effective_robustness_is_withheld_without_a_trend_of_the_baseline(tmp_path: Path) -> None:
+def test_one_epoch_a_run_gives_a_difference_from_the_runs_of_a_block_and_no_trend(tmp_path: Path) -> None:
     comparison = compared(fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5}, seeds=(0,), epochs=(3,)))
-    assert comparison.effects[0].robustness is None
-    assert comparison.summary[2].startswith("Effective robustness cannot be given, because scratch has no trend")
+    assert comparison.effects[0].slope is None
+    assert comparison.effects[0].mixed_model.startswith("not fitted")
+    assert {row.effective_robustness for row in comparison.rows} == {None}
     assert "fractals: no trend, which takes 3 points with different ID macro-F1." in comparison.notes
 
 
@@ -198,7 +230,47 @@ def test_extrapolation_beyond_the_baseline_is_noted(tmp_path: Path) -> None:
     comparison = compared(fake_runs(tmp_path, {"scratch": 0.2, "fractals": 0.7}))
     assert comparison.arms[1].extrapolated == 4
     assert any("extrapolating" in note and "fractals (4 of 4 runs)" in note for note in comparison.notes)
-    assert comparison.summary[2].endswith("; the trend of scratch is extrapolated for fractals.")
+
+
+def test_published_scores_alone_give_a_trend(shared: Path) -> None:
+    comparison = compare(load_results(shared / "data" / "iwildcam_published.csv"))
+    (arm,) = comparison.arms
+    assert arm.trend is not None
+    assert arm.trend.n == 6  # rows of the split test
+    assert 0.5 < arm.trend.slope < 1.5
+    assert (comparison.effects, comparison.resamples, comparison.n_classes) == ((), 0, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("id_macro_f1\n30\n", "no column ood_macro_f1"),
+        ("id_macro_f1,ood_macro_f1\n", "no row of the split test"),
+        ("id_macro_f1,ood_macro_f1\n0.3,x\n", "line 2: ood_macro_f1 'x' is no number"),
+        ("id_macro_f1,ood_macro_f1\n30,20\n130,20\n", "line 3: id_macro_f1 130; percent from 0 to 100"),
+        ("id_macro_f1,ood_macro_f1,seed\n30,20,a\n", "line 2: seed 'a' is no whole number"),
+        ("id_macro_f1,ood_macro_f1,seed\n30,20,1\n30,21,1\n", "2 rows of arm, architecture and seed"),
+    ],
+)
+def test_a_wrong_file_of_published_scores_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "r.csv").write_text(text)
+    with pytest.raises(EvaluateError, match=told):
+        load_results(tmp_path / "r.csv")
+
+
+def test_published_rows_of_one_architecture_and_seed_are_paired(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["id_macro_f1,ood_macro_f1,pretraining,architecture,seed"]
+    for seed in range(9):
+        for arm, gain in (("scratch", 0), ("ImageNet", 5)):
+            ids = rng.uniform(30, 45)
+            rows.append(f"{ids},{0.8 * ids + gain + rng.normal(0, 0.3)},{arm},r50,{seed}")
+    (tmp_path / "r.csv").write_text("\n".join(rows))
+    (effect,) = compare(load_results(tmp_path / "r.csv")).effects
+    assert (effect.n, effect.unpaired) == (9, 0)
+    assert effect.robustness is not None
+    assert 3 < effect.robustness.value < 6
+    assert effect.verdict == "higher"
 
 
 def test_runs_that_share_a_pre_training_run_are_noted(tmp_path: Path) -> None:
@@ -212,7 +284,7 @@ def test_unpaired_runs_are_left_out_of_differences_and_noted(tmp_path: Path) -> 
     fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5})
     set_status(tmp_path, "0000000000000000", "running")
     comparison = compared(tmp_path)
-    assert comparison.effects[0].ood.n == 3
+    assert comparison.effects[0].n == 3
     assert any("fractals: 1 run without a baseline run" in note for note in comparison.notes)
 
 
@@ -247,7 +319,7 @@ def test_repeated_images_are_counted_and_refused(tmp_path: Path) -> None:
     stored = run.predictions(12, "test")
     stored.image_id[:3] = stored.image_id[10]
     run.write_predictions(12, "test", stored)
-    with pytest.raises(EvaluateError, match=r"epoch 12 on test name 3 images more than once"):
+    with pytest.raises(EvaluateError, match=r"epoch 12 on test: 3 images are named more than once"):
         load_runs([tmp_path])
 
 
@@ -291,6 +363,6 @@ def test_two_runs_in_one_place_are_refused(tmp_path: Path) -> None:
 
 
 def test_comparing_imports_neither_torch_nor_matplotlib() -> None:
-    code = "import sys, synthgen_evaluate.compare; print({'torch', 'matplotlib'} & set(sys.modules))"
+    code = "import sys, synthgen_evaluate.comparing; print({'torch', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
