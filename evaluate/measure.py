@@ -32,6 +32,7 @@ from .trends import Scale, clip_epsilon
 RESAMPLES = 10_000
 PUBLISHED_EPSILON = 0.0005  # scores without images: half of the last digit of a percentage with one decimal
 BAND_POINTS = 25  # of an arm's band
+CHUNK = 500  # resamples at a time
 Array = NDArray[np.float64]
 
 
@@ -77,12 +78,16 @@ class Measured:
         arms = (self.arms[self.design.baseline], self.arms[arm])
         counts = self.draws.blocks[:, self.design.run_block[ours]].astype(np.float64)
         values = np.full(len(counts), np.nan)
-        for number, weights in enumerate(counts):
-            if weights.any():
-                ids, oods = (np.where(places < 0, np.nan, side[places, number]) for side in self.scores)
-                blocks = Blocks(names=names, arms=arms, unpaired=(0, 0), id_f1=ids, ood_f1=oods)
-                er = robustness(blocks, line, weights[None])[0]
-                values[number] = weights @ (er[:, 1] - er[:, 0]) / weights.sum()
+        for start in range(0, len(counts), CHUNK):
+            weights = counts[start : start + CHUNK]
+            ids, oods = (
+                np.moveaxis(np.where(places[..., None] < 0, np.nan, side[places, start : start + CHUNK]), -1, 0)
+                for side in self.scores
+            )
+            blocks = Blocks(names=names, arms=arms, unpaired=(0, 0), id_f1=ids, ood_f1=oods)
+            with np.errstate(invalid="ignore"):  # resamples without a pair, or without a slope, are left out
+                er = robustness(blocks, line, weights)
+                values[start : start + CHUNK] = (weights * (er[..., 1] - er[..., 0])).sum(1) / weights.sum(1)
         limits = interval(found.value, values, len(ours))
         return Estimate(value=found.value, low=limits.low, high=limits.high)
 

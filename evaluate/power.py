@@ -57,9 +57,9 @@ def equivalence_p(values: Sequence[float], margin: float) -> float | None:
     """p of two one-sided t tests (TOST, Schuirmann 1987) that the mean lies within -margin..margin.
 
     ``values`` [n] are the blocks', ``margin`` > 0 is in their units. p <= 0.05 where the 90% t interval lies
-    within the margin. None for fewer than two values. With a true effect of the margin, it called 6% of
-    simulated studies equivalent at the 5% level; flipping signs about the margins did the same with 15 blocks and
-    had less power with six (77% to 81%).
+    within the margin. None for fewer than two values. Where the true effect was the margin, it called 5% of
+    2,000 simulated studies of 15 blocks equivalent, and 2 to 5% of six; flipping signs about the margins did the
+    same with 15 and found less equivalence with six (71% to 74%, no effect, margin 2 points).
     """
     if not margin > 0:
         raise EvaluateError(f"a margin of {margin:g} points: give one above 0")
@@ -115,7 +115,7 @@ def verdict(
     if not effect.n:
         return "cannot tell: no blocks with runs of all arms"
     if effect.value is None or (effect.n > 1 and effect.p is None):
-        return "cannot tell: no slope, for ID scores do not vary"
+        return "cannot tell: no slope of OOD over ID macro-F1 could be fitted"
     if p_adjusted is not None and p_adjusted <= LEVEL:
         return higher if effect.value > 0 else lower
     if against and against.equivalence_p <= LEVEL:

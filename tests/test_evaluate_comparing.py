@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from synthgen_evaluate.blocks import RunEpochs, complete_blocks
+from synthgen_evaluate.bootstrap import interval
 from synthgen_evaluate.comparing import compare
 from synthgen_evaluate.comparison import Comparison
 from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.inference import Line, difference, robustness
 from synthgen_evaluate.load import load_runs
+from synthgen_evaluate.measure import measure
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.published import load_results
 from synthgen_evaluate.runs import (
@@ -366,3 +370,37 @@ def test_comparing_imports_neither_torch_nor_matplotlib() -> None:
     code = "import sys, synthgen_evaluate.comparing; print({'torch', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_intervals_of_differences_come_from_the_resampled_scores_of_the_right_runs(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "a": 0.5, "b": 0.4}, seeds=(0, 1, 2))
+    set_status(tmp_path, "0001000000000001", "failed")  # a block without a pair
+    runs = [run for run in load_runs([tmp_path]) if run.epochs]
+    names = ["scratch", "a", "b"]
+    measured = measure(runs, names, scale="logit", resamples=40)
+    line = Line(epsilon=measured.point.epsilon)
+    assert measured.scores is not None
+    assert measured.draws is not None
+    values = []
+    for number, weights in enumerate(measured.draws.blocks):
+        table = RunEpochs(
+            arm=np.array([run.arm.name for run in measured.run]),
+            architecture=np.array([run.member.architecture for run in measured.run]),
+            seed=np.array([run.member.seed for run in measured.run]),
+            epoch=np.array([epoch.epoch for epoch in measured.epoch]),
+            id_f1=measured.scores[0][:, number],
+            ood_f1=measured.scores[1][:, number],
+        )
+        blocks = complete_blocks(table, ("scratch", "a"))
+        counts = np.array([[weights[measured.blocks.index(name)] for name in blocks.names]], float)
+        er = robustness(blocks, line, counts)[0]
+        values.append(float(counts[0] @ (er[:, 1] - er[:, 0]) / counts.sum()))
+    plain = RunEpochs(
+        **{name: getattr(table, name) for name in ("arm", "architecture", "seed", "epoch")},
+        **{"id_f1": measured.id_f1, "ood_f1": measured.ood_f1},
+    )
+    found = difference(complete_blocks(plain, ("scratch", "a")), line)
+    told = measured.difference(1, found, line)
+    assert told is not None
+    expected = interval(told.value, np.array(values), 5)
+    assert (told.low, told.high) == pytest.approx((expected.low, expected.high))

@@ -346,8 +346,13 @@ def test_status_counts_and_compare_reports(
     assert evaluate(monkeypatch, "compare", str(finished), "--out", str(tmp_path / "report")) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == f"report: {tmp_path / 'report' / 'index.html'}"
-    assert len(printed) == 4
+    assert printed[1].startswith("3 of 3 planned fine-tuning runs are finished")
+    assert "The runs cannot tell whether effective robustness differs" in printed[2]
     assert (tmp_path / "report" / "index.html").exists()
+    assert evaluate(monkeypatch, "power", str(finished), "--difference", "2", "--json") == 0
+    assert [row["arm"] for row in json.loads(capsys.readouterr().out)] == ["natural", "fractals"]
+    assert evaluate(monkeypatch, "compare", "--out", str(tmp_path / "report")) == 2
+    assert "name directories of runs, or a file of published scores" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("device", ["abacus", "cuda:99x"])

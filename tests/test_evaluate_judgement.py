@@ -348,3 +348,9 @@ def test_findings_are_the_difference_where_slopes_do_not_differ() -> None:
     slopes, whole, told = findings(blocks, LINE)
     assert slopes.p > 0.05
     assert told == {None: whole}
+
+
+def test_scores_that_do_not_vary_cannot_tell() -> None:
+    blocks = complete_blocks(study(14), BOTH)
+    flat = difference(replace(blocks, id_f1=np.full_like(blocks.id_f1, 0.4)), LINE)
+    assert verdict(flat, flat.p) == "cannot tell: no slope of OOD over ID macro-F1 could be fitted"

@@ -51,7 +51,8 @@ def test_the_readme_keeps_to_two_commands_of_set_up() -> None:
 
 
 def test_the_python_of_the_readme_runs() -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    code, in_a_notebook = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    exec(in_a_notebook.partition("\n\n")[0], {})  # the rest needs finished runs
     names: dict[str, Any] = {}
     exec(code.replace("search(1000", "search(2").replace("length=1_000_000", "length=10"), names)
     image, label = names["published"][1999]
