@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import matplotlib
@@ -20,6 +21,7 @@ from .figure_style import Frame, Look, frame, line_on_scale, looks, on_scale, sh
 from .formatting import estimate, p_value
 
 WIDTH = 5.5  # inches; the text width of a NeurIPS page
+BANDS = 8  # arms of the scatter that have theirs; of more, the baseline alone
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures are the same everywhere
     "font.size": 8,
@@ -82,6 +84,8 @@ def _saved(figure: Figure) -> dict[str, bytes]:
 def _scatter(comparison: Comparison) -> Figure:
     """OOD over ID macro-F1 of all evaluated epochs of all arms."""
     drawn = [summary for summary in comparison.arms if summary.finished]
+    if len(drawn) > BANDS:  # theirs would hide the points; the panels of the factors have them
+        drawn = [s if s.arm.name == comparison.baseline else replace(s, band=None) for s in drawn]
     columns = 2 if max(len(shown(s.arm.name)) for s in drawn) <= 30 else 1
     lines = -(-(len(drawn) + 4) // columns)
     figure = Figure(figsize=(WIDTH, 5.3 + 0.175 * lines), layout="compressed")

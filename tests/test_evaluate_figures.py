@@ -218,3 +218,10 @@ def test_a_trend_is_straight_on_its_own_scale_beyond_scores_of_zero_too() -> Non
     assert trend.predict(0.0) < comparison.epsilon
     line = line_on_scale("logit", trend_line(replace(comparison.arms[0], trend=trend), [x for x, _ in pairs]))
     assert np.diff(line, n=2, axis=0) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("n", "bands"), [(8, 8), (9, 1)])
+def test_bands_of_many_arms_do_not_hide_the_points(n: int, bands: int) -> None:
+    arms = {f"arm {k}": ("source", str(k), 0.2 + 0.02 * k) for k in range(n)}
+    svg = draw_figures(made(arms))["scatter"]["svg"].decode()
+    assert len(re.findall(r'<g id="FillBetweenPolyCollection', svg)) == bands
