@@ -45,7 +45,7 @@ class FolderSource:
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardSource:
-    """A finished synthgen dataset directory."""
+    """A finished synthgen dataset directory, or its URL."""
 
     kind: Literal["shards"]
     path: str

@@ -17,10 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
 from .errors import EvaluateError
-from .trends import MIN_POINTS, Scale, from_scale, to_scale
+from .trends import MIN_POINTS, SAME_ID, Scale, from_scale, to_scale
 
 CHUNK = 512  # resamples at a time, so that one arm's arrays stay in the cache
-SAME_ID = 1e-9  # scale units: an arm whose ID scores span less has no slope, as in ``trends.fit_trend``
 Array = NDArray[np.float64]
 
 
@@ -63,7 +62,7 @@ class Design:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Resampled:
-    """Trends, effective robustness and effects in every resample; NaN where a resample cannot tell."""
+    """Trends and effective robustness in every resample; NaN where a resample cannot tell."""
 
     design: Design
     scale: Scale
@@ -71,7 +70,6 @@ class Resampled:
     slope: Array  # [n_arms, n_resamples], scale units of OOD per scale unit of ID
     intercept: Array  # [n_arms, n_resamples], scale units
     run_er: Array  # [n_runs, n_resamples], mean effective robustness over the run's epochs, percentage points
-    effect: Array  # [n_arms, n_resamples], arm minus baseline in run_er over paired blocks, percentage points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,15 +146,14 @@ def resample(
     epsilon: float,
     threads: int | None = None,
 ) -> Resampled:
-    """Refit the trends and recompute effective robustness and effects in every resample.
+    """Refit the trends and recompute effective robustness in every resample.
 
     ``id_f1`` and ``ood_f1`` are fractions [n_run_epochs, n_resamples], ``blocks`` [n_resamples,
     n_blocks] says how often each block is drawn, ``epsilon`` comes from ``trends.clip_epsilon``.
     Plain scores [n_run_epochs, 1] with weights of one [1, n_blocks] give the estimates themselves.
 
     An arm's trend is the least squares of ``trends.fit_trend`` with a run-epoch counted as often as
-    its block is drawn; it needs ``MIN_POINTS`` different run-epochs. An effect is the mean over the
-    drawn blocks in which the arm and the baseline both have a run. The result does not depend on
+    its block is drawn; it needs ``MIN_POINTS`` different run-epochs. The result does not depend on
     ``threads`` (default: one a core). Raises EvaluateError where the shapes do not match.
     """
     shape = (len(design.order), len(blocks))
@@ -195,7 +192,6 @@ def resample(
         slope=slope,
         intercept=intercept,
         run_er=run_er,
-        effect=paired_effects(design, run_er, blocks),
     )
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from synthgen.places import place
+
 from .arms import ArmSpec, FolderSource, FractalSource, ShardSource, Source
 from .choice import captions_of, choose
 from .errors import EvaluateError
@@ -47,13 +49,16 @@ def recipe_of(default: Recipe, settings: Sequence[str]) -> Recipe:
 
 
 def source_of(text: str) -> Source:
-    """A source in a word: ``fractals``, ``fractals:CATEGORIES``, a synthgen dataset directory, or an image folder."""
+    """A source in a word: ``fractals[:CATEGORIES]``, a synthgen dataset directory or its URL, or an image folder."""
     kind, colon, number = text.partition(":")
     if kind == "fractals" and (not colon or number.isdigit()):
         fractals = FractalSource(kind="fractals")
         return replace(fractals, categories=int(number)) if number else fractals
-    if (Path(text) / "plan.json").exists():
-        return ShardSource(kind="shards", path=text)
+    try:
+        if (place(text) / "plan.json").exists():
+            return ShardSource(kind="shards", path=text)
+    except Exception:  # a store's client has errors of its own; the folder source tells them
+        pass
     return FolderSource(kind="folder", path=text)
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer.exceptions import Exit
 
-from synthgen.cli import AsJson, run
+from synthgen.cli import run
+from synthgen.cli_sets import AsJson
 from synthgen.errors import SynthgenError
 
 from .errors import EvaluateError
@@ -300,6 +301,9 @@ def compare(
     runs: RunsOrNone = None,
     results: Results = None,
     baseline: Baseline = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Second arm to compare with, such as the natural images; the suite's by default.")
+    ] = None,
     scale: Annotated[Literal["logit", "probit", "linear"], typer.Option(help="Of trends.")] = "logit",
     margin: Annotated[float, typer.Option(help="Points of effective robustness that count as none.")] = 1.0,
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 10_000,
@@ -310,7 +314,13 @@ def compare(
     from .report import write_report
 
     comparison = judge(
-        _loaded(runs, results), baseline=baseline, scale=scale, margin=margin, resamples=resamples, seed=seed
+        _loaded(runs, results),
+        baseline=baseline,
+        reference=reference,
+        scale=scale,
+        margin=margin,
+        resamples=resamples,
+        seed=seed,
     )
     page = write_report(comparison, out)
     print(f"report: {page}")

@@ -11,19 +11,24 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from . import judgement
 from .blocks import RunEpochs
-from .comparison import ArmSummary, Comparison, Effect, Estimate, OrderedTrend, Row
+from .comparison import Comparison, Reference
+from .entries import (
+    effect_of,
+    environments_of,
+    locations_of,
+    ordered_of,
+    robustness_by_arm,
+    rows_of,
+    summarise,
+)
 from .errors import EvaluateError
-from .formatting import signed
-from .inference import BlockEstimate, Line
-from .judgement import ArmTests, Judgement, judge
+from .inference import Line
+from .judgement import Judgement, judge
 from .load import ID_SPLIT, OOD_SPLIT, LoadedRun
 from .measure import RESAMPLES, Measured, measure
-from .mixed import MixedModel
-from .stats import smallest_p
-from .trends import Scale, effective_robustness, fit_trend
-from .wording import notes, summary
+from .trends import Scale
+from .wording import notes, summary, verdicts
 
 MARGIN = 1.0  # percentage points of effective robustness that count as none
 
@@ -32,16 +37,17 @@ def compare(
     runs: Sequence[LoadedRun],
     *,
     baseline: str | None = None,
+    reference: str | None = None,
     scale: Scale = "logit",
     margin: float = MARGIN,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
-    """Compare arms with the baseline (by default the one that the suites name).
+    """Compare arms with the baseline, and with a second arm, the reference (by default those that the suites name).
 
     ``margin`` in percentage points is what counts as equivalent. The same ``seed`` gives the same result.
     Raises EvaluateError where runs are of different tasks or were evaluated on different images,
-    where the baseline is unknown or not agreed on, or where nothing is finished.
+    where baseline or reference are unknown or not agreed on, or where nothing is finished.
     """
     if not runs:
         raise EvaluateError("the suites plan no runs, so there is nothing to compare")
@@ -50,6 +56,7 @@ def compare(
     names = list(dict.fromkeys(run.arm.name for run in runs))
     runs = _one_of_each(runs)
     baseline = _choose_baseline(runs, names, baseline)
+    reference = _choose_reference(runs, names, reference, baseline)
     names = [baseline, *(name for name in names if name != baseline)]
     runs = sorted(runs, key=lambda run: (names.index(run.arm.name), run.member.architecture, run.member.seed))
     finished = [run for run in runs if run.epochs]
@@ -59,11 +66,12 @@ def compare(
     measured = measure(finished, names, scale=scale, resamples=resamples, seed=seed)
     line = Line(epsilon=measured.point.epsilon, scale=scale)
     judged = _judge(measured, runs, line, margin)
-    arms = tuple(_summarise(measured, number, runs) for number in range(len(names)))
-    rows = _rows(measured, arms[0])
-    effects = tuple(_effect(measured, tests, runs, line) for tests in judged.arms)
+    beside = None if reference is None else _refer(measured.against(names.index(reference)), runs, line, margin)
+    arms = tuple(summarise(measured, number, runs) for number in range(len(names)))
+    rows = rows_of(measured, arms[0])
+    effects = tuple(effect_of(measured, tests, runs, line) for tests in judged.arms)
     levels = {arm.arm.name: arm.arm.level for arm in arms}
-    ordered = tuple(_ordered(trend, levels) for trend in judged.trends)
+    ordered = tuple(ordered_of(trend, levels) for trend in judged.trends)
     classes = runs[0].suite.task.get("class_names")
     return Comparison(
         suites=suites,
@@ -78,17 +86,20 @@ def compare(
         rows=rows,
         effects=effects,
         ordered=ordered,
+        reference=beside,
+        locations=locations_of(measured),
+        environments=environments_of(finished),
         unfinished=tuple(f"{run.label}: {run.status}" for run in runs if not run.epochs),
         notes=notes(arms, rows, effects, line.epsilon),
-        summary=summary(arms, finished, effects, ordered),
+        summary=summary(arms, finished, effects, ordered) + (beside.summary if beside else ()),
     )
 
 
 def _judge(measured: Measured, runs: Sequence[LoadedRun], line: Line, margin: float) -> Judgement:
     """The tests of all arms that have finished runs, where the baseline has some."""
     done = {run.arm.name for run in measured.run}
-    if measured.arms[0] not in done:
-        return Judgement(baseline=measured.arms[0], arms=(), trends=())
+    if measured.baseline not in done:
+        return Judgement(baseline=measured.baseline, arms=(), trends=())
     table = RunEpochs(
         arm=np.array([run.arm.name for run in measured.run]),
         architecture=np.array([run.member.architecture for run in measured.run]),
@@ -100,11 +111,23 @@ def _judge(measured: Measured, runs: Sequence[LoadedRun], line: Line, margin: fl
     known = {run.arm.name: run.arm for run in runs if run.arm.name in done}
     return judge(
         table,
-        baseline=measured.arms[0],
+        baseline=measured.baseline,
         factors={name: arm.factor for name, arm in known.items()},
         levels={name: arm.level for name, arm in known.items()},
         line=line,
         margin=margin,
+    )
+
+
+def _refer(measured: Measured, runs: Sequence[LoadedRun], line: Line, margin: float) -> Reference:
+    """The tests of all arms against the arm that these measurements have as the baseline."""
+    judged = _judge(measured, runs, line, margin)
+    effects = tuple(effect_of(measured, tests, runs, line) for tests in judged.arms)
+    return Reference(
+        arm=measured.baseline,
+        effects=effects,
+        robustness=robustness_by_arm(measured),
+        summary=verdicts(effects, measured.baseline),
     )
 
 
@@ -166,126 +189,12 @@ def _choose_baseline(runs: Sequence[LoadedRun], names: Sequence[str], baseline: 
     return chosen
 
 
-def _rows(measured: Measured, baseline: ArmSummary) -> tuple[Row, ...]:
-    """A row a run and epoch; effective robustness is measured from the baseline's own trend."""
-    rows = []
-    for number, (run, epoch) in enumerate(zip(measured.run, measured.epoch, strict=True)):
-        robustness = None
-        if baseline.trend is not None:
-            robustness = float(effective_robustness(epoch.id.macro_f1, epoch.ood.macro_f1, baseline.trend))
-        rows.append(
-            Row(
-                arm=run.arm.name,
-                factor=run.arm.factor,
-                level=run.arm.level,
-                architecture=run.member.architecture,
-                seed=run.member.seed,
-                epoch=epoch.epoch,
-                final=epoch is run.epochs[-1],
-                id=epoch.id,
-                ood=epoch.ood,
-                effective_robustness=robustness,
-                n_id=epoch.n_id,
-                n_ood=epoch.n_ood,
-                worst_location=None if measured.worst is None else float(measured.worst[number]),
-                pretrain=run.member.pretrain,
-                finetune=run.member.finetune,
-            )
-        )
-    return tuple(rows)
-
-
-def _summarise(measured: Measured, number: int, runs: Sequence[LoadedRun]) -> ArmSummary:
-    name = measured.arms[number]
-    planned = [run for run in runs if run.arm.name == name]
-    final = [run.epochs[-1] for run in planned if run.epochs]
-    id_mean, id_sd = _mean_sd([epoch.id.macro_f1 for epoch in final])
-    ood_mean, ood_sd = _mean_sd([epoch.ood.macro_f1 for epoch in final])
-    own, span = measured.rows(number), measured.id_f1[measured.rows(0)]
-    outside = {
-        (run.member.architecture, run.member.seed)
-        for run, f1 in zip(measured.run[own], measured.id_f1[own], strict=True)
-        if span.size and not span.min() <= f1 <= span.max()
-    }
-    robustness = measured.point.run_er[measured.design.runs(number), 0]
-    worst = (
-        []
-        if measured.worst is None
-        else [
-            value
-            for run, epoch, value in zip(measured.run[own], measured.epoch[own], measured.worst[own], strict=True)
-            if epoch is run.epochs[-1]
-        ]
-    )
-    return ArmSummary(
-        arm=planned[0].arm,
-        planned=len(planned),
-        finished=len(final),
-        id_mean=id_mean,
-        id_sd=id_sd,
-        ood_mean=ood_mean,
-        ood_sd=ood_sd,
-        trend=fit_trend(
-            measured.id_f1[own], measured.ood_f1[own], scale=measured.point.scale, epsilon=measured.point.epsilon
-        ),
-        slope=measured.slope(number),
-        band=measured.band(number),
-        effective_robustness=float(robustness.mean()) if robustness.size and np.isfinite(robustness).all() else None,
-        worst_location=_mean_sd(worst)[0],
-        extrapolated=len(outside),
-    )
-
-
-def _mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
-    mean = float(np.mean(values)) if len(values) else None
-    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def _effect(measured: Measured, tests: ArmTests, runs: Sequence[LoadedRun], line: Line) -> Effect:
-    number = measured.arms.index(tests.arm)
-    main = next((finding for finding in tests.findings if finding.id_f1 is None), None)
-    findings = tests.findings
-    adjusted = [finding.p_adjusted for finding in findings if finding.p_adjusted is not None]
-    return Effect(
-        arm=tests.arm,
-        factor=tests.factor,
-        level=next(run.arm.level for run in runs if run.arm.name == tests.arm),
-        n=len(tests.blocks),
-        unpaired=tests.unpaired,
-        ood=measured.ood(number),
-        robustness=measured.difference(number, tests.difference, line),
-        p=tests.difference.p,
-        p_adjusted=main.p_adjusted if main else min(adjusted, default=None),
-        smallest_p=smallest_p(len(tests.blocks)),
-        verdict=tests.verdict,
-        slope=_estimate(tests.slopes),
-        slope_p=tests.slopes.p,
-        at=tuple((f.id_f1, e) for f in findings if f.id_f1 is not None and (e := _estimate(f.effect)) is not None),
-        mixed_model=_in_words(tests.mixed),
-        sensitivity=tuple((name, estimate.value) for name, estimate in tests.sensitivity),
-        equivalence_p=main.equivalence_p if main else None,
-        power=main.power if main else None,
-        blocks_needed=main.needed if main else None,
-    )
-
-
-def _estimate(found: BlockEstimate) -> Estimate | None:
-    return None if found.value is None else Estimate(value=found.value, low=found.low, high=found.high)
-
-
-def _in_words(model: MixedModel) -> str:
-    if model.value is None:
-        return f"not fitted: {model.note}"
-    value, low, high = (signed(number, 2) for number in (model.value, model.low, model.high))
-    words = f"{value} points, 95% interval {low} to {high}, p = {model.p:.2g}"
-    return f"{words} ({model.note})" if model.note else words
-
-
-def _ordered(trend: judgement.OrderedTrend, levels: Mapping[str, str]) -> OrderedTrend:
-    return OrderedTrend(
-        factor=trend.factor,
-        levels=tuple(levels[arm] for arm in trend.arms),
-        n=trend.step.n,
-        p=trend.step.p,
-        verdict=trend.verdict,
-    )
+def _choose_reference(
+    runs: Sequence[LoadedRun], names: Sequence[str], reference: str | None, baseline: str
+) -> str | None:
+    planned = {run.suite.reference for run in runs}
+    chosen = reference or (planned.pop() if len(planned) == 1 else None)
+    if reference is not None and (reference not in names or reference == baseline):
+        others = [name for name in names if name != baseline]
+        raise EvaluateError(f"reference {reference!r} is no arm beside the baseline: choose from {', '.join(others)}")
+    return chosen if chosen in names and chosen != baseline else None

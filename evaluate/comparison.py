@@ -105,6 +105,26 @@ class OrderedTrend:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The arms against a second arm, such as the natural images, in the baseline's place."""
+
+    arm: str
+    effects: tuple[Effect, ...]
+    robustness: tuple[tuple[str, float | None], ...]  # by arm: mean over runs, from this arm's trend, points
+    summary: tuple[str, ...]  # plain sentences
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """One OOD camera location."""
+
+    location: int
+    n_images: int
+    few: bool  # whether it has too few images to be the worst
+    macro_f1: tuple[float | None, ...]  # by arm: mean over runs at the last evaluated epoch, fractions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """All that a report says."""
 
@@ -120,6 +140,9 @@ class Comparison:
     rows: tuple[Row, ...]
     effects: tuple[Effect, ...]
     ordered: tuple[OrderedTrend, ...]
+    reference: Reference | None
+    locations: tuple[Location, ...]
+    environments: tuple[str, ...]  # machines and versions that trained the runs, and how many
     unfinished: tuple[str, ...]  # planned runs that are not in the numbers, and why
     notes: tuple[str, ...]  # what a reader should know before believing the numbers
     summary: tuple[str, ...]  # plain sentences

@@ -142,7 +142,7 @@ def run_suite(
     _check_disk(out, plan, todo, cache)
     images = _decode(plan, todo, cache, accelerator)
     if accelerator.is_main_process:
-        write_suite_record(out, suite_record(suite, plan.task, plan.grid))
+        write_suite_record(out, suite_record(suite, plan.task, plan.grid, plan.chosen))
     failed: list[str] = []
     done = tried = 0
     queue = deque((step, f"{number}/{len(todo)} {step.title}", False) for number, step in enumerate(todo, start=1))

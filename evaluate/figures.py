@@ -42,13 +42,16 @@ def draw_figures(comparison: Comparison) -> dict[str, dict[str, bytes]]:
     """All figures that the comparison has something to show in, each as its ``svg``, ``pdf`` and ``png``.
 
     ``scatter`` is always there; ``factors`` takes an arm beside the baseline, ``forest`` an effect
-    on effective robustness.
+    on effective robustness, and ``forest-reference`` one against the reference.
     """
     drawings: dict[str, Callable[[Comparison], Figure]] = {"scatter": _scatter}
     if factors(comparison):
         drawings["factors"] = _factors
     if any(effect.robustness for effect in comparison.effects):
         drawings["forest"] = _forest
+    reference = comparison.reference
+    if reference and any(effect.robustness for effect in reference.effects):
+        drawings["forest-reference"] = lambda c: _forest(replace(c, baseline=reference.arm, effects=reference.effects))
     with _style():
         return {name: _saved(draw(comparison)) for name, draw in drawings.items()}
 

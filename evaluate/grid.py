@@ -111,10 +111,16 @@ def pretraining_data(chosen: Chosen, captions: tuple[str, ...]) -> dict[str, obj
     return {**chosen.identity, "captions": digest}
 
 
-def suite_record(suite: Suite, task: Task, grid: Grid) -> SuiteRecord:
+def suite_record(suite: Suite, task: Task, grid: Grid, chosen: Mapping[str, Chosen]) -> SuiteRecord:
     """The experiment as it was planned, with the digests of its runs."""
     arms = tuple(
-        Arm(name=arm.name, factor=arm.factor, level=arm.level or arm.name, description=arm.describe())
+        Arm(
+            name=arm.name,
+            factor=arm.factor,
+            level=arm.level or arm.name,
+            description=arm.describe(),
+            origin=chosen[arm.name].source.origin if arm.name in chosen else (),
+        )
         for arm in suite.arms
     )
     return SuiteRecord(
@@ -123,4 +129,5 @@ def suite_record(suite: Suite, task: Task, grid: Grid) -> SuiteRecord:
         task={"name": Path(suite.task.path).resolve().name, **task.identity, "class_names": list(task.class_names)},
         arms=arms,
         members=grid.members,
+        reference=suite.reference,
     )

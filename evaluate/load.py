@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -79,6 +80,7 @@ class LoadedRun:
     member: Member
     status: str  # "done", or what it is instead
     epochs: tuple[EvaluatedEpoch, ...]  # in order; empty unless done
+    environment: str = ""  # machine and versions of the fine-tuning
 
     @property
     def label(self) -> str:
@@ -107,22 +109,34 @@ def load_runs(paths: Sequence[Path | str]) -> list[LoadedRun]:
         read = pool.map(lambda path: _read_run(Run(directory=path), truths), directories)
         found = dict(zip(directories, read, strict=True))
     return [
-        LoadedRun(suite=suite, arm=arm, member=member, status=found[directory][0], epochs=found[directory][1])
+        LoadedRun(suite=suite, arm=arm, member=member, status=status, epochs=epochs, environment=environment)
         for suite, arm, member, directory in planned
+        for status, epochs, environment in (found[directory],)
     ]
 
 
-def _read_run(run: Run, truths: _Truths) -> tuple[str, tuple[EvaluatedEpoch, ...]]:
-    """The run's status and, where it is done, its epochs with both splits."""
-    if not run.done:
-        return str(run.state["status"]), ()
+def _read_run(run: Run, truths: _Truths) -> tuple[str, tuple[EvaluatedEpoch, ...], str]:
+    """The run's status and, where it is done, its epochs with both splits, and what trained it."""
+    state = run.state
+    if state["status"] != "done":
+        return str(state["status"]), (), ""
     splits = defaultdict(set)
     for epoch, split in run.evaluated():
         splits[epoch].add(split)
     complete = [epoch for epoch, present in splits.items() if {ID_SPLIT, OOD_SPLIT} <= present]
     if not complete:
-        return NO_PAIR_OF_SPLITS, ()
-    return "done", tuple(_read_epoch(run, epoch, truths) for epoch in complete)
+        return NO_PAIR_OF_SPLITS, (), ""
+    return "done", tuple(_read_epoch(run, epoch, truths) for epoch in complete), _environment(state)
+
+
+def _environment(state: Mapping[str, Any]) -> str:
+    """What a run's state says of machine and versions, in words."""
+    versions = ", ".join(f"{name} {version}" for name, version in state.get("versions", {}).items())
+    machine = [state["device"]] if "device" in state else []
+    for keys, one in (("cores", "core"), ("processes", "process")):
+        if keys in state:
+            machine.append(f"{state[keys]} {one if state[keys] == 1 else keys}")
+    return ": ".join(filter(None, (", ".join(machine), versions)))
 
 
 def _read_epoch(run: Run, epoch: int, truths: _Truths) -> EvaluatedEpoch:

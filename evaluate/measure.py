@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from .bootstrap import (
     slope_differences,
 )
 from .comparison import Band, Estimate
-from .counts import Counts, count, location_scores, macro_f1
+from .counts import Counts, LocationScores, count, location_scores, macro_f1
 from .inference import BlockEstimate, Line, robustness
 from .load import EvaluatedEpoch, LoadedRun, Predicted
 from .trends import Scale, clip_epsilon
@@ -53,7 +53,24 @@ class Measured:
     ood_effects: Array | None  # [n_arms, n_resamples]
     scores: tuple[Array, Array] | None  # ID and OOD macro-F1 in every resample, [n_run_epochs, n_resamples]
     draws: Draws | None
+    locations: LocationScores | None  # of the OOD split
     worst: Array | None  # [n_run_epochs], macro-F1 of the OOD location where it is lowest
+
+    @property
+    def baseline(self) -> str:
+        """The arm that others are measured against."""
+        return self.arms[self.design.baseline]
+
+    def against(self, arm: int) -> Measured:
+        """The same scores and draws with another arm as the baseline."""
+        design, line = replace(self.design, baseline=arm), self.point
+        once = np.ones((1, design.n_blocks), np.int32)
+        point, effect = _resample(design, (self.id_f1[:, None], self.ood_f1[:, None]), once, line.scale, line.epsilon)
+        again = replace(self, design=design, point=point, ood_effect=effect[:, 0])
+        if self.scores is None or self.draws is None:
+            return again
+        resampled, effects = _resample(design, self.scores, self.draws.blocks, line.scale, line.epsilon)
+        return replace(again, resampled=resampled, ood_effects=effects)
 
     def _estimate(self, value: float, resamples: Callable[[Resampled], Array], n_blocks: int) -> Estimate | None:
         if not np.isfinite(value):
@@ -169,13 +186,14 @@ def measure(
     sizes = [n for epoch in epochs for n in (epoch.n_id, epoch.n_ood) if n is not None]
     epsilon = clip_epsilon(min(sizes)) if sizes else PUBLISHED_EPSILON
     once = np.ones((1, len(blocks)), np.int32)
-    point = resample(design, id_f1[:, None], ood_f1[:, None], once, scale=scale, epsilon=epsilon)
-    resampled = ood_effects = scores = draws = worst = None
+    point, effect = _resample(design, (id_f1[:, None], ood_f1[:, None]), once, scale, epsilon)
+    resampled = ood_effects = scores = draws = locations = worst = None
     sides = [_counted([getattr(epoch, f"{side}_predicted") for epoch in epochs]) for side in ("id", "ood")]
     in_domain, out_of_domain = sides
     if in_domain is not None and out_of_domain is not None:
-        found = location_scores(out_of_domain)
-        worst = None if found.worst is None else found.macro_f1[np.arange(len(epochs)), found.worst]
+        locations = location_scores(out_of_domain)
+        if locations.worst is not None:
+            worst = locations.macro_f1[np.arange(len(epochs)), locations.worst]
         draws = draw(
             resamples,
             n_blocks=len(blocks),
@@ -184,8 +202,7 @@ def measure(
             seed=seed,
         )
         scores = macro_f1(in_domain, draws.id_locations), macro_f1(out_of_domain, draws.ood_locations)
-        resampled = resample(design, *scores, draws.blocks, scale=scale, epsilon=epsilon)
-        ood_effects = paired_effects(design, _run_means(design, scores[1]), draws.blocks)
+        resampled, ood_effects = _resample(design, scores, draws.blocks, scale, epsilon)
     return Measured(
         arms=tuple(arms),
         blocks=tuple(blocks),
@@ -195,13 +212,22 @@ def measure(
         id_f1=id_f1,
         ood_f1=ood_f1,
         point=point,
-        ood_effect=paired_effects(design, _run_means(design, ood_f1[:, None]), once)[:, 0],
+        ood_effect=effect[:, 0],
         resampled=resampled,
         ood_effects=ood_effects,
         scores=scores,
         draws=draws,
+        locations=locations,
         worst=worst,
     )
+
+
+def _resample(
+    design: Design, scores: tuple[Array, Array], blocks: NDArray[np.int32], scale: Scale, epsilon: float
+) -> tuple[Resampled, Array]:
+    """Trends in every resample, and the effects on OOD macro-F1, points [n_arms, n_resamples]."""
+    found = resample(design, *scores, blocks, scale=scale, epsilon=epsilon)
+    return found, paired_effects(design, _run_means(design, scores[1]), blocks)
 
 
 def _in_order(design: Design) -> Design:

@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import escape
 
-from .comparison import ArmSummary, Comparison, Effect, Estimate, OrderedTrend, Row
+from .comparison import ArmSummary, Comparison, Effect, Estimate, Location, OrderedTrend, Row
+from .counts import FEW_IMAGES
 from .formatting import NONE, estimate, p_value, percent, plain, signed
 from .tables import MARKDOWN, written
 
@@ -34,9 +35,15 @@ class Table:
 
 
 def tables(comparison: Comparison) -> dict[str, Table]:
-    """The tables by name: arms and runs, and where there are any effects, checks, ordered, locations."""
+    """The tables by name: arms and runs, and where there are any the others.
+
+    Those of the effects against the reference are named as those against the baseline, with "-reference".
+    """
     made = [_arms(comparison), _effects(comparison), _checks(comparison), _ordered(comparison)]
-    made += [_locations(comparison), _runs(comparison)]
+    if comparison.reference:
+        against = replace(comparison, baseline=comparison.reference.arm, effects=comparison.reference.effects)
+        made += [replace(table, name=f"{table.name}-reference") for table in (_effects(against), _checks(against))]
+    made += [_worst(comparison), _locations(comparison), _runs(comparison)]
     return {table.name: table for table in made if table.cells}
 
 
@@ -59,7 +66,7 @@ def to_html(comparison: Comparison) -> str:
     made = tables(comparison)
     parts = [f"<p><b>Pre-training image sets compared on {escape(comparison.task)}</b></p>"]
     parts += [f"<p>{escape(sentence)}</p>" for sentence in comparison.summary]
-    for table in (made[name] for name in ("arms", "effects") if name in made):
+    for table in (made[name] for name in ("arms", "effects", "effects-reference") if name in made):
         parts.append(f"<table><caption style='text-align:left'>{escape(table.caption)}</caption>")
         parts.append(f"<thead><tr>{''.join(f'<th>{escape(c.title)}</th>' for c in table.columns)}</tr></thead><tbody>")
         parts += [f"<tr>{''.join(f'<td><bdi>{escape(cell)}</bdi></td>' for cell in row)}</tr>" for row in table.cells]
@@ -102,6 +109,8 @@ def _mean_sd(mean: float | None, sd: float | None) -> str:
 
 def _arms(comparison: Comparison) -> Table:
     published = all(map(is_published, comparison.rows))
+    reference = comparison.reference
+    beside = dict(reference.robustness) if reference else {}
     columns = (
         ("Arm", "name"),
         ("Factor", "text"),
@@ -111,6 +120,7 @@ def _arms(comparison: Comparison) -> Table:
         ("ID macro-F1 (%)", "number"),
         ("OOD macro-F1 (%)", "number"),
         ("ER (points)", "number"),
+        (f"ER from the trend of {reference.arm} (points)" if reference else "", "number"),
         ("Trend slope (95% interval)", "number"),
         ("Trend R²", "number"),
         ("Trend points", "number"),
@@ -129,6 +139,7 @@ def _arms(comparison: Comparison) -> Table:
             _mean_sd(s.id_mean, s.id_sd),
             _mean_sd(s.ood_mean, s.ood_sd),
             signed(s.effective_robustness) if several else NONE,
+            signed(beside.get(name)),
             estimate(slope, 2, plain),
             NONE if trend is None or trend.r2 is None else f"{trend.r2:.2f}",
             str(trend.n) if trend else NONE,
@@ -141,6 +152,7 @@ def _arms(comparison: Comparison) -> Table:
         }
         record |= {key: getattr(s, key) for key in ("planned", "finished", "id_mean", "id_sd", "ood_mean", "ood_sd")}
         record["effective_robustness"] = s.effective_robustness
+        record |= {"effective_robustness_from_reference": beside.get(name)}
         record |= {"trend_scale": trend.scale if trend else None, **_interval("trend_slope", slope)}
         record |= {f"trend_{key}": getattr(trend, key, None) for key in ("intercept", "r2", "n")}
         record |= {"worst_location": s.worst_location, "extrapolated": s.extrapolated}
@@ -238,7 +250,7 @@ def _ordered(comparison: Comparison) -> Table:
     return _table("ordered", caption, (*columns, ("What the test supports", "text")), map(row, comparison.ordered))
 
 
-def _locations(comparison: Comparison) -> Table:
+def _worst(comparison: Comparison) -> Table:
     columns = (
         ("Arm", "name"),
         ("Runs", "number"),
@@ -269,7 +281,25 @@ def _locations(comparison: Comparison) -> Table:
         "OOD macro-F1 at the last evaluated epoch, over all new camera locations and over the one where a run has its"
         " lowest."
     )
-    return _table("locations", caption, columns, map(row, known))
+    return _table("worst", caption, columns, map(row, known))
+
+
+def _locations(comparison: Comparison) -> Table:
+    names = [summary.arm.name for summary in comparison.arms]
+    columns = [("Location", "name"), ("Images", "number"), *((f"{name} (%)", "number") for name in names)]
+
+    def row(one: Location) -> tuple[None, Sequence[str], Mapping[str, Any]]:
+        record: dict[str, Any] = {"location": one.location, "images": one.n_images, "few_images": one.few}
+        record |= {f"macro_f1: {name}": value for name, value in zip(names, one.macro_f1, strict=True)}
+        few = " (few)" if one.few else ""
+        return None, (str(one.location), f"{one.n_images:,}{few}", *map(percent, one.macro_f1)), record
+
+    caption = (
+        "OOD macro-F1 at every new camera location, over the classes that occur there: mean over runs at the last"
+        f" evaluated epoch. Locations with fewer than {FEW_IMAGES} images are never the worst, as theirs is 0 or 1 by"
+        " chance."
+    )
+    return _table("locations", caption, columns, map(row, sorted(comparison.locations, key=lambda one: -one.n_images)))
 
 
 def _runs(comparison: Comparison) -> Table:

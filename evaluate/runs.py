@@ -80,6 +80,7 @@ class Arm:
     factor: str  # what it varies: source, quantity, ...
     level: str  # the value of that factor
     description: str  # the images in words, for tables
+    origin: tuple[str, ...] = ()  # a line a source: how its images were made or found, with versions and digests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,7 @@ class SuiteRecord:
     task: Mapping[str, Any]  # what the fine-tuning task says of itself; holds "class_names"
     arms: tuple[Arm, ...]
     members: tuple[Member, ...]
+    reference: str | None = None  # name of an arm that others are compared with too, such as the natural images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +197,7 @@ def read_suite_records(runs: Path) -> list[SuiteRecord]:
         record = read_json(path)
         if record.pop("format", None) != FORMAT:
             raise EvaluateError(f"{path}: not a suite record of format {FORMAT}")
-        record["arms"] = tuple(Arm(**arm) for arm in record["arms"])
+        record["arms"] = tuple(Arm(**{**arm, "origin": tuple(arm.get("origin", ()))}) for arm in record["arms"])
         record["members"] = tuple(Member(**member) for member in record["members"])
         records.append(SuiteRecord(**record))
     if not records:

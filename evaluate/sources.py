@@ -7,10 +7,7 @@ A source knows its classes and labels at once and decodes images when asked, fro
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
@@ -20,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import fsspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fractaldb.ifs import Category
 from fractaldb.render import palette
-from synthgen.content import DiffusionContent
 from synthgen.errors import SynthgenError
 from synthgen.fractal import (
     find_categories,
@@ -34,10 +30,14 @@ from synthgen.fractal import (
     read_category_folder,
     style_of,
 )
-from synthgen.manifest import read_manifest
-from synthgen.shard import data_path, image_members
+from synthgen.names import CLASSES, ClassFolder, composed, read_class_table
+from synthgen.places import EXTRAS, is_url
 
+from .decoding import decode_named as decode_named
+from .decoding import fit as fit
 from .errors import EvaluateError
+from .shard_source import Shards as Shards
+from .shard_source import origin_of
 
 if TYPE_CHECKING:
     from .arms import FractalSource, Source
@@ -53,6 +53,7 @@ class ImageSource(Protocol):
     labels: NDArray[np.int64]  # [n_images], positions in class_names
     n_images: int
     identity: dict[str, Any]
+    origin: tuple[str, ...]  # a line a source: how its images were made or found, with versions and digests
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         """The images at ``indices`` as uint8 [size, size, 3], in that order; callable from threads."""
@@ -87,7 +88,10 @@ def _open_source(spec: Source, image_size: int, state: tuple[tuple[str, int, int
 
 def _state(place: str) -> tuple[tuple[str, int, int], ...]:
     """Name, time of change and size of a local file, or of a folder and what is in it; empty for other URLs."""
-    path = Path(place.rsplit("::", 1)[-1].removeprefix("file://"))
+    inner = place.rsplit("::", 1)[-1].removeprefix("file://")
+    if is_url(inner):
+        return ()
+    path = Path(inner)
     inside = sorted(path.iterdir()) if path.is_dir() else []
     stats = [(str(one), one.stat()) for one in (path, *inside) if one.exists()]
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
@@ -105,6 +109,7 @@ class Joined:
         self.labels = np.concatenate([mine[source.labels] for mine, source in zip(own, sources, strict=True)])
         self._starts = np.cumsum([0, *(len(source.labels) for source in sources[:-1])])
         self.identity = {"kind": "mixture", "parts": [source.identity for source in sources]}
+        self.origin = tuple(line for source in sources for line in source.origin)
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         """See ImageSource."""
@@ -134,35 +139,16 @@ class Joined:
         return np.searchsorted(self._starts, indices, side="right") - 1
 
 
-def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """RGB pixels of the central square, uint8 [size, size, 3], resized with antialiasing.
-
-    A JPEG that is not yet loaded and has twice the size or more is first scaled by its decoder, by 2, 4
-    or 8 and never below ``size``: four times as fast, and within one gray level on average.  EXIF
-    rotation is applied, 16-bit gray is scaled to 8 bits and other modes are converted.  Raises
-    ValueError for the modes whose range of values is unknown (32-bit integers and floats).
-    """
-    image.draft(None, (size, size))
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode}: 32 bits a pixel; save it with 8 or 16")
-    return np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR))
-
-
 class ImageFolder:
     """A folder (or any fsspec URL, such as one into a zip file) with a sub-folder a class.
 
     With ``depth`` 2 the classes are the folders in its sub-folders, named SUB-FOLDER/CLASS, and so on.
+    The table that ``synthgen export`` writes gives the classes the names and labels of the exported set.
     """
 
     def __init__(self, path: str, depth: int = 1) -> None:
-        try:
-            self._fs, self._root = fsspec.url_to_fs(path)
-            found = self._fs.find(self._root, detail=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise EvaluateError(f"{path}: cannot be read as an image folder ({error})") from None
+        self._path = path
+        found = self._find()
         names = sorted(name for name in found if name.lower().endswith(IMAGE_ENDINGS))
         inside = [PurePosixPath(name).relative_to(self._root or ".") for name in names]
         loose = [name for name, rest in zip(names, inside, strict=True) if len(rest.parts) <= depth]
@@ -170,21 +156,58 @@ class ImageFolder:
         if loose:
             raise EvaluateError(f"{path}: {loose[0]} lies in no class folder; expected {layout}")
         classes = ["/".join(rest.parts[:depth]) for rest in inside]
-        self.class_names = tuple(sorted(set(classes)))
-        if len(self.class_names) < 2:
-            raise EvaluateError(
-                f"{path}: {len(self.class_names)} class folders with images; expected {layout} with at least 2"
-            )
-        number = {name: label for label, name in enumerate(self.class_names)}
+        folders = sorted(set(classes))
+        if len(folders) < 2:
+            raise EvaluateError(f"{path}: {len(folders)} class folders with images; expected {layout} with at least 2")
+        table = self._table(found) if depth == 1 else ()
+        number = self._numbered(folders, table)
+        self.class_names = tuple(one.name for one in table) or tuple(folders)
         self.labels = np.array([number[name] for name in classes], np.int64)
-        self._path, self._names, self.n_images = path, names, len(names)
+        self._names, self.n_images = names, len(names)
         listing = json.dumps([[str(rest), found[name]["size"]] for rest, name in zip(inside, names, strict=True)])
+        if table:
+            listing += json.dumps(self.class_names)
         self.identity = {
             "kind": "folder",
             "n_images": len(names),
             "n_classes": len(self.class_names),
             "digest": hashlib.sha256(listing.encode()).hexdigest()[:16],  # of names and sizes
         }
+        self.origin: tuple[str, ...] = (f"image folder {PurePosixPath(path).name}, listing {self.identity['digest']}",)
+
+    def _find(self) -> dict[str, dict[str, Any]]:
+        """Every file, by its name in its file system, with its size."""
+        try:
+            self._fs, self._root = fsspec.url_to_fs(self._path)
+            found: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
+        except Exception as error:  # each store's client has errors of its own
+            told = str(error) if isinstance(error, OSError | ValueError | KeyError) else type(error).__name__
+            extra = EXTRAS.get(self._path.partition("://")[0]) if isinstance(error, ImportError) else None
+            told = f"pip install 'synthgen[{extra}]'" if extra else told
+            raise EvaluateError(f"{self._path}: cannot be read as an image folder ({told})") from None
+        return found
+
+    def _table(self, found: Mapping[str, Any]) -> tuple[ClassFolder, ...]:
+        """The classes as the table of an exported set has them; none where there is no table."""
+        name = f"{self._root}/{CLASSES}" if self._root else CLASSES
+        if name not in found:
+            return ()
+        try:
+            return read_class_table(self._fs.cat_file(name), name)
+        except SynthgenError as error:
+            raise EvaluateError(str(error)) from None
+
+    def _numbered(self, folders: Sequence[str], table: Sequence[ClassFolder]) -> dict[str, int]:
+        """The label of each folder."""
+        if not table:
+            return {folder: label for label, folder in enumerate(folders)}
+        known = {one.folder: one.label for one in table}
+        for folder in folders:
+            if composed(folder) not in known:
+                raise EvaluateError(
+                    f"{self._path}: folder {folder} is not in its {CLASSES}; without it, folders name their classes"
+                )
+        return {folder: known[composed(folder)] for folder in folders}
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         """See ImageSource; raises EvaluateError naming an image that cannot be read or decoded."""
@@ -205,72 +228,6 @@ class ImageFolder:
                 raise EvaluateError(f"{self._path}: class {folder} is not in the class list; add it there")
             words[label] = folder.replace("_", " ") if names is None else names[folder]
         return [CAPTION.format(words[label]) for label in labels]
-
-
-def decode_named(name: str, data: bytes, size: int) -> NDArray[np.uint8]:
-    """Decode one image file; raises EvaluateError naming it where it is broken."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return fit(image, size)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise EvaluateError(f"{name}: broken image ({error})") from None
-
-
-class Shards:
-    """A finished synthgen dataset directory."""
-
-    def __init__(self, path: str) -> None:
-        try:
-            manifest = read_manifest(Path(path))
-        except SynthgenError as error:
-            raise EvaluateError(str(error)) from None
-        if not manifest.complete:
-            raise EvaluateError(
-                f"{path}: {manifest.n_samples} of {manifest.plan.n} images stand;"
-                " finish it with the command that began it"
-            )
-        self._path, self._plan, self.n_images = path, manifest.plan, manifest.plan.n
-        self.class_names = manifest.plan.content.class_names
-        self.labels = np.array([self._plan.sample(index).label for index in range(self._plan.n)], np.int64)
-        self._paths = [data_path(Path(path), self._plan.shard(shard.index)) for shard in manifest.shards]
-        self._starts = np.array([self._plan.shard(shard.index).start for shard in manifest.shards])
-        self._index: dict[int, list[tuple[str, int, int]]] = {}
-        self._lock = threading.Lock()
-        self.identity = {
-            "kind": "shards",
-            "n_images": self._plan.n,
-            "n_classes": len(self.class_names),
-            "digest": self._plan.digest[:16],
-        }
-
-    def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
-        """See ImageSource; raises EvaluateError naming a damaged shard or image."""
-        shards = np.searchsorted(self._starts, indices, side="right") - 1
-        for index, shard in zip(indices.tolist(), shards.tolist(), strict=True):
-            key, offset, n_bytes = self._members(shard)[index - int(self._starts[shard])]
-            try:
-                with self._paths[shard].open("rb") as file:
-                    data = os.pread(file.fileno(), n_bytes, offset)
-            except OSError as error:
-                raise EvaluateError(f"{self._paths[shard]}: cannot be read ({error})") from None
-            yield decode_named(f"{self._paths[shard]}: {key}", data, size)
-
-    def captions(self, indices: NDArray[np.int64], names: Mapping[str, str] | None) -> list[str]:
-        """See ImageSource; the prompt that each image was drawn from, whatever ``names`` says."""
-        content = self._plan.content
-        if not isinstance(content, DiffusionContent):
-            raise EvaluateError(f"{self._path}: fractals have no text")
-        return [content.prompt(content.sample(index)) for index in indices.tolist()]
-
-    def _members(self, shard: int) -> list[tuple[str, int, int]]:
-        """Key, offset and size of the images of a shard, read once."""
-        with self._lock:
-            if shard not in self._index:
-                try:
-                    self._index[shard] = image_members(self._paths[shard])
-                except SynthgenError as error:
-                    raise EvaluateError(str(error)) from None
-            return self._index[shard]
 
 
 @lru_cache(maxsize=4)
@@ -307,6 +264,7 @@ class Fractals:
             "n_classes": len(self.class_names),
             "digest": self._content.digest[:16],
         }
+        self.origin: tuple[str, ...] = (f"{origin_of(self._content)}, drawn when needed",)
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         """See ImageSource."""

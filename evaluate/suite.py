@@ -41,6 +41,7 @@ class Suite:
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the arithmetic of all runs
     pretrain_for: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by architecture, keys that differ
     cost: Cost | None = None
+    reference: str | None = None  # an arm that others are compared with too, such as the natural images
 
     def architectures_of(self, arm: ArmSpec) -> tuple[str, ...]:
         """The architectures that an arm trains: its own, or the suite's."""
@@ -94,6 +95,8 @@ def _problems(suite: Suite) -> list[str]:
         problems.append(f"baseline: no arm is named {suite.baseline!r}; there are {', '.join(names)}")
     elif not _pairs(suite):
         problems.append(f"baseline: {suite.baseline} has no architecture in common with another arm")
+    if suite.reference is not None and (suite.reference not in names or suite.reference == suite.baseline):
+        problems.append(f"reference: {suite.reference!r} is no arm beside the baseline; there are {', '.join(names)}")
     return problems + [f"cost.{words}" for words in (_cost_problems(suite, suite.cost) if suite.cost else ())]
 
 

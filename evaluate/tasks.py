@@ -51,7 +51,7 @@ class Split:
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         """The images at ``indices`` as uint8 [size, size, 3]; raises EvaluateError naming a broken one."""
-        from .sources import decode_named  # brings numba, which a plan can do without
+        from .decoding import decode_named
 
         for path in self.files[indices].tolist():
             try:

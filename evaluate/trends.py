@@ -18,6 +18,7 @@ from scipy.special import expit, logit, ndtr, ndtri
 from .errors import EvaluateError
 
 Scale = Literal["logit", "probit", "linear"]
+SAME_ID = 1e-9  # scale units: scores that span less are the same, and have no slope
 MIN_POINTS = 3  # two points always lie on a line, so they say nothing of how good it is
 
 
@@ -85,7 +86,7 @@ def fit_trend(id_f1: ArrayLike, ood_f1: ArrayLike, *, scale: Scale = "logit", ep
     x, y = to_scale(id_f1, scale, epsilon), to_scale(ood_f1, scale, epsilon)  # [n]
     if x.ndim != 1 or x.shape != y.shape:
         raise EvaluateError(f"ID scores of shape {x.shape} and OOD scores of shape {y.shape} do not pair up")
-    if len(x) < MIN_POINTS or not np.isfinite([x, y]).all() or np.ptp(x) < 1e-9:
+    if len(x) < MIN_POINTS or not np.isfinite([x, y]).all() or np.ptp(x) < SAME_ID:
         return None
     dx, dy = x - x.mean(), y - y.mean()
     slope = float(dx @ dy / (dx @ dx))
@@ -96,7 +97,7 @@ def fit_trend(id_f1: ArrayLike, ood_f1: ArrayLike, *, scale: Scale = "logit", ep
         intercept=float(y.mean() - slope * x.mean()),
         scale=scale,
         epsilon=epsilon,
-        r2=1 - residual / total if np.ptp(y) > 1e-9 else None,
+        r2=1 - residual / total if np.ptp(y) > SAME_ID else None,
         n=len(x),
     )
 

@@ -83,6 +83,16 @@ def summary(
     if not effects:
         missing = baseline if not arms[0].finished else "any other arm"
         return *sentences, f"Arms cannot be compared, because no run of {missing} is finished."
+    sentences += verdicts(effects, baseline)
+    for trend in ordered:
+        p = "" if trend.p is None else f" (p = {trend.p:.2g}, {count(trend.n, 'block')})"
+        sentences.append(f"Effective robustness along {trend.factor} ({', '.join(trend.levels)}): {trend.verdict}{p}.")
+    return tuple(sentences)
+
+
+def verdicts(effects: Sequence[Effect], baseline: str) -> tuple[str, ...]:
+    """What the tests say of each arm's effective robustness, a sentence a verdict."""
+    sentences = []
     groups: dict[str, list[Effect]] = defaultdict(list)
     for effect in effects:
         groups[next((word for word in VERDICTS if effect.verdict.startswith(word)), effect.verdict)].append(effect)
@@ -91,9 +101,6 @@ def summary(
             brief = len(groups[word]) > MANY
             told = (", " if brief else "; ").join(_told(effect, brief=brief) for effect in groups[word])
             sentences.append(f"{VERDICTS.get(word, word[0].upper() + word[1:])} ({baseline} as the baseline): {told}.")
-    for trend in ordered:
-        p = "" if trend.p is None else f" (p = {trend.p:.2g}, {count(trend.n, 'block')})"
-        sentences.append(f"Effective robustness along {trend.factor} ({', '.join(trend.levels)}): {trend.verdict}{p}.")
     return tuple(sentences)
 
 

@@ -136,6 +136,7 @@ class Sampler:
         """The versions and settings on which an image's bits may depend."""
         cuda = self.device.type == "cuda"
         return {
+            "synthgen": version("synthgen"),
             "torch": torch.__version__,
             "diffusers": version("diffusers"),
             "transformers": version("transformers"),
@@ -270,6 +271,24 @@ def find_device(name: str | None) -> torch.device:
     if device.type not in ("cuda", "cpu") or (device.type == "cuda" and (device.index or 0) >= count):
         raise SynthgenError(f"device {name}: not here; there are {count} CUDA devices and the CPU")
     return device
+
+
+def local_devices(name: str | None, workers: int | None) -> Sequence[str | None]:
+    """Where local workers draw: on the device of a name, else one on each CUDA device, else on the CPU.
+
+    On a CPU as many as ``workers``, by default one, share its cores.  Raises SynthgenError where a device is not here.
+    """
+    device = find_device(name)
+    if device.type == "cpu":
+        return ["cpu"] * (workers or 1)
+    if name is not None:
+        return [name]
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())][:workers]
+
+
+def share_cores(n: int) -> None:
+    """Leave the other cores to n - 1 other processes like this one."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // n))
 
 
 def _load(folder: Path, model: ModelRecord, sampling: Sampling) -> Any:

@@ -18,6 +18,7 @@ from fractaldb.render import Style, check_drawable, drawing, drawing_masks, flip
 from fractaldb.sampling import sample_svd
 from fractaldb.search import search
 from synthgen.content import CategoryRecord, FractalContent, Sample
+from synthgen.encode import PLAIN_PACKET, PNG_KEYWORD
 from synthgen.errors import SynthgenError
 from synthgen.progress import progress
 from synthgen.shard import Item
@@ -168,8 +169,9 @@ def render(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Item]
 def encode_png(image: NDArray[np.uint8], colors: NDArray[np.uint8]) -> bytes:
     """A palette PNG: uint8 indices [height, width] and RGB colours [n_colors, 3]; 1 bit a pixel for two colours.
 
-    Written here because no library writes these as fast: run-length coding (zlib's Z_RLE) of
-    packed bits is both smaller and quicker on sparse fractals than zlib's other strategies.
+    It says where it comes from, as encode.read_origin reads it.  Written here because no library
+    writes these as fast: run-length coding (zlib's Z_RLE) of packed bits is both smaller and
+    quicker on sparse fractals than zlib's other strategies.
     """
     height, width = image.shape
     two = len(colors) == 2
@@ -179,10 +181,17 @@ def encode_png(image: NDArray[np.uint8], colors: NDArray[np.uint8]) -> bytes:
     deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 8, zlib.Z_RLE)
     data = deflate.compress(raw.tobytes()) + deflate.flush()
     header = struct.pack(">IIBBBBB", width, height, 1 if two else 8, 3, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"PLTE", colors.tobytes()), (b"IDAT", data), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
-    )
+    chunks = (_chunk(b"IHDR", header), ORIGIN, _chunk(b"PLTE", colors.tobytes()), _chunk(b"IDAT", data), END)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+# The same in every image: an uncompressed text chunk without language or translated keyword, and the last chunk.
+ORIGIN = _chunk(b"iTXt", PNG_KEYWORD.encode() + bytes(5) + PLAIN_PACKET)
+END = _chunk(b"IEND", b"")
 
 
 def _packed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -6,29 +6,32 @@ missing.  Both may be killed at any moment and called again, by several processe
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import platform
 import shutil
-import signal
-import threading
+import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from synthgen.content import DiffusionContent, FractalContent, Sample
+from synthgen.claims import BEAT, Watch, remove_claims, tell_failed
+from synthgen.content import DiffusionContent, FractalContent
 from synthgen.errors import SynthgenError
-from synthgen.manifest import Manifest, finish, read_manifest
+from synthgen.local import local
+from synthgen.manifest import Manifest, finish, listing, read_manifest
 from synthgen.plan import Plan, ShardSpan, difference, read_plan
 from synthgen.progress import progress
-from synthgen.shard import Item, remove_orphans, write_atomically, write_shard
+from synthgen.shard import remove_orphans
+from synthgen.stores import PROBE, check_writable, write
+from synthgen.tar import reading
+from synthgen.work import Done, Engine, FailedShardsError, Renderer, Task, Work, here
+
+if TYPE_CHECKING:
+    from synthgen.places import Place
 
 DISK_MARGIN = 1.1  # free space wanted over the estimate
 PROBES = 8  # samples, spread over the plan, whose size gives the estimate
@@ -36,19 +39,12 @@ BYTES_PER_PIXEL = {"png": 1.8, "jpg": 0.5, "webp": 0.3}  # of photographs at qua
 POLL = 0.5  # seconds between looks at shards that another process is writing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Renderer:
-    """What turns samples into image files."""
-
-    render: Callable[[Iterable[Sample]], Iterator[Item]]  # in the order given
-    environment: dict[str, str]  # the versions and settings on which the bytes may depend
-
-
-def fractal_renderer(content: FractalContent) -> Renderer:
-    """Draws on this process's core."""
+def fractal_renderer(content: FractalContent, device: str | None = None) -> Renderer:
+    """Draws on this process's core, whatever the device."""
     from synthgen.fractal import render
 
     environment = {
+        "synthgen": version("synthgen"),
         "python": platform.python_version(),
         "numpy": version("numpy"),
         "numba": version("numba"),
@@ -58,26 +54,40 @@ def fractal_renderer(content: FractalContent) -> Renderer:
     return Renderer(render=partial(render, content), environment=environment)
 
 
-def existing_plan(directory: Path) -> Plan | None:
+def existing_plan(directory: Place) -> Plan | None:
     """The plan that a directory was made by; None where there is nothing yet.
 
-    Raises SynthgenError where the directory holds something else.
+    Raises SynthgenError where the directory holds something else, or a store cannot be reached.
     """
-    if directory.exists() and not directory.is_dir():
-        raise SynthgenError(f"{directory}: not a directory")
-    entries = list(directory.iterdir()) if directory.is_dir() else []
-    if (directory / "plan.json").exists():  # asked after the listing: another process may just be laying it down
-        return read_plan(directory / "plan.json")
-    if any(path.suffix != ".tmp" for path in entries):
+    if isinstance(directory, Path) and not directory.is_dir():
+        if directory.exists():
+            raise SynthgenError(f"{directory}: not a directory")
+        return None
+    names = _names(directory)
+    path = directory / "plan.json"
+    if path.exists():  # asked after the listing: another process may just be laying it down
+        return read_plan(path)
+    if any(not name.endswith(".tmp") for name in names):
         raise SynthgenError(f"{directory}: not empty and not a dataset (no plan.json); choose another --out")
     return None
 
 
-def open_directory(directory: Path, plan: Plan) -> Plan:
+def _names(directory: Place) -> list[str]:
+    if isinstance(directory, Path):
+        return [path.name for path in directory.iterdir()]
+    bucket = directory.path.partition("/")[0]
+    with reading(directory):
+        if bucket and not directory.fs.exists(bucket):
+            raise SynthgenError(f"{directory}: there is no {bucket}, or it cannot be seen with these keys")
+    return [name for name in listing(directory) if name != PROBE]
+
+
+def open_directory(directory: Place, plan: Plan, *, workers: int = 1) -> Plan:
     """Lay ``plan`` down in a directory, or take up the one that stands there, grown to as many samples.
 
-    Raises SynthgenError, before anything is written, where another plan made the directory, it
-    was planned for more samples, or the disk is too small for what is missing.
+    Raises SynthgenError, before anything is written, where another plan made the directory, it was
+    planned for more samples, the disk is too small for what is missing (of a store: for a shard of
+    each of the ``workers``), or a store cannot be written to.
     """
     old = existing_plan(directory)
     if old is not None:
@@ -90,22 +100,29 @@ def open_directory(directory: Path, plan: Plan) -> Plan:
             plan = old.grown(plan.n, plan.segments[-1].shard_size)
         except SynthgenError as error:
             raise SynthgenError(f"{directory}: {error}") from None
-    _check_disk(directory, plan, n_done=read_manifest(directory).n_samples if old else 0)
+    n_missing = plan.n - (read_manifest(directory).n_samples if old else 0)
+    if isinstance(directory, Path):
+        _check_disk(directory, plan, n_missing)
+    else:
+        check_writable(directory)
+        largest = max(min(one.shard_size, one.stop - one.start) for one in plan.segments)
+        _check_disk(Path(tempfile.gettempdir()), plan, min(n_missing, workers * largest))
     if old is None or plan is not old:
         for name in ("manifest.json", "SHA256SUMS"):  # they tell of a finished directory
-            (directory / name).unlink(missing_ok=True)
-        write_atomically(directory / "plan.json", plan.to_json().encode())
+            if (directory / name).exists():
+                (directory / name).unlink()
+        write(directory / "plan.json", plan.to_json().encode())
     return plan
 
 
-def _check_disk(directory: Path, plan: Plan, *, n_done: int) -> None:
-    if n_done == plan.n:
+def _check_disk(directory: Path, plan: Plan, n: int) -> None:
+    if not n:
         return
-    needed = int(DISK_MARGIN * bytes_per_image(plan) * (plan.n - n_done))
+    needed = int(DISK_MARGIN * bytes_per_image(plan) * n)
     free = free_space(directory)
     if free < needed:
         raise SynthgenError(
-            f"{directory}: {plan.n - n_done} images need about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free;"
+            f"{directory}: {n} images need about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free;"
             " free some space or ask for fewer"
         )
 
@@ -127,146 +144,92 @@ def free_space(directory: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def generate(directory: Path, *, renderer: Renderer | None = None, workers: int | None = None) -> Manifest:
-    """Render and write the missing shards of a directory; returns the complete manifest.
+def generate(
+    directory: Place,
+    *,
+    renderer: Renderer | None = None,
+    workers: int | None = None,
+    engine: Engine | None = None,
+    make: Callable[[str | None], Renderer] | None = None,
+    share: tuple[int, int] = (0, 1),
+) -> Manifest:
+    """Render and write the missing shards of a dataset; returns the manifest of what then stands.
 
-    With a ``renderer`` this process does it.  Without one, which is for fractals, ``workers``
-    processes (all cores by default) write shards side by side.  Shards that another process is
-    writing are waited for, and taken over where it dies.
+    With a ``renderer`` this process does it.  Without one ``engine`` does, by default ``workers``
+    processes of this machine (all cores), each with a renderer from ``make`` (that of fractals).
+    ``share`` (i, k) does every k-th shard alone, from the i-th, and leaves the others to others; else
+    shards that another process is writing are waited for, and taken over where it dies.  Raises
+    FailedShardsError where shards were given up, once all others stand.
     """
     _remove_orphans(directory)
     manifest = read_manifest(directory)
-    workers = min(workers or os.cpu_count() or 1, max(len(manifest.missing), 1))
-    with progress("generate", manifest.plan.n, "images") as show:
-        done = manifest.n_samples
-        show(done)
-
-        def advance(n_samples: int) -> None:
-            nonlocal done
-            done += n_samples
-            show(done)
-
-        with _writers(directory, manifest.plan, renderer, workers, advance) as write:
-            while manifest.missing:
-                wrote = sum(write(manifest.missing))
-                manifest = read_manifest(directory)
-                done = manifest.n_samples
-                if manifest.missing and not wrote:
-                    time.sleep(POLL)
-        show(done)
+    plan = manifest.plan
+    todo = _shared(manifest, share)
+    if make is None and renderer is None:
+        assert isinstance(plan.content, FractalContent)
+        make = partial(fractal_renderer, plan.content)
+    if engine is None:
+        workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
+        if renderer is None and workers == 1 and make is not None:
+            renderer = make(None)
+        engine = here(renderer) if renderer else local([None] * workers)
+    work = Work(directory=str(directory.absolute()), plan=plan, make=make or _no_renderer)
+    watch, failed = Watch(directory), dict[int, Done]()
+    with progress("generate", plan.n, "images") as show:
+        count = _Count(manifest.n_samples, show)
+        while todo:
+            tasks, wrote = _tasks(todo, watch), 0
+            for done in engine(work, tasks, count.advance) if tasks else ():
+                wrote += done.n_samples
+                if done.failed:
+                    failed[done.span.index] = done
+                    tell_failed(directory, done.span, done.worker, done.failed)
+            manifest = read_manifest(directory, manifest.shards)
+            count.set(manifest.n_samples)
+            todo = [span for span in _shared(manifest, share) if span.index not in failed]
+            if todo and not wrote:
+                time.sleep(POLL if isinstance(directory, Path) else BEAT)
     _remove_orphans(directory)  # of processes killed in the meantime
-    finish(manifest)
+    if failed:
+        raise FailedShardsError(list(failed.values()), str(directory))
+    if manifest.complete:
+        finish(manifest)
+        remove_claims(directory)
     return manifest
 
 
-def _remove_orphans(directory: Path) -> None:
-    for folder in (directory, directory / "data", directory / "metadata"):
-        remove_orphans(folder)
+def _no_renderer(device: str | None) -> Renderer:
+    raise AssertionError("this process renders")
 
 
-class _Write:
-    """Writes spans, here or in a pool; yields the number of samples of each finished shard.
-
-    ``advance`` takes how many more samples are rendered.
-    """
-
-    def __init__(
-        self,
-        directory: Path,
-        plan: Plan,
-        renderer: Renderer | None,
-        pool: ProcessPoolExecutor | None,
-        advance: Callable[[int], None],
-    ) -> None:
-        self._directory, self._plan, self._renderer, self._pool = directory, plan, renderer, pool
-        self._advance = advance
-
-    def __call__(self, spans: tuple[ShardSpan, ...]) -> Iterator[int]:
-        if self._pool is None:
-            for span in spans:
-                yield write_one(self._directory, self._plan, span, self._renderer, self._advance)
-            return
-        with _interrupts(signal.SIG_BLOCK):  # workers, which start here, inherit it
-            futures = [self._pool.submit(_write_in_worker, span) for span in spans]
-        for future in as_completed(futures):
-            self._advance(future.result())
-            yield future.result()
+def _shared(manifest: Manifest, share: tuple[int, int]) -> list[ShardSpan]:
+    """The missing shards that are this process's share."""
+    index, n = share
+    return [span for span in manifest.missing if span.index % n == index]
 
 
-@contextmanager
-def _writers(
-    directory: Path, plan: Plan, renderer: Renderer | None, workers: int, advance: Callable[[int], None]
-) -> Iterator[_Write]:
-    if renderer is not None or workers == 1:
-        yield _Write(directory, plan, renderer, None, advance)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(directory, plan))
-    try:
-        yield _Write(directory, plan, None, pool, advance)
-    except BrokenProcessPool:
-        raise SynthgenError(
-            "a worker process was killed, perhaps for want of memory; run the same command again, with fewer --workers"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _tasks(todo: Sequence[ShardSpan], watch: Watch) -> list[Task]:
+    free, silent = watch.free(todo)
+    return [Task(span=span, force=span.index in silent) for span in free]
 
 
-def write_one(
-    directory: Path,
-    plan: Plan,
-    span: ShardSpan,
-    renderer: Renderer | None = None,
-    advance: Callable[[int], None] = lambda n_samples: None,
-) -> int:
-    """Render and write one shard; returns its number of samples, 0 where another process has it."""
-    if renderer is None:
-        assert isinstance(plan.content, FractalContent)
-        renderer = fractal_renderer(plan.content)
-    items = renderer.render(plan.sample(index) for index in range(span.start, span.stop))
-    shard = write_shard(
-        directory, span, _shown(items, advance), plan_digest=plan.digest, environment=renderer.environment
-    )
-    return shard.n_samples if shard else 0
+class _Count:
+    """Rendered images, for the progress that is shown."""
+
+    def __init__(self, n: int, show: Callable[[int], None]) -> None:
+        self._n, self._show = n, show
+        show(n)
+
+    def advance(self, n_samples: int) -> None:
+        self.set(self._n + n_samples)
+
+    def set(self, n: int) -> None:
+        if n != self._n:
+            self._n = n
+            self._show(n)
 
 
-def _shown(items: Iterator[Item], advance: Callable[[int], None]) -> Iterator[Item]:
-    for item in items:
-        yield item
-        advance(1)
-
-
-_worker: tuple[Path, Plan] | None = None  # of a worker process, set once when it starts
-
-
-def _start_worker(directory: Path, plan: Plan) -> None:
-    global _worker
-    _worker = (directory, plan)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent must not leave workers behind."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _write_in_worker(span: ShardSpan) -> int:
-    """Write a shard; Ctrl-C, which reaches every process of a terminal, ends the worker here and nowhere else."""
-    assert _worker is not None
-    try:
-        with _interrupts(signal.SIG_UNBLOCK):
-            return write_one(*_worker, span)
-    except KeyboardInterrupt:
-        os._exit(130)  # its unfinished files are gone by now
-
-
-@contextmanager
-def _interrupts(how: int) -> Iterator[None]:
-    before = signal.pthread_sigmask(how, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _remove_orphans(directory: Place) -> None:
+    if isinstance(directory, Path):
+        for folder in (directory, directory / "data", directory / "metadata"):
+            remove_orphans(folder)

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from synthgen.errors import SynthgenError
+from synthgen.places import is_url
 from synthgen.plan import Plan, ShardSpan, read_plan
-from synthgen.shard import (
-    Shard,
-    committed,
-    data_path,
-    read_record,
-    read_shard,
-    record_path,
-    table_path,
-    write_atomically,
-)
+from synthgen.shard import Shard, data_name, read_record, record_name, strange, table_name
+from synthgen.stores import update
+from synthgen.tar import reading
+
+if TYPE_CHECKING:
+    from synthgen.places import Place
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+DOCUMENTS = ("README.md", "croissant.json", "samples.jpg", "quality.json")  # of a published dataset
+FOLDERS = ("data", "metadata")
+CONNECTIONS = 16  # at once, to a store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """A dataset directory, as its completion records tell it."""
 
-    directory: Path
+    directory: Place
     plan: Plan
     shards: tuple[Shard, ...]  # committed, by index
     missing: tuple[ShardSpan, ...]  # planned, without a valid record
@@ -64,116 +68,117 @@ class Manifest:
         }
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """Read the plan and the completion records of a dataset directory.
+def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
+    """Read the plan and the completion records of a dataset directory, here or at a URL.
 
-    A record counts where it is of this plan and shard and the tar beside it has its size.  Raises
-    SynthgenError where there is no readable plan.
+    A record counts where it is of this plan and shard, its table stands, and the tar beside it has its
+    size.  Those ``known`` from an earlier look are not read again.  Raises SynthgenError where there is no
+    readable plan, or the store cannot be reached.
     """
-    plan = read_plan(directory / "plan.json")
-    digest = plan.digest
-    shards, missing = [], []
-    for index in range(plan.n_shards):
-        span = plan.shard(index)
-        shard = committed(directory, span, digest)
-        if shard is None:
-            missing.append(span)
-        else:
-            shards.append(shard)
-    return Manifest(directory=directory, plan=plan, shards=tuple(shards), missing=tuple(missing))
+    path = directory / "plan.json"
+    with reading(path):
+        plan = read_plan(cast(Path, path))
+    sizes, digest = listing(directory), plan.digest
+    before = {shard.index: shard for shard in known}
+    spans = [plan.shard(index) for index in range(plan.n_shards)]
+
+    def standing(span: ShardSpan) -> Shard | None:
+        size = sizes.get(data_name(span))
+        if size is None or record_name(span) not in sizes or table_name(span) not in sizes:
+            return None
+        try:
+            shard = before.get(span.index) or read_record(directory / record_name(span))
+        except (FileNotFoundError, SynthgenError):
+            return None
+        return shard if not strange(shard, span, digest) and shard.n_bytes == size else None
+
+    found = list(zip(spans, concurrently(standing, spans, at=directory), strict=True))
+    return Manifest(
+        directory=directory,
+        plan=plan,
+        shards=tuple(shard for _, shard in found if shard),
+        missing=tuple(span for span, shard in found if not shard),
+    )
+
+
+def concurrently(function: Callable[[T], U], items: Iterable[T], *, at: Place) -> Iterator[U]:
+    """The function of each item, in order: where ``at`` is a URL, several at a time."""
+    if not is_url(str(at)):
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(CONNECTIONS) as pool, reading(at):
+        yield from pool.map(function, items)
+
+
+def listing(directory: Place) -> dict[str, int]:
+    """Names within a directory, as in "data/x.tar", and their sizes in bytes.
+
+    Other folders than data/ and metadata/ are told as one, such as ".cache/", of 0 bytes.
+    """
+    if isinstance(directory, Path):
+        names = dict(_entries(directory, ""))
+        for folder in FOLDERS:
+            if names.pop(f"{folder}/", None) is not None:
+                names.update(_entries(directory / folder, f"{folder}/"))
+        return names
+    store = directory.fs
+    with reading(directory):
+        store.invalidate_cache()  # else a listing from before its files were written
+        root = str(store._strip_protocol(directory.path)).rstrip("/")
+        files = store.find(root, detail=True)
+    names = {}
+    for path, info in files.items():
+        name = path.strip("/").removeprefix(root.strip("/")).strip("/")
+        folder, _, rest = name.partition("/")
+        if folder in FOLDERS and rest:
+            inner, slash, _ = rest.partition("/")
+            name = f"{folder}/{inner}{slash}"
+        elif rest:
+            name = f"{folder}/"
+        names[name] = 0 if name.endswith("/") else info["size"]
+    return names
+
+
+def _entries(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield f"{prefix}{entry.name}/", 0
+            elif entry.is_file():  # or a link to one
+                yield f"{prefix}{entry.name}", entry.stat().st_size
+            else:  # a link to nothing, or a device
+                yield f"{prefix}{entry.name}", 0
 
 
 def finish(manifest: Manifest) -> None:
-    """Write ``manifest.json`` and ``SHA256SUMS`` of a complete directory, manifest last."""
+    """Write ``manifest.json`` and ``SHA256SUMS`` of a complete directory, manifest last; not where they stand."""
     directory = manifest.directory
-    sums = [(shard.sha256, f"data/{shard.filename}") for shard in manifest.shards]
-    tables = [table_path(directory, manifest.plan.shard(shard.index)) for shard in manifest.shards]
-    sums += [(_sha256(path), f"metadata/{path.name}") for path in tables]
-    sums.append((_sha256(directory / "plan.json"), "plan.json"))
-    write_atomically(directory / "SHA256SUMS", "".join(f"{digest}  {name}\n" for digest, name in sums).encode())
-    record = {
+    others = [table_name(manifest.plan.shard(shard.index)) for shard in manifest.shards] + ["plan.json"]
+    sums = {f"data/{shard.filename}": shard.sha256 for shard in manifest.shards}
+    digests = concurrently(lambda name: _sha256(directory / name), others, at=directory)
+    sums |= dict(zip(others, digests, strict=True))
+    record = summary_of(manifest.plan, manifest.shards)
+    for name, text in (
+        ("SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sums.items())),
+        ("manifest.json", json.dumps(record, indent=1) + "\n"),
+    ):
+        update(directory / name, text.encode())
+
+
+def summary_of(plan: Plan, shards: Sequence[Shard]) -> dict[str, Any]:
+    """What ``manifest.json`` tells of a complete dataset."""
+    return {
         "format": 1,
-        **{
-            key: value
-            for key, value in manifest.summary().items()
-            if key not in ("directory", "n_done", "n_shards_done")
-        },
-        "class_names": manifest.plan.content.class_names,
-        "shards": [asdict(shard) for shard in manifest.shards],
+        "plan": plan.digest,
+        "n": plan.n,
+        "n_shards": plan.n_shards,
+        "n_bytes": sum(shard.n_bytes for shard in shards),
+        "n_classes": len(plan.content.class_names),
+        "complete": True,
+        "class_names": list(plan.content.class_names),
+        "shards": [asdict(shard) for shard in shards],
     }
-    write_atomically(directory / "manifest.json", (json.dumps(record, indent=1) + "\n").encode())
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def verify(directory: Path) -> Iterator[tuple[int, list[str]]]:
-    """Check a directory; yields, shard by shard in order, its index and what is wrong with it.
-
-    Each shard's tar is hashed and held against its record, every image is decoded, and every
-    label and record is held against the plan.  A shard without a record is reported as missing.
-    """
-    plan = read_plan(directory / "plan.json")
-    with ThreadPoolExecutor() as pool:
-        digest = plan.digest
-        spans = [plan.shard(index) for index in range(plan.n_shards)]
-        found = pool.map(lambda span: shard_faults(directory, plan, span, digest), spans)
-        for span, faults in zip(spans, found, strict=True):
-            yield span.index, faults
-
-
-def shard_faults(directory: Path, plan: Plan, span: ShardSpan, digest: str) -> list[str]:
-    """What is wrong with one shard, a line each; empty where it is whole.  ``digest`` is the plan's."""
-    path = data_path(directory, span)
-    try:
-        shard = read_record(record_path(directory, span))
-    except FileNotFoundError:
-        return [f"{path.name}: missing" if not path.exists() else f"{path.name}: no completion record"]
-    except SynthgenError as error:
-        return [str(error)]
-    if not path.exists():
-        return [f"{path.name}: missing, though recorded as complete"]
-    faults = []
-    if (shard.index, shard.filename) != (span.index, path.name):
-        faults.append(f"{path.name}: its completion record is that of {shard.filename}, shard {shard.index}")
-    if shard.plan_digest != digest:
-        faults.append(f"{path.name}: made by plan {shard.plan_digest[:16]}, not by {digest[:16]}")
-    if path.stat().st_size != shard.n_bytes:
-        faults.append(f"{path.name}: {path.stat().st_size} bytes, recorded {shard.n_bytes}")
-    if _sha256(path) != shard.sha256:
-        faults.append(f"{path.name}: sha256 differs from its record")
-    if not table_path(directory, span).exists():
-        faults.append(f"{table_path(directory, span).name}: missing")
-    return faults or list(_content_faults(path, plan, span))
-
-
-def _content_faults(path: Path, plan: Plan, span: ShardSpan) -> Iterator[str]:
-    from PIL import Image
-
-    index = span.start
-    try:
-        for item in read_shard(path):
-            if index == span.stop:
-                yield f"{path.name}: more samples than the plan's {span.stop - span.start}"
-                return
-            expected = plan.sample(index)
-            if (item.key, item.label) != (expected.key, expected.label):
-                yield f"{path.name}: sample {item.key} has label {item.label}, planned {expected.key}: {expected.label}"
-            told = (item.record.get("index"), item.record.get("label"))
-            if told != (expected.index, expected.label):
-                yield f"{path.name}: the record of {item.key} tells of image {told[0]}, label {told[1]}"
-            if hashlib.sha256(item.image).hexdigest() != item.record.get("sha256"):
-                yield f"{path.name}: image {item.key} differs from its record"
-            try:
-                with Image.open(io.BytesIO(item.image)) as image:
-                    image.load()
-            except (OSError, SyntaxError) as error:
-                yield f"{path.name}: image {item.key} cannot be decoded ({error})"
-            index += 1
-    except SynthgenError as error:
-        yield str(error)
-        return
-    if index < span.stop:
-        yield f"{path.name}: {index - span.start} samples, planned {span.stop - span.start}"
+def _sha256(path: Place) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

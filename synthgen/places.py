@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 
 
-def is_url(text: str | Path) -> bool:
+def is_url(text: str | Place) -> bool:
     """Whether a place is a URL such as s3://BUCKET/PREFIX rather than a local path."""
     return "://" in str(text)
 
@@ -34,7 +34,7 @@ def place(text: str | Path) -> Place:
     try:
         found = UPath(str(text))
         found.fs  # noqa: B018 - makes the client
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, OSError) as error:
         extra = f"; pip install 'synthgen[{EXTRAS[protocol]}]'" if protocol in EXTRAS else ""
         raise SynthgenError(f"{text}: cannot be reached ({' '.join(str(error).split())}){extra}") from None
     return found

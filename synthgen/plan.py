@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError, with_config
 
 from synthgen.content import MAX_IMAGES, STRICT, Content, DiffusionContent, FractalContent, Sample
 from synthgen.errors import SynthgenError
+
+if TYPE_CHECKING:
+    from synthgen.places import Place
 
 FORMAT = 1  # of plan.json and of the completion records
 
@@ -146,12 +148,12 @@ def new_plan(*, name: str, content: Content, n: int, shard_size: int, origin: di
     return Plan(name=name, content=content, segments=segments, origin=origin)
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Place) -> Plan:
     """Read ``plan.json``; raises SynthgenError naming file and key where it is not one."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise SynthgenError(f"{path}: {error.strerror}; is this a dataset directory?") from None
+        raise SynthgenError(f"{path}: {error.strerror or 'cannot be read'}; is this a dataset directory?") from None
     try:
         stored = TypeAdapter(_PlanFile).validate_json(data)
     except ValidationError as error:

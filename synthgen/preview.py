@@ -30,6 +30,8 @@ from synthgen.shard import data_path, image_members, table_path, write_atomicall
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from synthgen.places import Place
+
 VARIANTS = {"template": "Template", "weight": "Weight row"}  # columns that tell images of a class apart
 FLAGS = ("fault", "flagged")  # columns that say what is wrong with an image
 MIME = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
@@ -155,7 +157,7 @@ def _choose(
     return [choice for variants in found.values() for choice in _of_class(variants, per_class)]
 
 
-def _candidates(path: Path, span: ShardSpan, kind: str, wanted: set[int]) -> list[Choice]:
+def _candidates(path: Place, span: ShardSpan, kind: str, wanted: set[int]) -> list[Choice]:
     """The images of these classes in a shard, shuffled, so that the first of a variant is no special one."""
     table = _table(path, ["label", kind])
     pairs = zip(table["label"].to_pylist(), table[kind].to_pylist(), strict=True)
@@ -178,13 +180,13 @@ def _order(variant: Any) -> tuple[bool, Any]:
     return variant is None, variant
 
 
-def _table(path: Path, columns: list[str] | None = None) -> pa.Table:
+def _table(path: Place, columns: list[str] | None = None) -> pa.Table:
     """A shard's metadata table; raises SynthgenError where it is damaged or lacks one of these columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
             table = file.read(columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise SynthgenError(f"{path}: damaged table ({error})") from None

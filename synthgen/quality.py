@@ -30,8 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +38,9 @@ from numpy.typing import NDArray
 from synthgen.errors import SynthgenError
 from synthgen.manifest import Manifest
 from synthgen.shard import Item, data_path, read_shard
+
+if TYPE_CHECKING:
+    from synthgen.places import Place
 
 BLACK = 8  # gray levels of 255: no pixel above it; in sRGB a quarter of a percent of white's light
 FLAT_STD = 1.0  # gray levels: no channel's standard deviation reaches it; rounding, JPEG and decoder noise stay below
@@ -171,22 +173,23 @@ def measure(manifest: Manifest, progress: Callable[[int], object] = lambda done:
             keys += found
             parts.append(looks)
             progress(done)
-    return _quality(names, keys, np.concatenate(parts))
+    return quality_of(names, keys, np.concatenate(parts))
 
 
-def _shard_looks(path: Path, n_classes: int) -> tuple[list[str], Looks]:
+def _shard_looks(path: Place, n_classes: int) -> tuple[list[str], Looks]:
     items = read_shard(path)
     keys: list[str] = []
     parts = [np.zeros(0, LOOK)]
     while batch := list(islice(items, BATCH)):
         keys += [item.key for item in batch]
-        parts.append(_looks(path, batch))
+        parts.append(look(path, batch))
         if not 0 <= parts[-1]["label"].min() <= parts[-1]["label"].max() < n_classes:
             raise SynthgenError(f"{path}: a label is not one of the {n_classes} classes")
     return keys, np.concatenate(parts)
 
 
-def _looks(path: Path, items: list[Item]) -> Looks:
+def look(path: Place, items: list[Item]) -> Looks:
+    """What is kept of images; raises SynthgenError naming file and image where one cannot be decoded."""
     from PIL import Image
 
     looks = np.zeros(len(items), LOOK)
@@ -255,7 +258,8 @@ def near_pairs(hashes: NDArray[np.uint64], prints: NDArray[np.float32]) -> Itera
         yield np.column_stack([a + start, b + start, bits[a, b]])
 
 
-def _quality(names: tuple[str, ...], keys: list[str], looks: Looks) -> Quality:
+def quality_of(names: tuple[str, ...], keys: list[str], looks: Looks) -> Quality:
+    """What the looks of a dataset's images, by their keys, come to."""
     labels, n_classes = looks["label"], len(names)
     n_images = np.bincount(labels, minlength=n_classes)
     brightness, contrast = (

@@ -5,20 +5,26 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
+from synthgen.about import is_built_in
 from synthgen.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
+from synthgen.engines import Request
 from synthgen.errors import SynthgenError
-from synthgen.generate import Renderer, bytes_per_image, generate, open_directory
+from synthgen.generate import bytes_per_image, generate, open_directory
 from synthgen.manifest import Manifest, read_manifest
-from synthgen.models import Model
+from synthgen.models import Model, find_model
 from synthgen.plan import Plan
 from synthgen.prompts import ClassList, PromptSet, prompt
-from synthgen.shard import table_path, write_atomically
+from synthgen.shard import table_path
+from synthgen.stores import write
+from synthgen.watch import duration
+from synthgen.work import Renderer
 
 if TYPE_CHECKING:
     from synthgen.diffusion import Sampler
+    from synthgen.places import Place
 
 FORMATS = ("png", "jpg", "webp")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -103,6 +109,34 @@ def load(plan: Plan, model: Model, *, device: str | None, batch: int | None) -> 
     return sampler
 
 
+def plan_renderer(plan: Plan, *, model: str | None = None, device: str | None = None) -> Renderer:
+    """Draws a plan's images as they were drawn: by its model, in batches of the same size.
+
+    The model is found by the name and revision in the plan, or where ``model`` says it is.  Raises
+    SynthgenError where it is not there, or is another one.
+    """
+    content = plan.content
+    assert isinstance(content, DiffusionContent)
+    recorded = content.model
+    commit = None if model or recorded.revision.startswith("sha256:") else recorded.revision
+    try:
+        found = find_model(model or recorded.name, revision=commit, dtype=content.sampling.dtype)
+    except SynthgenError as error:
+        raise SynthgenError(f"the model that drew these images, {recorded.name}: {error}") from None
+    if (found.revision, found.variant) != (recorded.revision, recorded.variant):
+        raise SynthgenError(
+            f"model {found.name} at {found.revision[:20]}: the plan's is {recorded.name} at {recorded.revision[:20]};"
+            " give it as --model"
+        )
+    return _renderer(content, load(plan, found, device=device, batch=plan.origin.get("batch")))
+
+
+def _renderer(content: DiffusionContent, sampler: Sampler) -> Renderer:
+    from synthgen.sd_render import DiffusionRenderer
+
+    return Renderer(render=DiffusionRenderer(content, sampler).render, environment=sampler.environment)
+
+
 def warn_of_long_prompts(content: DiffusionContent, sampler: Sampler) -> None:
     """One line on stderr where prompts are longer than the text encoder reads."""
     n = len(content.prompts.templates)
@@ -119,30 +153,61 @@ def warn_of_long_prompts(content: DiffusionContent, sampler: Sampler) -> None:
 
 
 def make(
-    out: Path, plan: Plan, model: Model, *, device: str | None = None, batch: int | None = None
+    out: Place,
+    plan: Plan,
+    model: Model,
+    *,
+    device: str | None = None,
+    batch: int | None = None,
+    request: Request = Request(),
 ) -> tuple[Manifest, list[str]]:
     """Fill a directory; returns its manifest, and the keys of images that never passed the quality gate.
 
-    The batch size that was found is kept in the plan's file, so that a run which goes on draws in the
+    The batch size that was found is kept in the plan's file, so that workers and a run which goes on draw in the
     same batches.  Raises SynthgenError as open_directory, Sampler and generate do.
     """
-    from synthgen.diffusion import find_device
-    from synthgen.sd_render import DiffusionRenderer
+    from synthgen.diffusion import local_devices
 
-    find_device(device)
-    plan = open_directory(out, plan)
+    devices = local_devices(device, request.workers)
+    plan = open_directory(out, plan, workers=len(devices))
     manifest = read_manifest(out)
     if not manifest.complete:
-        sampler = load(plan, model, device=device, batch=batch or plan.origin.get("batch"))
+        here = request.engine == "local" and len(devices) == 1
+        batch = batch or plan.origin.get("batch")
+        sampler = load(plan, model, device=devices[0], batch=batch) if here or batch is None else None
         if "batch" not in plan.origin:
-            plan = replace(plan, origin=plan.origin | {"batch": sampler.batch})
-            write_atomically(out / "plan.json", plan.to_json().encode())
+            plan = replace(plan, origin=plan.origin | {"batch": batch or (sampler and sampler.batch)})
+            write(out / "plan.json", plan.to_json().encode())
         assert isinstance(plan.content, DiffusionContent)
-        render = DiffusionRenderer(plan.content, sampler).render
-        manifest = generate(out, renderer=Renderer(render=render, environment=sampler.environment))
+        if here and sampler:
+            manifest = generate(out, renderer=_renderer(plan.content, sampler), share=request.share)
+        else:
+            del sampler  # its memory is the workers'
+            per_worker = "CPU" if devices[0] == "cpu" else "GPU"
+            maker = partial(_of_worker, plan, _place_of(model), len(devices), device)
+            engine = request.find(devices, per_worker=per_worker)
+            manifest = generate(out, engine=engine, make=maker, share=request.share)
     else:
-        manifest = generate(out)
+        manifest = generate(out, make=_nothing_to_draw)
     return manifest, failed(manifest)
+
+
+def _place_of(model: Model) -> str | None:
+    """Where a worker finds a model: by the plan's name and revision, but for one in a local folder."""
+    record = ModelRecord(name=model.name, revision=model.revision, variant=model.variant)
+    return str(model.folder) if model.revision.startswith("sha256:") and not is_built_in(record) else None
+
+
+def _of_worker(plan: Plan, model: str | None, n_workers: int, asked: str | None, device: str | None) -> Renderer:
+    """The renderer of one of several workers; ``asked`` is the device for those that are told none."""
+    from synthgen.diffusion import share_cores
+
+    share_cores(n_workers)
+    return plan_renderer(plan, model=model, device=device or asked)
+
+
+def _nothing_to_draw(device: str | None) -> Renderer:
+    raise AssertionError("the dataset is complete")
 
 
 def failed(manifest: Manifest) -> list[str]:
@@ -152,7 +217,8 @@ def failed(manifest: Manifest) -> list[str]:
     keys = []
     for shard in manifest.shards:
         path = table_path(manifest.directory, manifest.plan.shard(shard.index))
-        table = pq.read_table(path, columns=["key", "fault"]).to_pydict()
+        with path.open("rb") as file:
+            table = pq.read_table(file, columns=["key", "fault"]).to_pydict()
         keys += [key for key, what in zip(table["key"], table["fault"], strict=True) if what]
     return keys
 
@@ -176,7 +242,7 @@ def describe(plan: Plan, *, rate: float | None) -> list[str]:
         f" {sampling.dtype}, {content.image_format}"
         + (f", not {sampling.negative_prompt!r}" if sampling.negative_prompt else ""),
         f"{plan.n_shards} shards, about {size / 1e9:.3g} GB",
-        f"about {_duration(plan.n / rate)} at {rate:.3g} images/s, measured here"
+        f"about {duration(plan.n / rate)} at {rate:.3g} images/s, measured here"
         if rate
         else "time: not measured, there is no CUDA device here",
         f"plan {plan.digest[:16]}; the first prompts:",
@@ -188,14 +254,6 @@ def _between(n: int, parts: int, *, extra: int = 0) -> str:
     """The least and the most that each of so many parts gets."""
     least, most = n // parts, -(-(n + extra) // parts)
     return str(least) if least == most else f"{least} to {most}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def measured_rate(plan: Plan, model: Model, *, device: str | None, batch: int | None) -> float | None:

@@ -1,33 +1,41 @@
 """One shard: a WebDataset tar, its metadata table and its completion record, written last.
 
 A shard is committed or absent.  The tar is written beside its place, flushed to disk and
-renamed; the record comes after it.  Whoever writes a shard holds a lock on the unfinished file,
-so several processes can work on one directory, and a killed one leaves only an unlocked orphan.
+renamed; the record comes after it.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import io
 import json
-import os
-import tarfile
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError, with_config
 
+from synthgen.atomic import claimed as claimed
+from synthgen.atomic import move_into_place, write_if_new
+from synthgen.atomic import remove_orphans as remove_orphans
+from synthgen.atomic import write_atomically as write_atomically
 from synthgen.content import STRICT
 from synthgen.errors import SynthgenError
 from synthgen.plan import ShardSpan
+from synthgen.tar import END, IMAGES, member, opened, read_samples
 
-IMAGE_ENDINGS = (".png", ".jpg", ".webp")
+if TYPE_CHECKING:
+    from upath import UPath
+
+    from synthgen.places import Place
+
+    P = TypeVar("P", bound=Path | UPath)
+else:
+    P = TypeVar("P")
 
 
 @with_config(STRICT)
@@ -55,90 +63,77 @@ class Item:
     record: dict[str, Any]
 
 
-def data_path(directory: Path, span: ShardSpan) -> Path:
+def data_name(span: ShardSpan) -> str:
+    """The name of a shard's tar within its directory."""
+    return f"data/{span.stem}.tar"
+
+
+def record_name(span: ShardSpan) -> str:
+    """The name of a shard's completion record within its directory."""
+    return f"data/{span.stem}.json"
+
+
+def table_name(span: ShardSpan) -> str:
+    """The name of a shard's metadata table within its directory."""
+    return f"metadata/{span.stem}.parquet"
+
+
+def data_path(directory: P, span: ShardSpan) -> P:
     """Where a shard's tar stands."""
-    return directory / "data" / f"{span.stem}.tar"
+    return cast(P, directory / data_name(span))
 
 
-def record_path(directory: Path, span: ShardSpan) -> Path:
+def record_path(directory: P, span: ShardSpan) -> P:
     """Where a shard's completion record stands."""
-    return directory / "data" / f"{span.stem}.json"
+    return cast(P, directory / record_name(span))
 
 
-def table_path(directory: Path, span: ShardSpan) -> Path:
+def table_path(directory: P, span: ShardSpan) -> P:
     """Where a shard's metadata table stands."""
-    return directory / "metadata" / f"{span.stem}.parquet"
+    return cast(P, directory / table_name(span))
 
 
-def read_record(path: Path) -> Shard:
+@lru_cache(maxsize=1)  # making one takes longer than reading a record
+def _record_type() -> TypeAdapter[Shard]:
+    return TypeAdapter(Shard)
+
+
+def read_record(path: Place) -> Shard:
     """Read a completion record; raises SynthgenError naming file and key where it is not one."""
     try:
-        return TypeAdapter(Shard).validate_json(path.read_bytes())
+        return _record_type().validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
         raise SynthgenError(f"{path}: {key}: {first['msg']}") from None
 
 
-def committed(directory: Path, span: ShardSpan, plan_digest: str) -> Shard | None:
+def record_text(shard: Shard) -> bytes:
+    """The file of a completion record."""
+    return (json.dumps(asdict(shard), indent=1) + "\n").encode()
+
+
+def strange(shard: Shard, span: ShardSpan, plan_digest: str) -> str | None:
+    """Why a record is not that of a plan's shard; None where it is."""
+    name = data_name(span).partition("/")[2]
+    if (shard.index, shard.filename) != (span.index, name):
+        return f"it is the record of shard {shard.index}, {shard.filename}"
+    if shard.plan_digest != plan_digest:
+        return f"of plan {shard.plan_digest[:16]}, not of {plan_digest[:16]}"
+    if shard.n_samples != span.stop - span.start:
+        return f"tells of {shard.n_samples} images; planned {span.stop - span.start}"
+    return None
+
+
+def committed(directory: Place, span: ShardSpan, plan_digest: str) -> Shard | None:
     """The record of a shard that stands: of this plan and place, its table and a tar of its size beside it."""
     try:
         shard = read_record(record_path(directory, span))
         size = data_path(directory, span).stat().st_size
     except (FileNotFoundError, SynthgenError):
         return None
-    whole = (
-        shard.plan_digest == plan_digest
-        and (shard.index, shard.filename) == (span.index, data_path(directory, span).name)
-        and shard.n_samples == span.stop - span.start
-        and shard.n_bytes == size
-        and table_path(directory, span).exists()
-    )
+    whole = not strange(shard, span, plan_digest) and shard.n_bytes == size and table_path(directory, span).exists()
     return shard if whole else None
-
-
-@contextmanager
-def claimed(path: Path) -> Iterator[IO[bytes] | None]:
-    """Hold the unfinished file of ``path`` for writing; None where another process holds it.
-
-    On leaving, what was not renamed into place is removed.
-    """
-    part = path.with_name(path.name + ".tmp")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("ab+") as file:
-        if not _lock(part, file):
-            yield None
-            return
-        file.truncate(0)
-        try:
-            yield file
-        finally:
-            if _is(part, file):
-                part.unlink()
-
-
-def remove_orphans(directory: Path) -> None:
-    """Remove the unfinished files that killed processes left in a folder."""
-    for part in directory.glob("*.tmp"):
-        with suppress(FileNotFoundError), part.open("rb") as file:
-            if _lock(part, file):
-                part.unlink()
-
-
-def _lock(path: Path, file: IO[bytes]) -> bool:
-    """Whether we now hold the lock of a file that still has its name (its last owner may have finished)."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return _is(path, file)
-
-
-def _is(path: Path, file: IO[bytes]) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
 
 
 def write_shard(
@@ -154,30 +149,57 @@ def write_shard(
     Raises SynthgenError where the device is full; nothing half-written is left.
     """
     path = data_path(directory, span)
-    try:
-        with claimed(path) as file:
-            if file is None or committed(directory, span, plan_digest):
-                return None
-            record_path(directory, span).unlink(missing_ok=True)  # of a tar that is damaged or gone
-            rows, digest = _write_tar(file, items)
-            if len(rows) != span.stop - span.start:
-                raise AssertionError(f"{path}: rendered {len(rows)} samples of {span.stop - span.start}")
-            shard = Shard(
-                index=span.index,
-                filename=path.name,
-                n_samples=len(rows),
-                n_bytes=file.tell(),
-                sha256=digest,
-                plan_digest=plan_digest,
-                environment=environment,
-            )
-            file.flush()
-            os.fsync(file.fileno())
-            write_atomically(table_path(directory, span), _table(rows))
-            os.replace(file.name, path)
-            _sync_directory(path.parent)
-            write_atomically(record_path(directory, span), (json.dumps(asdict(shard), indent=1) + "\n").encode())
+    with told_of_space(path), claimed(path) as file:
+        if file is None or committed(directory, span, plan_digest):
+            return None
+        record_path(directory, span).unlink(missing_ok=True)  # of a tar that is damaged or gone
+        shard, rows = write_tar(file, span, items, plan_digest, environment)
+        write_atomically(table_path(directory, span), table_bytes(rows))
+        move_into_place(file, path)
+        write_atomically(record_path(directory, span), record_text(shard))
+        return shard
+
+
+def rewrite_shard(
+    directory: Path,
+    span: ShardSpan,
+    items: Iterable[Item],
+    *,
+    plan_digest: str,
+    environment: dict[str, str],
+    known: Collection[Shard],
+    sums: Collection[str],
+    standing: str | None,
+    keep_table: bool,
+) -> Shard | None:
+    """Write a damaged shard again, in place of what stands once the new tar is known to be the one that was.
+
+    That is where its SHA-256 is one of ``sums``, or these are none; else what stands stays.  A record
+    among ``known`` with its sum is kept as it was, and with ``keep_table`` so is the table.  Files that
+    come out as they stand are not touched, of which the tar has the SHA-256 ``standing``.  Returns the
+    shard as it was drawn, or None where another process is at it; raises as write_shard does.
+    """
+    path = data_path(directory, span)
+    with told_of_space(path), claimed(path) as file:
+        if file is None:
+            return None
+        shard, rows = write_tar(file, span, items, plan_digest, environment)
+        if sums and shard.sha256 not in sums:
             return shard
+        record = next((old for old in known if old.sha256 == shard.sha256), shard)
+        if not keep_table:
+            write_if_new(table_path(directory, span), table_bytes(rows))
+        if shard.sha256 != standing:
+            move_into_place(file, path)
+        write_if_new(record_path(directory, span), record_text(record))
+        return shard
+
+
+@contextmanager
+def told_of_space(path: Path) -> Iterator[None]:
+    """A full disk, in one line."""
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SynthgenError(
@@ -186,7 +208,10 @@ def write_shard(
         raise
 
 
-def _write_tar(file: IO[bytes], items: Iterable[Item]) -> tuple[list[dict[str, Any]], str]:
+def write_tar(
+    file: IO[bytes], span: ShardSpan, items: Iterable[Item], plan_digest: str, environment: dict[str, str]
+) -> tuple[Shard, list[dict[str, Any]]]:
+    """Write a tar to the disk; returns its record and the rows of its table."""
     digest = hashlib.sha256()
     rows = []
     for item in items:
@@ -195,39 +220,27 @@ def _write_tar(file: IO[bytes], items: Iterable[Item]) -> tuple[list[dict[str, A
             row["seed"] = str(row["seed"])
         rows.append(row)
         members = ((item.ending, item.image), ("cls", str(item.label).encode()), ("json", json.dumps(row).encode()))
-        block = b"".join(_member(f"{item.key}.{ending}", data) for ending, data in members)
+        block = b"".join(member(f"{item.key}.{ending}", data) for ending, data in members)
         digest.update(block)
         file.write(block)
-    end = bytes(2 * tarfile.BLOCKSIZE)
-    digest.update(end)
-    file.write(end)
-    return rows, digest.hexdigest()
+    digest.update(END)
+    file.write(END)
+    if len(rows) != span.stop - span.start:
+        raise AssertionError(f"{span.stem}: rendered {len(rows)} samples of {span.stop - span.start}")
+    shard = Shard(
+        index=span.index,
+        filename=f"{span.stem}.tar",
+        n_samples=len(rows),
+        n_bytes=file.tell(),
+        sha256=digest.hexdigest(),
+        plan_digest=plan_digest,
+        environment=environment,
+    )
+    return shard, rows
 
 
-def _blank_header() -> bytes:
-    info = tarfile.TarInfo("")
-    info.mode = 0o644
-    return info.tobuf(tarfile.USTAR_FORMAT)
-
-
-BLANK = _blank_header()  # of an empty member without a name: fixed times and owners
-BLANK_SUM = sum(BLANK[:148]) + sum(b" " * 8) + sum(BLANK[156:]) - sum(BLANK[124:136])
-
-
-def _member(name: str, data: bytes) -> bytes:
-    """A tar member (ustar; a name of at most 100 bytes) of which only name, size and content vary.
-
-    Fills tarfile's own header in, which is three times as fast as making each anew.
-    """
-    stem = name.encode()
-    assert len(stem) <= 100
-    size = b"%011o\0" % len(data)
-    checksum = b"%06o\0 " % (BLANK_SUM + sum(stem) + sum(size))
-    header = stem.ljust(100, b"\0") + BLANK[100:124] + size + BLANK[136:148] + checksum + BLANK[156:]
-    return header + data + bytes(-len(data) % tarfile.BLOCKSIZE)
-
-
-def _table(rows: list[dict[str, Any]]) -> bytes:
+def table_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
+    """The metadata table of records, one a row: a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -239,73 +252,38 @@ def _table(rows: list[dict[str, Any]]) -> bytes:
     return sink.getvalue()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; of several writers, the last one's content stands."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with claimed(path) as file:
-            if file is None:
-                time.sleep(0.01)
-                continue
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-            _sync_directory(path.parent)
-            return
+def read_items(file: IO[bytes]) -> Iterator[Item]:
+    """The samples of an open shard in order; raises SynthgenError, which does not name the file."""
+    for sample in read_samples(file):
+        ending = next(ending for ending in sample if ending in IMAGES)
+        image = sample[ending]
+        try:
+            label, record = int(sample["cls"].data), json.loads(sample["json"].data)
+        except (ValueError, RecursionError) as error:
+            raise SynthgenError(f"sample {image.key}: {error}") from None
+        if not isinstance(record, dict):
+            raise SynthgenError(f"sample {image.key}: its json is no record")
+        yield Item(key=image.key, ending=ending, image=image.data, label=label, record=record)
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def read_shard(path: Place) -> Iterator[Item]:
+    """The samples of a shard in order, of a tar that nobody need trust.
+
+    Raises SynthgenError naming the file, and the member, where it is damaged or holds anything else.
+    """
+    with opened(path) as file:
+        yield from read_items(file)
 
 
-def read_shard(path: Path) -> Iterator[Item]:
-    """The samples of a shard in order; raises SynthgenError naming the file where it is damaged."""
-    try:
-        with tarfile.open(path, "r:") as tar:
-            parts: dict[str, bytes] = {}
-            key = ""
-            for member in tar:
-                file = tar.extractfile(member)
-                if file is None:
-                    raise SynthgenError(f"{path}: member {member.name!r} is not a plain file")
-                stem, _, ending = member.name.partition(".")
-                if parts and stem != key:
-                    yield _item(path, key, parts)
-                    parts = {}
-                key = stem
-                parts[ending] = file.read()
-            if parts:
-                yield _item(path, key, parts)
-    except tarfile.TarError as error:
-        raise SynthgenError(f"{path}: damaged tar ({error})") from None
+def image_members(path: Place) -> list[tuple[str, int, int]]:
+    """Name, offset and size in bytes of each image of a shard, for reading them in any order.
 
-
-def image_members(path: Path) -> list[tuple[str, int, int]]:
-    """Name, offset and size in bytes of each image of a shard, for reading them in any order."""
-    try:
-        with tarfile.open(path, "r:") as tar:
-            return [
-                (member.name, member.offset_data, member.size)
-                for member in tar
-                if member.isfile() and member.name.endswith(IMAGE_ENDINGS)
-            ]
-    except (OSError, tarfile.TarError) as error:
-        raise SynthgenError(f"{path}: damaged tar ({error})") from None
-
-
-def _item(path: Path, key: str, parts: dict[str, bytes]) -> Item:
-    images = [ending for ending in parts if f".{ending}" in IMAGE_ENDINGS]
-    if len(images) != 1 or "cls" not in parts or "json" not in parts:
-        raise SynthgenError(f"{path}: sample {key} has members {sorted(parts)}; expected an image, cls and json")
-    try:
-        label, record = int(parts["cls"]), json.loads(parts["json"])
-    except ValueError as error:
-        raise SynthgenError(f"{path}: sample {key}: {error}") from None
-    if not isinstance(record, dict):
-        raise SynthgenError(f"{path}: sample {key}: its json is no record")
-    return Item(key=key, ending=images[0], image=parts[images[0]], label=label, record=record)
+    Raises SynthgenError as read_shard does.
+    """
+    with opened(path) as file:
+        return [
+            (f"{image.key}.{ending}", image.start, image.size)
+            for sample in read_samples(file, skip=True)
+            for ending, image in sample.items()
+            if ending in IMAGES
+        ]

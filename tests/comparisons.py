@@ -13,7 +13,9 @@ from synthgen_evaluate.comparison import (
     Comparison,
     Effect,
     Estimate,
+    Location,
     OrderedTrend,
+    Reference,
     Row,
 )
 from synthgen_evaluate.metrics import Scores
@@ -41,7 +43,7 @@ def made(
     epochs: Sequence[int] = (4, 8, 12),
     scale: Scale = "logit",
 ) -> Comparison:
-    """A comparison of arms given as (factor, level, ID macro-F1); the first is the baseline.
+    """A comparison of arms given as (factor, level, ID macro-F1); the first is the baseline, the second the reference.
 
     Scores scatter around parallel trends; an arm lies the higher, the better it is.
     """
@@ -81,6 +83,22 @@ def made(
         )
         if "labels-5" in arms
         else (),
+        reference=Reference(
+            arm=others[0],
+            effects=tuple(
+                _effect(name, arms[name], i, n, with_trend=trend is not None)
+                for i, name in enumerate([baseline, *others[1:]])
+            ),
+            robustness=tuple((name, -1.5 if name == baseline else 0.3) for name in arms),
+            summary=(f"The runs cannot tell whether effective robustness differs ({others[0]} as the baseline).",),
+        )
+        if len(others) > 1
+        else None,
+        locations=tuple(
+            Location(location=k, n_images=7 * k, few=7 * k < 10, macro_f1=tuple(0.01 * k for _ in arms))
+            for k in range(1, 15)
+        ),
+        environments=(f"{n * len(arms)} runs on x86_64, 2 cores, 1 process: torch 2.7.0, numpy 2.1.0",),
         unfinished=(),
         notes=("Effective robustness rests on extrapolating the baseline's trend to other ID macro-F1.",),
         summary=(
@@ -142,6 +160,9 @@ def published() -> Comparison:
         arms=(summary,),
         rows=rows,
         effects=(),
+        reference=None,
+        locations=(),
+        environments=(),
         notes=(),
         summary=("Four published models lie on one trend.",),
     )
@@ -205,7 +226,13 @@ def _summary(
         band = Band(id=tuple(x), ood=tuple(line), low=tuple(line - width), high=tuple(line + width))
     robustness = [row.effective_robustness for row in last if row.effective_robustness is not None]
     return ArmSummary(
-        arm=Arm(name=name, factor=arm[0], level=arm[1], description=f"6,000 images of {name}"),
+        arm=Arm(
+            name=name,
+            factor=arm[0],
+            level=arm[1],
+            description=f"6,000 images of {name}",
+            origin=(f"image folder {name}", "diffusion images of prompts imagenet80 1.0"),
+        ),
         planned=n,
         finished=n,
         id_mean=float(np.mean(final_id)),

@@ -129,11 +129,15 @@ def test_trends_and_effects_equal_a_loop_over_the_drawn_runs(
         close(found.slope[:, r], [one.slope if one else np.nan for one in trends])
         close(found.intercept[:, r], [one.intercept if one else np.nan for one in trends])
         close(found.run_er[:, r], [robustness[run] for run in runs])
-        close(found.effect[:, r], effects)
+        close(effects_of(found, study.blocks)[:, r], effects)
         lines = [one.predict(grid) if one else np.full(2, np.nan) for one in trends]
         for arm, line in enumerate(lines):
             close(predicted(found, arm, grid)[:, r], line)
             close(differences_at(found, arm, grid)[:, r], 100 * (line - lines[baseline]))
+
+
+def effects_of(found: Resampled, blocks: np.ndarray) -> np.ndarray:
+    return paired_effects(found.design, found.run_er, blocks)
 
 
 def close(found: np.ndarray, wanted: object) -> None:
@@ -147,7 +151,7 @@ def test_weights_of_one_give_the_estimates() -> None:
     found = study.resampled()
     assert found.slope[:, 0] == pytest.approx([one.slope for one in trends], rel=1e-12)
     assert found.run_er[:, 0] == pytest.approx([robustness[run] for run in sorted(robustness)], rel=1e-12)
-    assert found.effect[:, 0] == pytest.approx(effects, abs=1e-12)
+    assert effects_of(found, study.blocks)[:, 0] == pytest.approx(effects, abs=1e-12)
     assert slope_differences(found)[:, 0] == pytest.approx(found.slope[:, 0] - found.slope[0, 0])
 
 
@@ -166,7 +170,7 @@ def test_the_same_seed_gives_identical_results_with_any_number_of_threads() -> N
     first = result(1)
     for threads in (1, 2, 5, None):
         again = result(threads)
-        for name in ("slope", "intercept", "run_er", "effect"):
+        for name in ("slope", "intercept", "run_er"):
             np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
 
 
@@ -213,7 +217,7 @@ def test_resamples_that_cannot_tell_are_counted_and_told() -> None:
     found = resample(design_of(rows, 2, 4), *f1, drawn.blocks, epsilon=EPSILON)
     few = (drawn.blocks > 0).sum(axis=1) < MIN_POINTS
     assert 0.3 < few.mean() < 0.4  # 88 of the 4^4 ways hold one or two different blocks
-    told = interval(1.0, found.effect[1], 4)
+    told = interval(1.0, effects_of(found, drawn.blocks)[1], 4)
     assert (told.left_out, told.n_resamples) == (few.sum(), 2000 - few.sum())
     low, high, left_out = band(predicted(found, 1, [0.3, 0.4]))
     assert left_out == few.sum()
@@ -223,9 +227,9 @@ def test_resamples_that_cannot_tell_are_counted_and_told() -> None:
 def test_a_baseline_without_runs_leaves_nothing_to_tell() -> None:
     rows = [(1, b, e) for b in range(3) for e in range(2)]
     found = resample(design_of(rows, 2, 3), *np.full((2, 6, 4), 0.3), np.ones((4, 3), int), epsilon=EPSILON)
-    for name in ("slope", "intercept", "run_er", "effect"):
+    for name in ("slope", "intercept", "run_er"):
         assert np.isnan(getattr(found, name)).all()
-    told = interval(float("nan"), found.effect[1], 0)
+    told = interval(float("nan"), effects_of(found, np.ones((4, 3), int))[1], 0)
     assert (told.estimate, told.low, told.high, told.n_resamples, told.left_out) == (None, None, None, 0, 4)
     low, high, left_out = band(predicted(found, 0, [0.1]))
     assert np.isnan([low, high]).all()
@@ -299,7 +303,7 @@ def test_a_planted_trend_is_recovered() -> None:
             assert told.high is not None
             covered.append(told.low <= truth <= told.high)
         assert plain.slope[:, 0] == pytest.approx([0.9, 0.7], abs=0.3)
-        assert plain.effect[1, 0] > 0
+        assert effects_of(plain, np.ones((1, 12), int))[1, 0] > 0
     assert 0.85 < np.mean(covered) <= 1  # 72 intervals of 95%, six a study
 
 
@@ -307,7 +311,7 @@ def test_what_all_arms_share_leaves_differences_as_they_are() -> None:
     shared_by_all = np.random.default_rng(1).normal(0, 0.05, 2000)
     quiet, shaken = (planted(0, effect) for effect in (0.0, shared_by_all))
     before, after = quiet.resampled("linear"), shaken.resampled("linear")
-    np.testing.assert_allclose(after.effect, before.effect, atol=1e-9)
+    np.testing.assert_allclose(effects_of(after, shaken.blocks), effects_of(before, quiet.blocks), atol=1e-9)
     np.testing.assert_allclose(slope_differences(after), slope_differences(before), atol=1e-9)
     np.testing.assert_allclose(differences_at(after, 1, [0.3]), differences_at(before, 1, [0.3]), atol=1e-9)
     assert width(predicted(after, 1, [0.3])[0]) > 3 * width(predicted(before, 1, [0.3])[0])
@@ -364,7 +368,7 @@ def test_the_whole_way_from_counts_equals_the_images_of_drawn_locations() -> Non
     found = resample(study.design, *splits, drawn.blocks, epsilon=EPSILON)
     for r in range(5):
         trends, _, effects = the_long_way(study, r, "logit")
-        close(found.effect[:, r], effects)
+        close(effects_of(found, study.blocks)[:, r], effects)
         close(found.slope[:, r], [one.slope if one else np.nan for one in trends])
 
 

@@ -404,3 +404,62 @@ def test_intervals_of_differences_come_from_the_resampled_scores_of_the_right_ru
     assert told is not None
     expected = interval(told.value, np.array(values), 5)
     assert (told.low, told.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_reference_takes_the_place_of_the_baseline(tmp_path: Path) -> None:
+    path = fake_runs(tmp_path, {"scratch": 0.3, "natural": 0.5, "fractals": 0.4}, seeds=(0, 1, 2))
+    edit_suite(path, reference="natural")
+    both = compared(path)
+    assert both.baseline == "scratch"
+    assert both.reference is not None
+    assert both.reference.arm == "natural"
+    alone = compared(path, baseline="natural", reference="scratch")
+    by_arm = {effect.arm: effect for effect in alone.effects}
+    for effect in both.reference.effects:
+        other = by_arm[effect.arm]
+        assert (effect.p, effect.verdict, effect.n) == (other.p, other.verdict, other.n)
+        for ours, theirs in ((effect.robustness, other.robustness), (effect.ood, other.ood)):
+            assert ours is not None
+            assert theirs is not None
+            assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high))
+    means = {summary.arm.name: summary.effective_robustness for summary in alone.arms}
+    assert dict(both.reference.robustness) == pytest.approx(means)
+    assert all(sentence in both.summary for sentence in both.reference.summary)
+    (natural,) = (effect.ood for effect in both.effects if effect.arm == "natural")
+    (scratch,) = (effect.ood for effect in both.reference.effects if effect.arm == "scratch")
+    assert natural is not None
+    assert scratch is not None
+    assert natural.value == pytest.approx(-scratch.value)
+
+
+def test_a_reference_must_be_another_arm(tmp_path: Path) -> None:
+    path = fake_runs(tmp_path, {"scratch": 0.3, "natural": 0.5})
+    for name in ("scratch", "nature"):
+        with pytest.raises(EvaluateError, match="choose from natural"):
+            compared(path, reference=name)
+    edit_suite(path, reference="scratch")  # a suite's reference gives way to a baseline that is chosen
+    assert compared(path).reference is None
+    assert compared(path, baseline="natural").reference is not None
+
+
+def test_every_location_has_the_mean_macro_f1_of_the_last_epochs(tmp_path: Path) -> None:
+    found = compared(fake_runs(tmp_path, {"scratch": 0.3, "natural": 0.5}))
+    assert [one.location for one in found.locations] == list(range(9))
+    last = [run.epochs[-1].ood_predicted for run in load_runs([tmp_path]) if run.arm.name == "natural"]
+    for one in found.locations:
+        own = [(p.truth.y[at], p.y[at]) for p in last if p is not None for at in [p.truth.location == one.location]]
+        assert one.n_images == len(own[0][0])
+        assert one.few == (one.n_images < 10)
+        assert one.macro_f1[1] == pytest.approx(np.mean([scores(y, p.astype(np.int64)).macro_f1 for y, p in own]))
+
+
+def test_machines_and_versions_of_the_runs_are_told(tmp_path: Path) -> None:
+    path = fake_runs(tmp_path, {"scratch": 0.3, "natural": 0.5})
+    for position, record in enumerate(sorted(path.glob("*/state.json"))):
+        device = "x86_64" if position else "NVIDIA H100"
+        state = {"status": "done", "device": device, "cores": 2, "processes": 1, "versions": {"torch": "2.7.0"}}
+        write_json(record, state)
+    assert compared(path).environments == (
+        "7 runs on x86_64, 2 cores, 1 process: torch 2.7.0",
+        "1 run on NVIDIA H100, 2 cores, 1 process: torch 2.7.0",
+    )

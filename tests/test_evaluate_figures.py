@@ -121,7 +121,7 @@ def test_the_forest_groups_arms_by_factor(figures: dict[str, dict[str, bytes]]) 
 
 
 def test_figures_come_for_print_and_for_screens(figures: dict[str, dict[str, bytes]]) -> None:
-    assert {*figures} == {"scatter", "factors", "forest"}
+    assert {*figures} == {"scatter", "factors", "forest", "forest-reference"}
     for kinds in figures.values():
         assert {*kinds} == {"svg", "pdf", "png"}
         assert kinds["pdf"].startswith(b"%PDF")

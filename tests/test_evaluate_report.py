@@ -35,10 +35,24 @@ HOSTILE = {
 FILES = {
     "comparison.json",
     "index.html",
-    *(f"figures/{name}.{kind}" for name in ("scatter", "factors", "forest") for kind in ("svg", "pdf", "png")),
+    *(
+        f"figures/{name}.{kind}"
+        for name in ("scatter", "factors", "forest", "forest-reference")
+        for kind in ("svg", "pdf", "png")
+    ),
     *(
         f"tables/{name}.{kind}"
-        for name in ("arms", "effects", "checks", "ordered", "locations", "runs")
+        for name in [
+            "arms",
+            "effects",
+            "checks",
+            "effects-reference",
+            "checks-reference",
+            "ordered",
+            "worst",
+            "locations",
+            "runs",
+        ]
         for kind in ("csv", "md", "tex")
     ),
 }
@@ -276,7 +290,7 @@ def test_pages_do_not_scroll_sideways_on_a_phone(report: Path, hostile: Path, fe
 def test_headings_are_in_order_and_tables_have_captions_and_scopes(
     report: Path, few: dict[str, Path], page: Any
 ) -> None:
-    for path, n in ((report, 6), (few["published"], 2), (few["alone"], 3)):
+    for path, n in ((report, 9), (few["published"], 2), (few["alone"], 4)):
         page.get(path.as_uri())
         levels = [int(heading.tag_name[1]) for heading in find(page, "h1, h2, h3, h4")]
         assert levels[0] == 1
@@ -346,7 +360,7 @@ def test_a_notebook_shows_the_sentences_and_tables_as_text() -> None:
     for name in HOSTILE:
         assert name in html.unescape(shown)
     assert not re.search(r"<(script|b>|/script|i>)", shown.replace("<b>Pre-training", ""))
-    assert shown.count("<table>") == shown.count("</table>") == 2
+    assert shown.count("<table>") == shown.count("</table>") == 3
     assert "http" not in shown
     assert to_html(alone()).count("<table>") == 1
 

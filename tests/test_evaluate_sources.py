@@ -10,9 +10,10 @@ from conftest import Command
 from PIL import Image, ImageFilter
 
 from synthgen.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sample, Sampling
-from synthgen.generate import Renderer, generate, open_directory
+from synthgen.generate import generate, open_directory
 from synthgen.plan import new_plan
 from synthgen.shard import Item
+from synthgen.work import Renderer
 from synthgen_evaluate import sources
 from synthgen_evaluate.arms import FolderSource, FractalSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from synthgen.encode import Origin, encode_image, read_origin, xmp_packet
+from synthgen.encode import PLAIN_PACKET, Origin, encode_image, read_origin, xmp_packet
 from synthgen.errors import SynthgenError
+from synthgen.fractal import encode_png
 
 FORMATS = ("png", "jpg", "webp")
 ORIGIN = Origin(
@@ -248,9 +249,8 @@ def test_exiftool_finds_it_valid_and_keeps_it_when_it_writes(tmp_path: Path) -> 
     assert np.array_equal(decoded(paths[0].read_bytes()), noise(32))
 
 
-def test_a_png_is_well_formed() -> None:
-    """Every chunk's checksum holds, and the text chunk is marked as uncompressed UTF-8."""
-    data = encoded(noise(16), "png")
+def chunks(data: bytes) -> list[bytes]:
+    """The kinds of a PNG's chunks, whose checksums hold."""
     kinds, place = [], 8
     while place < len(data):
         size = int.from_bytes(data[place : place + 4], "big")
@@ -258,4 +258,52 @@ def test_a_png_is_well_formed() -> None:
         assert zlib.crc32(kind + body) == int.from_bytes(data[place + 8 + size : place + 12 + size], "big")
         kinds.append(kind)
         place += size + 12
-    assert kinds == [b"IHDR", b"iTXt", b"IDAT", b"IEND"]
+    return kinds
+
+
+def test_a_png_is_well_formed() -> None:
+    assert chunks(encoded(noise(16), "png")) == [b"IHDR", b"iTXt", b"IDAT", b"IEND"]
+
+
+# Fractals, which no model drew
+
+
+@pytest.fixture(params=[2, 129])
+def fractal(request: pytest.FixtureRequest) -> bytes:
+    """A fractal's PNG, of 1 or 8 bits a pixel."""
+    colors = np.random.default_rng(0).integers(0, 256, (request.param, 3), dtype=np.uint8)
+    return encode_png(np.random.default_rng(1).integers(0, request.param, (37, 41), dtype=np.uint8), colors)
+
+
+def test_a_fractal_names_its_source_type_and_the_program(fractal: bytes) -> None:
+    assert read_origin(fractal) == {
+        "tool": "synthgen",
+        "source_type": "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicMedia",
+    }
+    assert chunks(fractal) == [b"IHDR", b"iTXt", b"PLTE", b"IDAT", b"IEND"]
+    assert fractal.index(b"iTXtXML:com.adobe.xmp\0\0\0\0\0" + PLAIN_PACKET) < 64
+
+
+def test_the_origin_leaves_a_fractals_pixels_as_they_are() -> None:
+    colors = np.random.default_rng(0).integers(0, 256, (2, 3), dtype=np.uint8)
+    image = np.random.default_rng(1).integers(0, 2, (37, 41), dtype=np.uint8)
+    data = encode_png(image, colors)
+    with Image.open(io.BytesIO(data)) as decoded_image:
+        assert np.array_equal(np.asarray(decoded_image.convert("RGB")), colors[image])
+    assert np.array_equal(decoded_by_opencv(data), colors[image])
+
+
+def test_the_origin_of_a_fractal_is_small() -> None:
+    assert len(PLAIN_PACKET) < 400  # stored once in each of a million files
+
+
+@pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")
+def test_exiftool_finds_a_fractal_valid(fractal: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "fractal.png"
+    path.write_bytes(fractal)
+    command = ["exiftool", "-json", "-G1", "-a", "-validate", "-warning", "-XMP:all", str(path)]
+    (found,) = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60, text=True).stdout)
+    assert found["ExifTool:Validate"] in ("OK", "0 0 0")
+    kind = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicMedia"
+    assert found["XMP-iptcExt:DigitalSourceType"] == kind
+    assert found["XMP-xmp:CreatorTool"] == "synthgen"

@@ -15,11 +15,12 @@ import pytest
 from fractaldb.ifs import read_categories
 from fractaldb.render import Style
 from synthgen import generate as module
+from synthgen import work
 from synthgen.errors import SynthgenError
 from synthgen.fractal import fractal_content
 from synthgen.generate import generate, open_directory
 from synthgen.manifest import read_manifest
-from synthgen.plan import Plan, ShardSpan, new_plan
+from synthgen.plan import Plan, new_plan
 
 # 25 shards: enough to be killed between, about a second in all.
 SETTINGS = ("--n", 1000, "--size", 40, "--points", 30_000, "--shard-size", 40)
@@ -160,18 +161,17 @@ def test_workers_do_not_survive_their_killed_parent_and_the_run_resumes(
     resume(command, tmp_path / "set", undisturbed)
 
 
-def test_a_killed_worker_ends_the_run_with_one_line_and_it_resumes(
-    tmp_path: Path, command: list[str], undisturbed: dict[str, bytes], start: Callable[..., "subprocess.Popen[str]"]
+def test_killed_workers_are_replaced_and_the_run_goes_on(
+    tmp_path: Path, undisturbed: dict[str, bytes], start: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
     process = start(tmp_path / "set")
-    wait(lambda: len(committed(tmp_path / "set")) >= 2)
-    os.kill(max(members(process.pid)), signal.SIGKILL)
-    _, told = process.communicate(timeout=20)
-    assert process.returncode == 2
-    assert "Traceback" not in told
-    assert "synthgen: a worker process was killed" in told
+    for n in (2, 6):
+        wait(lambda n=n: len(committed(tmp_path / "set")) >= n)  # type: ignore[misc]
+        os.kill(max(members(process.pid)), signal.SIGKILL)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
     wait(lambda: not members(process.pid), 5)
-    resume(command, tmp_path / "set", undisturbed)
+    assert contents(tmp_path / "set") == undisturbed
 
 
 def test_ctrl_c_ends_a_run_with_one_line_and_it_resumes(
@@ -271,14 +271,15 @@ def test_what_a_process_leaves_that_dies_during_our_work_goes_too(
 ) -> None:
     plan = small(categories, 100)
     open_directory(tmp_path / "set", plan)
-    real = module.write_one
+    real = work.write_one
 
-    def beside_a_dying_process(directory: Path, plan: Plan, span: ShardSpan, *rest: Any) -> int:
-        n_samples = real(directory, plan, span, *rest)
-        (directory / "data" / f"{span.stem}.tar.tmp").write_bytes(b"")  # claimed, and dead before it saw the record
+    def beside_a_dying_process(one: work.Work, renderer: work.Renderer, task: work.Task, *rest: Any) -> int:
+        n_samples = real(one, renderer, task, *rest)
+        # claimed, and dead before it saw the record
+        (Path(one.directory) / "data" / f"{task.span.stem}.tar.tmp").write_bytes(b"")
         return n_samples
 
-    monkeypatch.setattr(module, "write_one", beside_a_dying_process)
+    monkeypatch.setattr(work, "write_one", beside_a_dying_process)
     generate(tmp_path / "set", workers=1)
     assert not list(tmp_path.rglob("*.tmp"))
 

@@ -1,11 +1,11 @@
 import hashlib
-import io
 import json
 import os
 import shutil
 import subprocess
-import tarfile
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Command
 
-from synthgen.manifest import read_manifest
-from synthgen.plan import read_plan
-from synthgen.shard import read_shard
+from synthgen.errors import SynthgenError
+from synthgen.manifest import listing, read_manifest
+from synthgen.places import place
+from synthgen.plan import Segment, read_plan
+from synthgen.shard import Shard, data_path, read_shard, record_path, record_text, table_path
 
 SETTINGS = ("--n", 200, "--size", 32, "--points", 1000, "--shard-size", 70, "--workers", 1)
-Members = dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +47,6 @@ def truncate(dataset: Path) -> None:
     os.truncate(tar(dataset, 1), 4321)
 
 
-def flip_a_bit(dataset: Path) -> None:
-    data = bytearray(tar(dataset, 1).read_bytes())
-    data[len(data) // 2] ^= 4
-    tar(dataset, 1).write_bytes(data)
-
-
 def delete_the_record(dataset: Path) -> None:
     tar(dataset, 1).with_suffix(".json").unlink()
 
@@ -68,130 +63,17 @@ def break_the_record(dataset: Path) -> None:
     tar(dataset, 1).with_suffix(".json").write_text("{")
 
 
-def record_of_another_plan(dataset: Path) -> None:
-    path = tar(dataset, 1).with_suffix(".json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"plan_digest": "f" * 64}))
-
-
-def swap_two_shards(dataset: Path) -> None:
-    for ending in (".tar", ".json"):
-        one, other = tar(dataset, 0).with_suffix(ending), tar(dataset, 1).with_suffix(ending)
-        spare = one.with_suffix(".spare")
-        one.rename(spare)
-        other.rename(one)
-        spare.rename(other)
-
-
-def rewrite(dataset: Path, change: Callable[[Members], Members]) -> None:
-    """Change samples of shard 1 and forge its record, so that only its contents can tell."""
-    path = tar(dataset, 1)
-    with tarfile.open(path) as old:
-        members = {member.name: old.extractfile(member).read() for member in old}  # type: ignore[union-attr]
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as new:
-        for name, data in change(members).items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            new.addfile(info, io.BytesIO(data))
-    data = path.read_bytes()
-    record = path.with_suffix(".json")
-    forged = {"n_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    record.write_text(json.dumps(json.loads(record.read_text()) | forged))
-
-
-def edit_a_label(dataset: Path) -> None:
-    rewrite(dataset, lambda members: members | {"000000072.cls": b"9"})
-
-
-def swap_two_images(dataset: Path) -> None:
-    rewrite(
-        dataset,
-        lambda m: m | {"000000072.png": m["000000073.png"], "000000073.png": m["000000072.png"]},
-    )
-
-
-def swap_two_samples_of_a_class(dataset: Path) -> None:
-    def change(m: Members) -> Members:
-        pair = ("000000072", "000000073")
-        return m | {f"{a}.{e}": m[f"{b}.{e}"] for a, b in (pair, pair[::-1]) for e in ("png", "cls", "json")}
-
-    rewrite(dataset, change)
-
-
-def drop_a_sample(dataset: Path) -> None:
-    rewrite(dataset, lambda members: {name: data for name, data in members.items() if "139" not in name})
-
-
-def add_a_sample(dataset: Path) -> None:
-    def change(m: Members) -> Members:
-        return m | {f"000000140.{e}": m[f"000000139.{e}"] for e in ("png", "cls", "json")}
-
-    rewrite(dataset, change)
-
-
-def break_an_image(dataset: Path) -> None:
-    def change(members: Members) -> Members:
-        image = members["000000072.png"][:60]
-        record = json.loads(members["000000072.json"]) | {"sha256": hashlib.sha256(image).hexdigest()}
-        return members | {"000000072.png": image, "000000072.json": json.dumps(record).encode()}
-
-    rewrite(dataset, change)
-
-
-SHARD = "fractal-train-000001.tar"
-DAMAGES: list[tuple[Callable[[Path], None], str, bool]] = [  # what is done, what verify says, whether status sees it
-    (truncate, f"{SHARD}: 4321 bytes, recorded", True),
-    (flip_a_bit, f"{SHARD}: sha256 differs from its record", False),
-    (delete_the_record, f"{SHARD}: no completion record", True),
-    (delete_the_tar, f"{SHARD}: missing, though recorded as complete", True),
-    (delete_the_table, "fractal-train-000001.parquet: missing", True),
-    (break_the_record, "fractal-train-000001.json: the file: ", True),
-    (record_of_another_plan, f"{SHARD}: made by plan ffffffffffffffff, not by", True),
-    (swap_two_shards, f"{SHARD}: its completion record is that of fractal-train-000000.tar, shard 0", True),
-    (edit_a_label, f"{SHARD}: sample 000000072 has label 9, planned 000000072: ", False),
-    (swap_two_images, f"{SHARD}: image 000000072 differs from its record", False),
-    (swap_two_samples_of_a_class, f"{SHARD}: the record of 000000072 tells of image 73", False),
-    (drop_a_sample, f"{SHARD}: 69 samples, planned 70", False),
-    (add_a_sample, f"{SHARD}: more samples than the plan's 70", False),
-    (break_an_image, f"{SHARD}: image 000000072 cannot be decoded", False),
-]
-
-
-@pytest.mark.parametrize(("damage", "told", "seen_by_status"), DAMAGES, ids=[d.__name__ for d, _, _ in DAMAGES])
-def test_verify_names_a_damage_and_status_sees_what_records_and_sizes_tell(
-    dataset: Path, synthgen_here: Command, damage: Callable[[Path], None], told: str, seen_by_status: bool
-) -> None:
-    damage(dataset)
-    checked = synthgen_here("verify", dataset)
-    assert checked.returncode == 1
-    assert told in checked.stdout
-    assert "Traceback" not in checked.stderr
-    assert read_manifest(dataset).complete is not seen_by_status
-
-
 @pytest.mark.parametrize("damage", [truncate, delete_the_record, delete_the_tar, delete_the_table, break_the_record])
 def test_the_command_that_made_a_set_repairs_what_status_sees_and_nothing_else(
     whole: Path, dataset: Path, synthgen_here: Command, categories: Path, damage: Callable[[Path], None]
 ) -> None:
     damage(dataset)
+    assert len(read_manifest(dataset).missing) == 1
     others = {path: path.stat().st_ino for index in (0, 2) for path in dataset.glob(f"*/*-{index:06d}.*")}
     done = synthgen_here("fractal", "--out", dataset, "--categories", categories, *SETTINGS)
     assert done.returncode == 0, done.stderr
     assert contents(dataset) == contents(whole)
     assert {path: path.stat().st_ino for path in others} == others
-
-
-def test_a_whole_set_verifies(whole: Path, synthgen_here: Command) -> None:
-    checked = synthgen_here("verify", whole)
-    assert (checked.returncode, checked.stdout) == (0, f"{whole}: 3 shards, 0 faults\n")
-    answer = synthgen_here("verify", whole, "--json")
-    assert json.loads(answer.stdout) == {"directory": str(whole), "faults": []}
-
-
-def test_verify_tells_faults_as_json_too(dataset: Path, synthgen_here: Command) -> None:
-    truncate(dataset)
-    answer = synthgen_here("verify", dataset, "--json")
-    assert answer.returncode == 1
-    assert all(SHARD in fault for fault in json.loads(answer.stdout)["faults"])
 
 
 def test_the_sums_are_those_of_sha256sum_and_cover_every_file(whole: Path) -> None:
@@ -244,3 +126,57 @@ def test_status_tells_how_much_stands(dataset: Path, synthgen_here: Command) -> 
     assert words.returncode == 0
     assert "130 of 200 images of 5 classes, 2 of 3 shards" in words.stdout
     assert "unfinished; run the same command again to go on" in words.stdout
+
+
+def test_a_set_at_a_url_has_the_manifest_that_it_has_here(dataset: Path, s3: str) -> None:
+    for path in dataset.rglob("*.*"):
+        (place(s3) / "sets/one" / path.relative_to(dataset).as_posix()).write_bytes(path.read_bytes())
+    here, there = read_manifest(dataset), read_manifest(place(f"{s3}/sets/one"))
+    assert (there.plan, there.shards, there.missing) == (here.plan, here.shards, ())
+    (place(s3) / "sets/one/data/fractal-train-000001.json").unlink()
+    (place(s3) / "sets/one/data/fractal-train-000002.tar").write_bytes(b"short")
+    assert [span.index for span in read_manifest(place(f"{s3}/sets/one")).missing] == [1, 2]
+
+
+def test_a_store_that_cannot_be_reached_is_told_in_one_line_without_keys(s3: str) -> None:
+    with pytest.raises(SynthgenError, match=r"plan\.json") as error:
+        read_manifest(place(f"{s3}-nowhere/set"))
+    assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+def test_a_listing_names_files_and_strange_folders(tmp_path: Path, s3: str) -> None:
+    names = ("plan.json", "data/a.tar", "data/deep/er/x", "metadata/b.parquet", "other/c", "other/d")
+    for root in (tmp_path / "a", place(f"file://{tmp_path}/b"), place("memory://listing/set"), place(f"{s3}/set")):
+        for name in names:
+            path = root / name
+            if "s3://" not in str(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"12")
+        sizes = {"plan.json": 2, "data/a.tar": 2, "data/deep/": 0, "metadata/b.parquet": 2, "other/": 0}
+        assert listing(root) == sizes
+
+
+def test_a_thousand_shards_are_listed_in_less_than_a_second(tmp_path: Path, whole: Path) -> None:
+    plan = replace(read_plan(whole / "plan.json"), segments=(Segment(start=0, stop=5000, shard_size=5),))
+    for folder in ("data", "metadata"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    for index in range(plan.n_shards):
+        span = plan.shard(index)
+        data_path(tmp_path, span).write_bytes(b"tar")
+        table_path(tmp_path, span).touch()
+        shard = Shard(
+            index=index,
+            filename=f"{span.stem}.tar",
+            n_samples=5,
+            n_bytes=3,
+            sha256="a" * 64,
+            plan_digest=plan.digest,
+            environment={"numpy": "2"},
+        )
+        record_path(tmp_path, span).write_bytes(record_text(shard))
+    start = time.perf_counter()
+    manifest = read_manifest(tmp_path)
+    assert time.perf_counter() - start < 1
+    assert (manifest.complete, manifest.n_samples, manifest.n_bytes) == (True, 5000, 3000)

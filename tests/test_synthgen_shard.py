@@ -5,17 +5,21 @@ import io
 import json
 import os
 import tarfile
+import tracemalloc
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from synthgen import shard as module
 from synthgen.errors import SynthgenError
 from synthgen.fractal import encode_png
+from synthgen.places import place
 from synthgen.plan import ShardSpan
 from synthgen.shard import (
     Item,
@@ -31,6 +35,7 @@ from synthgen.shard import (
     write_atomically,
     write_shard,
 )
+from synthgen.tar import member
 
 SPAN = ShardSpan(index=2, stem="set-train-000002", start=10, stop=15)
 GRAY = np.array([[0, 0, 0], [127, 127, 127]], np.uint8)
@@ -89,12 +94,12 @@ def test_a_shard_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert [(item.key, item.label, item.ending, item.image) for item in read] == [
         (item.key, item.label, item.ending, item.image) for item in items()
     ]
-    for item, given in zip(read, items(), strict=True):
+    for item, written in zip(read, items(), strict=True):
         assert item.record == {
-            "key": given.key,
-            **given.record,
-            "seed": str(given.record["seed"]),
-            "sha256": hashlib.sha256(given.image).hexdigest(),
+            "key": written.key,
+            **written.record,
+            "seed": str(written.record["seed"]),
+            "sha256": hashlib.sha256(written.image).hexdigest(),
         }
 
 
@@ -326,3 +331,192 @@ def test_a_colour_png_decodes_to_its_palette() -> None:
     picture = np.random.RandomState(1).randint(0, 129, (21, 30)).astype(np.uint8)
     with Image.open(io.BytesIO(encode_png(picture, colors))) as image:
         assert np.array_equal(np.asarray(image.convert("RGB")), colors[picture])
+
+
+# Tars that nobody need trust
+
+
+def sample_members(key: str = "1") -> dict[str, bytes]:
+    return {f"{key}.png": b"image", f"{key}.cls": b"0", f"{key}.json": b"{}"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/passwd.png",
+        "../1.png",
+        "..png",
+        "a/1.png",
+        "a\\1.png",
+        "C:1.png",
+        ".png",
+        "1",
+        "1.",
+        "1\n.png",
+        "é.png",
+        "-rf *.png",
+        f"{'folder' * 20}/1.png",
+    ],
+)
+def test_a_member_whose_name_is_no_key_and_ending_is_refused(tmp_path: Path, name: str) -> None:
+    path = tar_of(tmp_path / "x.tar", sample_members("0") | {name: b"image"})
+    for read in (lambda: list(read_shard(path)), lambda: image_members(path)):
+        with pytest.raises(SynthgenError, match=rf"^{path}: member '"):
+            read()
+
+
+KINDS = {
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.DIRTYPE: "a folder",
+    tarfile.FIFOTYPE: "a pipe",
+    tarfile.GNUTYPE_SPARSE: "a sparse file",
+    tarfile.XHDTYPE: "of a kind that shards have no use for",
+    tarfile.XGLTYPE: "of a kind that shards have no use for",
+    tarfile.GNUTYPE_LONGNAME: "of a kind that shards have no use for",
+    tarfile.CONTTYPE: "of a kind that shards have no use for",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_member_that_is_no_plain_file_is_refused(tmp_path: Path, kind: bytes) -> None:
+    path = tar_of(tmp_path / "x.tar", sample_members())
+    data = bytearray(path.read_bytes())
+    data[156:157] = kind
+    data[148:156] = b"%06o\0 " % (sum(data[:148]) + sum(data[156:512]) + 8 * 32)
+    path.write_bytes(data)
+    for read in (lambda: list(read_shard(path)), lambda: image_members(path)):
+        with pytest.raises(SynthgenError, match=rf"^{path}: member '1.png' is not a plain file but {KINDS[kind]}"):
+            read()
+
+
+@pytest.mark.parametrize("headers", [{"size": "99999999999"}, {"path": "../x"}, {"GNU.sparse.size": "9" * 12}])
+def test_pax_headers_cannot_change_a_name_or_a_size(tmp_path: Path, headers: dict[str, str]) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("1.png")
+        info.size, info.pax_headers = 5, headers
+        tar.addfile(info, io.BytesIO(b"image"))
+    with pytest.raises(SynthgenError, match="not a plain file"):
+        list(read_shard(tmp_path / "x.tar"))
+
+
+@pytest.mark.parametrize("ending", ["png", "cls", "json"])
+@pytest.mark.parametrize("size", [2**28 + 1, 2**33 - 1, 2**40])
+def test_a_huge_size_is_refused_before_any_memory_is_taken(tmp_path: Path, ending: str, size: int) -> None:
+    info = tarfile.TarInfo(f"1.{ending}")
+    info.size = size
+    path = tmp_path / "x.tar"
+    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+    with pytest.raises(SynthgenError, match=rf"member '1.{ending}' says it has .* bytes; at most"):
+        list(read_shard(path))
+
+
+def test_a_size_that_may_be_is_believed_only_as_far_as_the_file_goes(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("1.png")
+    info.size = 2**28
+    path = tmp_path / "x.tar"
+    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(3 << 20))
+    tracemalloc.start()
+    with pytest.raises(SynthgenError, match=r"damaged tar \(cut at byte 3146240, within member 1.png\)"):
+        list(read_shard(path))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 << 20
+
+
+@pytest.mark.parametrize(
+    ("names", "complaint"),
+    [
+        ("1.png 1.cls 2.png 1.json", "sample 1 has members"),
+        ("1.png 1.cls 1.json 2.png 2.cls 2.json 1.png", "the members of sample 1 do not stand together"),
+        ("1.png 1.png 1.cls 1.json", "member 1.png: there twice"),
+        ("1.png 1.cls 1.json 1.txt", "sample 1 has a member '1.txt'"),
+        ("1.png 1.cls 1.json 1.tar.png", "sample 1 has a member '1.tar.png'"),
+    ],
+)
+def test_samples_that_are_not_three_members_in_a_row_are_refused(tmp_path: Path, names: str, complaint: str) -> None:
+    path = tmp_path / "x.tar"
+    contents = {"cls": b"0", "json": b"{}"}
+    path.write_bytes(b"".join(member(name, contents.get(name[2:], b"")) for name in names.split()) + bytes(1024))
+    for read in (lambda: list(read_shard(path)), lambda: image_members(path)):
+        with pytest.raises(SynthgenError, match=complaint):
+            read()
+
+
+def test_a_tar_cut_anywhere_is_told_of(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = data_path(tmp_path, SPAN)
+    data = path.read_bytes()
+    for kept in {*range(0, len(data), 97), *range(len(data) - 1100, len(data)), *range(0, len(data), 512)}:
+        path.write_bytes(data[:kept])
+        for read in (lambda: list(read_shard(path)), lambda: image_members(path)):
+            with pytest.raises(SynthgenError, match=rf"damaged tar \(cut at byte {kept}, "):
+                read()
+
+
+def test_tars_padded_as_tape_records_are_whole_and_what_follows_the_end_is_told_of(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = data_path(tmp_path, SPAN)
+    data = path.read_bytes()
+    path.write_bytes(data + bytes(10240))
+    assert len(list(read_shard(path))) == len(image_members(path)) == 5
+    path.write_bytes(data + data)
+    with pytest.raises(SynthgenError, match="something stands after its end"):
+        list(read_shard(path))
+
+
+RECORDS = (b'{"a": 1}', b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}", b"\xff", b"", b"null")
+
+
+@settings(max_examples=400)
+@given(
+    edits=st.lists(st.tuples(st.integers(0, 8191), st.binary(min_size=1, max_size=20)), max_size=6),
+    kept=st.integers(0, 8192),
+    record=st.sampled_from(RECORDS),
+    mend=st.booleans(),
+)
+def test_of_a_mutated_tar_come_samples_or_one_error_and_no_more_memory_than_it_has(
+    tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[int, bytes]], kept: int, record: bytes, mend: bool
+) -> None:
+    whole = b"".join(member(f"{i}.{e}", d) for i in (1, 2) for e, d in (("png", b"x"), ("cls", b"3"), ("json", record)))
+    data = bytearray(whole + bytes(1024))
+    for at, new in edits:
+        data[at : at + len(new)] = new
+    if mend:  # so that the checksums do not tell
+        for at in range(0, len(data) - 511, 512):
+            if data[at + 257 : at + 262] == b"ustar":
+                data[at + 148 : at + 156] = b" " * 8
+                data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+    path = tmp_path_factory.getbasetemp() / "mutated.tar"
+    path.write_bytes(data[:kept] if kept < 8192 else data)
+    for read in (read_shard, image_members):
+        found, told = [], ""
+        try:
+            found = list(read(path))
+        except SynthgenError as error:
+            told = str(error)
+        assert told.startswith(f"{path}: ") if told else len(found) <= 2
+        assert "\n" not in told
+        assert sum(len(item.image) if isinstance(item, Item) else item[2] for item in found) <= len(data)
+
+
+def test_a_shard_reads_at_a_url_as_it_does_here(tmp_path: Path, s3: str) -> None:
+    write(tmp_path)
+    path = data_path(tmp_path, SPAN)
+    there = place(f"{s3}/set/{path.name}")
+    there.write_bytes(path.read_bytes())
+    assert list(read_shard(there)) == list(read_shard(path))
+    assert image_members(there) == image_members(path)
+    there.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(SynthgenError, match=rf"^{there}: damaged tar"):
+        list(read_shard(there))
+    with pytest.raises(SynthgenError, match=r"nowhere\.tar: cannot be read \(") as error:
+        list(read_shard(place(f"{s3}/nowhere.tar")))
+    assert "secret" not in str(error.value)
+
+
+def test_a_missing_shard_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SynthgenError, match=r"x.tar: cannot be read \(No such file or directory\)"):
+        list(read_shard(tmp_path / "x.tar"))

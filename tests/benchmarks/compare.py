@@ -25,7 +25,15 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numba
 import numpy as np
 
-from synthgen_evaluate.bootstrap import arrange, differences_at, draw, interval, resample, slope_differences
+from synthgen_evaluate.bootstrap import (
+    arrange,
+    differences_at,
+    draw,
+    interval,
+    paired_effects,
+    resample,
+    slope_differences,
+)
 from synthgen_evaluate.counts import count, location_scores, macro_f1, plain_scores
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.trends import clip_epsilon
@@ -92,7 +100,8 @@ def judge(splits: dict[str, Split], rows: np.ndarray, n_blocks: int, n_resamples
         estimate = resample(design, plain["id_test"], plain["test"], ones, epsilon=epsilon)
         for arm in range(1, N_ARMS):
             pairs = int(design.n_pairs[arm])
-            interval(estimate.effect[arm, 0], resampled.effect[arm], pairs)
+            effect = paired_effects(design, resampled.run_er, drawn.blocks)[arm]
+            interval(float(paired_effects(design, estimate.run_er, ones)[arm, 0]), effect, pairs)
             interval(slope_differences(estimate)[arm, 0], slope_differences(resampled)[arm], pairs)
             differences_at(resampled, arm, [0.1, 0.2, 0.3])
 

@@ -125,8 +125,8 @@ def written(categories: list[Category], plain: Times, n: int, workers: int, runs
     """Images a second into shards whose checksums and pictures are then verified."""
     from synthgen.fractal import fractal_content
     from synthgen.generate import generate, open_directory
-    from synthgen.manifest import verify
     from synthgen.plan import new_plan
+    from synthgen.verify import check
 
     content = fractal_content(categories, seed=1, style=PUBLISHED)
     seconds, size = [], 0
@@ -137,7 +137,7 @@ def written(categories: list[Category], plain: Times, n: int, workers: int, runs
             start = time.perf_counter()
             size = generate(Path(folder), workers=workers).n_bytes
             seconds.append(time.perf_counter() - start)
-            faults = [fault for _, found in verify(Path(folder)) for fault in found]
+            faults = check(Path(folder))
             assert not faults, faults
     ratio = row(f"an image in shards, {workers} processes", [t / n for t in seconds], plain)
     rates = [n / t for t in seconds]

@@ -1,0 +1,98 @@
+"""Files that stand whole or not at all.
+
+A file is written beside its place, flushed to disk and renamed.  Whoever writes one holds a lock on the
+unfinished file, so several processes can work on one directory, and a killed one leaves only an
+unlocked orphan.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[IO[bytes] | None]:
+    """Hold the unfinished file of ``path`` for writing; None where another process holds it.
+
+    On leaving, what was not renamed into place is removed.
+    """
+    part = path.with_name(path.name + ".tmp")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("ab+") as file:
+        if not _lock(part, file):
+            yield None
+            return
+        file.truncate(0)
+        try:
+            yield file
+        finally:
+            if _is(part, file):
+                part.unlink()
+
+
+def remove_orphans(directory: Path) -> None:
+    """Remove the unfinished files that killed processes left in a folder."""
+    for part in directory.glob("*.tmp"):
+        with suppress(FileNotFoundError), part.open("rb") as file:
+            if _lock(part, file):
+                part.unlink()
+
+
+def held(part: Path) -> bool:
+    """Whether a process is writing an unfinished file."""
+    with suppress(FileNotFoundError), part.open("rb") as file:
+        return not _lock(part, file) and _is(part, file)
+    return False
+
+
+def _lock(path: Path, file: IO[bytes]) -> bool:
+    """Whether we now hold the lock of a file that still has its name (its last owner may have finished)."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return _is(path, file)
+
+
+def _is(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; of several writers, the last one's content stands."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with claimed(path) as file:
+            if file is None:
+                time.sleep(0.01)
+                continue
+            file.write(data)
+            move_into_place(file, path)
+            return
+
+
+def write_if_new(path: Path, data: bytes) -> None:
+    """The same, but a file that has this content already is not touched."""
+    if not path.exists() or path.read_bytes() != data:
+        write_atomically(path, data)
+
+
+def move_into_place(file: IO[bytes], path: Path) -> None:
+    """Give a claimed file, now whole, the name ``path``, safely on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+    os.replace(file.name, path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

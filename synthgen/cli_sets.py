@@ -1,0 +1,154 @@
+"""The commands for datasets that stand: status, verify, preview, export."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import Exit
+
+from synthgen.errors import SynthgenError
+
+if TYPE_CHECKING:
+    from synthgen.scan import Fault
+
+app = typer.Typer()
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Dataset directory.")]
+Anywhere = Annotated[str, typer.Argument(metavar="DIR|URL", help="Dataset directory, or its URL.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
+
+
+@app.command(epilog="Example: synthgen status fractaldb-1k --watch")
+def status(
+    directory: Anywhere,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on looking until the dataset is complete.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; with --watch one a line for each event.")
+    ] = False,
+) -> None:
+    """Say how much of a dataset stands, who is at work on it, how fast, and what failed."""
+    from synthgen.places import place
+    from synthgen.watch import Eye, tell, words
+
+    where = place(directory)
+    if watch:
+        tell(where, directory, as_json=as_json)
+        return
+    state = Eye(where).look()
+    print(json.dumps(state) if as_json else "\n".join(words(directory, state)))
+
+
+@app.command(
+    epilog="Example: synthgen verify fractaldb-1k   (or a published set: synthgen verify hf://datasets/USER/NAME)"
+)
+def verify(
+    directory: Anywhere,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Make damaged and missing shards anew, byte for byte, and nothing else.")
+    ] = False,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="Also count black, constant, flagged and near-duplicate images.")
+    ] = False,
+    as_json: AsJson = False,
+    model: Annotated[
+        str | None, typer.Option(help="With --repair: where the model of the plan is, if not where it was.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="With --repair: cuda, cuda:1 or cpu.")] = None,
+) -> None:
+    """Check every file of a dataset, every image against the plan; exit code 1 where something is wrong."""
+    from synthgen.manifest import read_manifest
+    from synthgen.places import place
+    from synthgen.progress import progress
+    from synthgen.verify import inspect
+
+    where = place(directory)
+    if mend and not isinstance(where, Path):
+        raise SynthgenError(f"{directory}: --repair works on a local directory; repair that and publish it again")
+    if not mend and (model or device):
+        raise SynthgenError(f"--{'model' if model else 'device'} is for --repair")
+    n_shards = read_manifest(where).plan.n_shards
+    with progress("verify", n_shards, "shards") as show:
+        faults, measured = inspect(where, quality=quality, progress=show)
+    mended: list[int] = []
+    if mend and faults:
+        assert isinstance(where, Path)
+        for fault in faults:  # they may be gone in a moment
+            print(fault, file=sys.stderr)
+        mended = _repair(where, faults, model, device)
+        with progress("verify", n_shards, "shards") as show:
+            faults, measured = inspect(where, quality=quality, progress=show)
+    report: dict[str, Any] = {"directory": directory, "faults": [str(fault) for fault in faults]}
+    lines = [*report["faults"], f"{directory}: {n_shards} shards, {len(faults)} faults"]
+    if mend:
+        report["repaired"] = mended
+        lines.append(f"repaired shards: {', '.join(map(str, mended)) or 'none'}")
+    if measured is not None:
+        report["quality"] = measured.summary()
+        lines += measured.lines()
+    print(json.dumps(report) if as_json else "\n".join(lines))
+    if faults:
+        raise Exit(1)
+
+
+def _repair(directory: Path, faults: list[Fault], model: str | None, device: str | None) -> list[int]:
+    from synthgen.content import DiffusionContent
+    from synthgen.plan import read_plan
+    from synthgen.progress import progress
+    from synthgen.repair import repair
+    from synthgen.sd_request import plan_renderer
+
+    plan = read_plan(directory / "plan.json")
+    diffusion = isinstance(plan.content, DiffusionContent)
+    if (model or device) and not diffusion:
+        raise SynthgenError(f"--{'model' if model else 'device'}: {directory} holds fractals, which need none")
+    damaged = {fault.shard for fault in faults if fault.shard is not None}
+    with progress("repair", len(damaged), "shards") as show:
+        renderer = partial(plan_renderer, plan, model=model, device=device) if diffusion else None
+        return repair(directory, faults, renderer=renderer, progress=show)
+
+
+@app.command(epilog="Example: synthgen preview fractaldb-1k   (then open fractaldb-1k-preview/gallery.html)")
+def preview(
+    directory: Directory,
+    out: Annotated[Path | None, typer.Option(help="Folder for the two files; DIR-preview by default.")] = None,
+    per_class: Annotated[int, typer.Option(help="Pictures a class, 1 to 100.")] = 10,
+) -> None:
+    """Make a contact sheet and a gallery page of some pictures of every class."""
+    from synthgen.manifest import read_manifest
+    from synthgen.preview import write_preview
+
+    folder = out or directory.with_name(f"{directory.resolve().name}-preview")
+    for path in write_preview(read_manifest(directory), folder, per_class=per_class):
+        print(path)
+
+
+@app.command(epilog="Example: synthgen export fractaldb-1k --format parquet --out fractaldb-parquet")
+def export(
+    directory: Anywhere,
+    out: Annotated[Path, typer.Option(help="Where to write; an unfinished export is taken up.")],
+    layout: Annotated[
+        str, typer.Option("--format", help="imagefolder (OUT/CLASS/NAME.png), parquet or webdataset.")
+    ] = "imagefolder",
+    shard_bytes: Annotated[
+        str, typer.Option(metavar="SIZE", help="Of a Parquet or tar file, about; such as 500MB.")
+    ] = "1GB",
+) -> None:
+    """Write a finished dataset in another layout; for fractals, imagefolder is that of the published FractalDB."""
+    from synthgen.export import bytes_of, check_request
+    from synthgen.export import export as write
+    from synthgen.manifest import read_manifest
+    from synthgen.places import place
+    from synthgen.progress import progress
+
+    size = bytes_of(shard_bytes)
+    check_request(layout, size)
+    manifest = read_manifest(place(directory))
+    with progress("export", manifest.plan.n, "images") as show:
+        parts = write(manifest, out, layout=layout, shard_bytes=size, progress=show)
+    where = f"{len(parts)} files" if parts else "class folders"
+    print(f"{out}: {manifest.n_samples} images of {len(manifest.plan.content.class_names)} classes in {where}")

@@ -1,0 +1,101 @@
+"""Parquet files with the images inside, as the library datasets reads them: its Image and ClassLabel features."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synthgen.content import Sample
+from synthgen.errors import SynthgenError
+from synthgen.manifest import Manifest
+from synthgen.shard import Item, table_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# A row group is what a reader holds at once; the Hub's viewer wants them small.
+GROUP_BYTES = 32 << 20
+GROUP_ROWS = 10_000
+# Arrow's types, as far as records have them, by the names of datasets; see datasets.features.Value.
+DTYPES = {"int64": "int64", "string": "string", "double": "float64", "bool": "bool"}
+
+
+def layout_of(manifest: Manifest) -> pa.Schema:
+    """The columns: image, label, key, and those of the metadata tables, whose types the first of them gives.
+
+    Raises SynthgenError where that table cannot be read or has a column of no simple type, or two classes one name.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = table_path(manifest.directory, manifest.plan.shard(0))
+    try:
+        table = pq.read_schema(io.BytesIO(path.read_bytes()))
+    except (OSError, pa.ArrowException) as error:
+        raise SynthgenError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    fields = {"image": image, "label": pa.int64(), "key": pa.string()}
+    for field in table:
+        dtype = pa.string() if pa.types.is_null(field.type) else field.type  # of seeds, where nothing is random
+        if str(dtype) not in DTYPES:
+            raise SynthgenError(f"{path}: column {field.name} has the type {dtype}; one of {', '.join(DTYPES)} is read")
+        fields.setdefault(field.name, dtype)
+    features: dict[str, Any] = {
+        name: {"dtype": DTYPES[str(dtype)], "_type": "Value"} for name, dtype in fields.items() if name != "image"
+    }
+    names = list(manifest.plan.content.class_names)
+    if len(set(names)) < len(names):
+        raise SynthgenError(f"{manifest.directory}: two classes have one name, which datasets cannot read from Parquet")
+    features["label"] = {"names": names, "_type": "ClassLabel"}
+    features = {"image": {"_type": "Image"}} | features
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def write_parquet(path: Path, columns: pa.Schema, samples: Iterable[tuple[Sample, Item]], *, where: str) -> None:
+    """Write samples as one Parquet file; raises SynthgenError, naming the set, where a record has other columns."""
+    import pyarrow.parquet as pq
+
+    plain = [name for name in columns.names if name not in ("image", "key", "sha256")]
+    with pq.ParquetWriter(
+        path,
+        columns,
+        compression=dict.fromkeys((*plain, "key", "sha256"), "zstd"),  # images are compressed
+        use_dictionary=plain,
+        write_statistics=[*plain, "key"],
+        write_page_index=True,
+    ) as writer:
+        rows: list[dict[str, Any]] = []
+        n_bytes = 0
+        for _, item in samples:
+            rows.append(_row(item, columns, where))
+            n_bytes += len(item.image)
+            if n_bytes >= GROUP_BYTES or len(rows) == GROUP_ROWS:
+                writer.write_table(_group(rows, columns, where))
+                rows, n_bytes = [], 0
+        if rows:
+            writer.write_table(_group(rows, columns, where))
+
+
+def _row(item: Item, columns: pa.Schema, where: str) -> dict[str, Any]:
+    image = {"bytes": item.image, "path": f"{item.key}.{item.ending}"}
+    row = item.record | {"image": image, "label": item.label, "key": item.key}
+    odd = row.keys() ^ set(columns.names)
+    if odd:
+        raise SynthgenError(f"{where}: the record of {item.key} and the first metadata table differ in {sorted(odd)}")
+    return row
+
+
+def _group(rows: list[dict[str, Any]], columns: pa.Schema, where: str) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        return pa.Table.from_pylist(rows, schema=columns)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        keys = f"{rows[0]['key']} to {rows[-1]['key']}"
+        raise SynthgenError(
+            f"{where}: the records of {keys} have other types than the first metadata table"
+            f" ({' '.join(str(error).split())})"
+        ) from None

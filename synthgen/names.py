@@ -1,0 +1,132 @@
+"""Class names as folder names that every file system takes, and the table that leads back to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count
+
+from pydantic import TypeAdapter, ValidationError, with_config
+
+from synthgen.content import STRICT
+from synthgen.errors import SynthgenError
+
+CLASSES = "classes.json"  # the table, in the folder that holds the class folders
+FORMAT = 1  # of the table
+LONGEST = 255  # bytes of a name (ext4, APFS; NTFS counts UTF-16 units)
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+FORBIDDEN = frozenset('<>:"/\\|?*')
+RESERVED = frozenset(
+    ("CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", *(port + n for port in ("COM", "LPT") for n in "0123456789¹²³"))
+)
+JOINER = "\u200d"  # within emoji
+STRANGE = frozenset(("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"))  # Unicode categories without a visible, agreed form
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassFolder:
+    """A class and where its images lie."""
+
+    label: int
+    name: str  # as the set calls it
+    folder: str
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    format: int
+    classes: tuple[ClassFolder, ...]
+
+
+def portable(name: str) -> bool:
+    """Whether a name, as it is, can be that of a file or folder on every usual file system, and is seen by loaders."""
+    return name != "" and name == _cleaned(name)
+
+
+def class_folders(names: Sequence[str]) -> tuple[ClassFolder, ...]:
+    """The folders of classes, by label: portable, and different even where case or Unicode form is not kept.
+
+    A portable name is its own folder; of several that a file system may take for one, the first is.
+    The others are put in similar characters and carry a part of their SHA-256.
+    """
+    folders: dict[int, str] = {}
+    taken = {_folded(CLASSES)}
+    for label, name in enumerate(names):
+        if portable(name) and _folded(name) not in taken:
+            folders[label] = name
+            taken.add(_folded(name))
+    for label, name in enumerate(names):
+        if label not in folders:
+            folders[label] = next(found for found in _others(name) if _folded(found) not in taken)
+            taken.add(_folded(folders[label]))
+    return tuple(ClassFolder(label=label, name=name, folder=folders[label]) for label, name in enumerate(names))
+
+
+def class_table(classes: Sequence[ClassFolder]) -> bytes:
+    """The content of ``classes.json``."""
+    rows = ",\n".join(f"  {json.dumps(asdict(one))}" for one in classes)
+    return f'{{"format": {FORMAT}, "classes": [\n{rows}\n]}}\n'.encode()
+
+
+def read_class_table(data: bytes, where: str) -> tuple[ClassFolder, ...]:
+    """Read the content of ``classes.json``; raises SynthgenError, naming ``where``, where it is not that.
+
+    Folders come in Unicode's composed form (NFC): some file systems list them in another one.
+    """
+    try:
+        table = TypeAdapter(_Table).validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise SynthgenError(f"{where}: {key}: {first['msg']}; not the table of an exported set") from None
+    if table.format != FORMAT:
+        raise SynthgenError(f"{where}: format {table.format}; this version reads format {FORMAT}")
+    if [one.label for one in table.classes] != list(range(len(table.classes))):
+        raise SynthgenError(f"{where}: the labels are not 0 to {len(table.classes) - 1}, in that order")
+    if len({one.folder for one in table.classes}) != len(table.classes):
+        raise SynthgenError(f"{where}: two classes have one folder")
+    return table.classes
+
+
+def composed(folder: str) -> str:
+    """A folder's name as listed by a file system in the form in which tables have it."""
+    return unicodedata.normalize("NFC", folder)
+
+
+def _cleaned(name: str) -> str:
+    """A portable name that looks like ``name``; empty where nothing is left."""
+    name = "".join(
+        "_" if letter in FORBIDDEN or (unicodedata.category(letter) in STRANGE and letter != JOINER) else letter
+        for letter in composed(name)
+    )
+    name = name.strip(" ")
+    if name.startswith((".", "__")):  # hidden on Unix; passed over by datasets
+        name = "_" + name.lstrip("._ ")
+    name = _cut(name, LONGEST).rstrip(" .")  # Windows drops them at the end
+    if name.partition(".")[0].rstrip(" ").upper() in RESERVED:
+        name = _cut(f"_{name}", LONGEST)
+    return name
+
+
+def _cut(name: str, n_bytes: int) -> str:
+    return name.encode()[:n_bytes].decode(errors="ignore")
+
+
+def _others(name: str) -> Iterator[str]:
+    """Portable names for a class whose own cannot serve, without end."""
+    for attempt in count():
+        text = f"{attempt or ''}{name}".encode(errors="surrogatepass")
+        digest = hashlib.sha256(text).hexdigest()[:8]
+        base = _cut(_cleaned(name), LONGEST - len(digest) - 1).rstrip(" .") or "class"
+        yield f"{base}-{digest}"
+
+
+def _folded(name: str) -> str:
+    """What is the same for names that some file system takes for one; compatibility forms and all cases are."""
+    seen = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")  # HFS+ looks past them
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", seen).upper().casefold())
