@@ -1,4 +1,4 @@
-"""The commands for datasets that stand: status, verify, preview, export."""
+"""The commands for datasets that stand: status, verify, preview, export, publish."""
 
 from __future__ import annotations
 
@@ -152,3 +152,29 @@ def export(
         parts = write(manifest, out, layout=layout, shard_bytes=size, progress=show)
     where = f"{len(parts)} files" if parts else "class folders"
     print(f"{out}: {manifest.n_samples} images of {len(manifest.plan.content.class_names)} classes in {where}")
+
+
+@app.command(epilog="Example: synthgen publish fractaldb-1k --to hf://datasets/USER/NAME --dry-run")
+def publish(
+    directory: Directory,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="TARGET",
+            help="hf://datasets/USER/NAME[@BRANCH], s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, another URL, or a folder.",
+        ),
+    ],
+    public: Annotated[bool, typer.Option("--public", help="On the Hub: for all to see; private by default.")] = False,
+    allow_incomplete: Annotated[
+        bool, typer.Option("--allow-incomplete", help="Publish the whole shards of an unfinished or damaged set.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go where, and send nothing.")] = False,
+) -> None:
+    """Verify a finished dataset, write its card, and send it to the Hugging Face Hub, a store or a folder."""
+    from synthgen.publish import plan_upload, step_lines
+    from synthgen.publish import publish as send
+
+    if dry_run:
+        print(*step_lines(plan_upload(directory, to, public=public, allow_incomplete=allow_incomplete), to), sep="\n")
+        return
+    print(*send(directory, to, public=public, allow_incomplete=allow_incomplete).lines(), sep="\n")

@@ -27,12 +27,12 @@ def without(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
-def secrets_in(url: str) -> tuple[str, ...]:
-    """The secrets of a URL, USER:PASSWORD@ and the values of ?NAME=VALUE, and those that clients take elsewhere."""
+def secrets_in(url: str, *, elsewhere: bool = True) -> tuple[str, ...]:
+    """The secrets of a URL, in USER:PASSWORD@ and ?NAME=VALUE; with ``elsewhere`` those of the environment too."""
     login = LOGIN.search(url)
     words = [login[1], *login[1].split(":")[1:]] if login else []
     words += [value for _, value in parse_qsl(url.partition("?")[2])]
-    words += [os.environ.get(name, "") for name in ELSEWHERE]
+    words += [os.environ.get(name, "") for name in ELSEWHERE] if elsewhere else []
     return tuple(word for word in words if word)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthgen.errors import SynthgenError
+from synthgen.masking import one_line, secrets_in, shown
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -21,13 +22,16 @@ def is_url(text: str | Place) -> bool:
     return "://" in str(text)
 
 
-def place(text: str | Path) -> Place:
+def place(text: str | Path, *, with_secrets: bool = False) -> Place:
     """The path object of a local path or an fsspec URL.
 
-    Raises SynthgenError where nothing is installed that speaks the URL's protocol.
+    Raises SynthgenError where nothing is installed that speaks the URL's protocol, and, unless
+    ``with_secrets``, where the URL holds some: it will be printed.
     """
     if not is_url(text):
         return Path(text)
+    if secrets_in(str(text), elsewhere=False) and not with_secrets:
+        raise SynthgenError(f"{shown(str(text))}: keys in a URL would be printed; give them as the store's client says")
     from upath import UPath
 
     protocol = str(text).partition("://")[0]
@@ -36,5 +40,6 @@ def place(text: str | Path) -> Place:
         found.fs  # noqa: B018 - makes the client
     except (ImportError, ValueError, OSError) as error:
         extra = f"; pip install 'synthgen[{EXTRAS[protocol]}]'" if protocol in EXTRAS else ""
-        raise SynthgenError(f"{text}: cannot be reached ({' '.join(str(error).split())}){extra}") from None
+        why = one_line(error, secrets_in(str(text)))
+        raise SynthgenError(f"{shown(str(text))}: cannot be reached ({why}){extra}") from None
     return found
