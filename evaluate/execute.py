@@ -66,9 +66,20 @@ class Plan:
     captions: dict[str, tuple[str, ...]]  # by arm, where its objective reads them
     grid: Grid
 
-    def todo(self, out: Path) -> list[Step]:
-        """The runs that are not done."""
-        return [step for step in self.grid.steps if not step.run(out).done]
+    def steps(self, share: tuple[int, int] = (0, 1)) -> list[Step]:
+        """The runs of a share (i, k): every k-th pre-training from the i-th, with what starts from it."""
+        index, n = share
+        chains = {chain: number for number, chain in enumerate(dict.fromkeys(map(_chain, self.grid.steps)))}
+        return [step for step in self.grid.steps if chains[_chain(step)] % n == index]
+
+    def todo(self, out: Path, share: tuple[int, int] = (0, 1)) -> list[Step]:
+        """The runs of a share that are not done."""
+        return [step for step in self.steps(share) if not step.run(out).done]
+
+
+def _chain(step: Step) -> str:
+    """The digest of the run that a run's path begins with."""
+    return step.config.digest if step.checkpoint is not None or step.config.init is None else step.config.init
 
 
 def open_suite(suite: Suite, only: Collection[str] = ()) -> Plan:
@@ -122,8 +133,9 @@ def run_suite(
     only: Collection[str] = (),
     max_hours: float | None = None,
     cache_bytes: int | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Outcome:
-    """Run what is not done of a suite, all arms at one seed first.
+    """Run what is not done of a suite or of a share of it (see Plan.steps), all arms at one seed first.
 
     Sources and task are opened and decoded before the first training, so that a broken image or a
     missing folder is told at once.  A failed run does not stop the others, and a run that another process
@@ -134,7 +146,7 @@ def run_suite(
     until = None if max_hours is None else time.monotonic() + 3600 * max_hours
     accelerator = make_accelerator(device, suite.precision)
     plan = open_suite(suite, only)
-    todo = plan.todo(out)
+    todo = plan.todo(out, share)
     for step in todo:
         if step.checkpoint is not None:
             checkpoints.check(step.checkpoint, step.config.architecture, suite.image_size)
@@ -159,7 +171,7 @@ def run_suite(
             except OutOfTimeError:
                 break
             tried += 1
-    kept = len(plan.grid.steps) - len(todo) + tried - done - len(failed)
+    kept = len(plan.steps(share)) - len(todo) + tried - done - len(failed)
     return Outcome(done=done, kept=kept, failed=tuple(failed), left=len(todo) - tried)
 
 

@@ -15,10 +15,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import torch
+
+from synthgen.engines import Request
 
 from .errors import EvaluateError
+from .execute import Outcome, open_suite
+from .suite import Suite
 
+GRACE = 10.0  # seconds that a worker gets to reach its next look at signals
 STARTS = 4  # of a worker that is killed, in all
 LOOK_EVERY = 0.2  # seconds
 
@@ -35,45 +41,75 @@ class Worker:
         return [sys.executable, "-m", "synthgen_evaluate", "run", *self.arguments]
 
 
-def workers_of(suite: Path, out: Path, devices: Sequence[str], options: Sequence[str]) -> list[Worker]:
-    """One worker a device, which share the cores of this machine."""
+def run_fleet(
+    file: Path,
+    suite: Suite,
+    out: Path,
+    request: Request,
+    *,
+    device: str = "auto",
+    only: Sequence[str] = (),
+    options: Sequence[str] = (),
+) -> Outcome:
+    """Run a suite by several workers; ``options`` are those of ``evaluate run`` that each is given.
+
+    Raises EvaluateError or SynthgenError where a worker refuses to start or is killed STARTS times, or no Ray answers.
+    """
+    plan = open_suite(suite, only)
+    before = len(plan.todo(out))
+    options = [*options, *(word for arm in only for word in ("--only", arm))]
+    if request.engine == "local":
+        _run_local(_workers(file, out, _devices(device, request.workers), options))
+    else:
+        _run_on_ray(file, out, request, options)
+    todo = plan.todo(out)
+    states = {step.title: step.run(out).state for step in todo}
+    failed = tuple(f"{title}: {state['error']}" for title, state in states.items() if state["status"] == "failed")
+    done = before - len(todo)
+    return Outcome(done=done, kept=len(plan.grid.steps) - before, failed=failed, left=len(todo) - len(failed))
+
+
+def _devices(name: str, workers: int | None) -> list[str]:
+    """The devices of the workers of this machine: one each of its GPUs, else a share of its cores."""
+    n_gpus = torch.cuda.device_count() if name in ("auto", "cuda") else 0
+    if n_gpus:
+        return [f"cuda:{index}" for index in range(n_gpus)][:workers]
+    return [name if name != "auto" else "cpu"] * (workers or 1)
+
+
+def _workers(file: Path, out: Path, devices: Sequence[str], options: Sequence[str]) -> list[Worker]:
     threads = str(max(1, (os.cpu_count() or 1) // len(devices)))
-    common = (str(suite), "--out", str(out), *options)
+    common = (str(file), "--out", str(out), *options)
     return [
         Worker(arguments=(*common, "--device", device), environment={"OMP_NUM_THREADS": threads}) for device in devices
     ]
 
 
-def run_local(workers: Sequence[Worker]) -> None:
-    """Have the workers run to their end on this machine.
-
-    Raises EvaluateError with a worker's own words where it refuses to start (exit code 2), and where one
-    was killed STARTS times.
-    """
+def _run_local(workers: Sequence[Worker]) -> None:
+    """Have the workers run to their end on this machine, started again where they are killed."""
     with _crew(workers) as crew:
-        starts = [1] * len(workers)
-        while any(process.poll() is None for process in crew) or _killed(crew):
+        starts = [1] * len(crew)
+        while True:
             for number, process in enumerate(crew):
                 code = process.poll()
                 if code == 2:
-                    raise EvaluateError(_last_words(process))
-                if code is not None and code < 0:
-                    if starts[number] == STARTS:
-                        raise EvaluateError(
-                            f"worker {number} was killed {STARTS} times ({signal.Signals(-code).name}); the finished"
-                            " runs stand: run the same command again, with fewer --workers if memory is short"
-                        )
-                    starts[number] += 1
-                    crew[number] = _start(workers[number])
+                    raise EvaluateError(f"worker {number} refused to start; its reason stands above")
+                if code is None or code >= 0:
+                    continue
+                if starts[number] == STARTS:
+                    raise EvaluateError(
+                        f"worker {number} was killed {STARTS} times ({signal.Signals(-code).name}); the finished"
+                        " runs stand: run the same command again, with fewer --workers if memory is short"
+                    )
+                starts[number] += 1
+                crew[number] = _start(workers[number])
+            if all(process.poll() in (0, 1) for process in crew):
+                return
             time.sleep(LOOK_EVERY)
 
 
-def _killed(crew: Sequence[subprocess.Popen[str]]) -> bool:
-    return any((process.poll() or 0) < 0 or process.poll() == 2 for process in crew)
-
-
 @contextmanager
-def _crew(workers: Sequence[Worker]) -> Iterator[list[subprocess.Popen[str]]]:
+def _crew(workers: Sequence[Worker]) -> Iterator[list[subprocess.Popen[bytes]]]:
     crew = [_start(worker) for worker in workers]
     try:
         yield crew
@@ -83,42 +119,50 @@ def _crew(workers: Sequence[Worker]) -> Iterator[list[subprocess.Popen[str]]]:
                 process.terminate()
         for process in crew:
             try:
-                process.wait(10)
+                process.wait(GRACE)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
-def _start(worker: Worker) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        worker.command(), env={**os.environ, **worker.environment}, stderr=subprocess.PIPE, text=True
+def _start(worker: Worker) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(worker.command(), env={**os.environ, **worker.environment})
+
+
+def _run_on_ray(file: Path, out: Path, request: Request, options: Sequence[str]) -> None:
+    """Have workers run on a cluster, whose nodes all reach suite, images and runs; a lost one is started again."""
+    from synthgen.on_ray import connected
+
+    cluster = request.cluster("GPU" if torch.cuda.is_available() else "CPU")
+    worker = Worker(
+        arguments=(str(file.absolute()), "--out", str(out.absolute()), *options),
+        environment={"OMP_NUM_THREADS": str(max(1, int(cluster.resources.get("CPU", 1))))},
     )
-
-
-def _last_words(process: subprocess.Popen[str]) -> str:
-    assert process.stderr is not None
-    lines = process.stderr.read().strip().splitlines()
-    return lines[-1].removeprefix("evaluate: ") if lines else "a worker refused to start"
-
-
-def run_on_ray(workers: Sequence[Worker], connected: Any, resources: dict[str, float]) -> None:
-    """Have the workers run on a cluster, whose nodes all reach the directory of runs; a lost one is started again."""
-    amounts = dict(resources)
-    task = connected.remote(_on_node).options(
-        num_cpus=amounts.pop("CPU", 0), num_gpus=amounts.pop("GPU", 0), resources=amounts, max_retries=STARTS - 1
-    )
-    folder = os.getcwd()
-    for code, words in connected.get([task.remote(worker, folder) for worker in workers]):
+    with connected(cluster) as ray:
+        room = min(int(ray.cluster_resources().get(name, 0) / n) for name, n in cluster.resources.items())
+        amounts = dict(cluster.resources)
+        task = ray.remote(_on_node).options(
+            num_cpus=amounts.pop("CPU", 0),
+            num_gpus=amounts.pop("GPU", 0),
+            resources=amounts,
+            max_retries=STARTS - 1,
+            retry_exceptions=True,
+        )
+        futures = [task.remote(worker, os.getcwd()) for _ in range(min(room, cluster.workers or room) or 1)]
+        try:
+            answers = ray.get(futures)
+        except ray.exceptions.RayError as error:
+            raise EvaluateError(f"a worker was lost {STARTS} times ({type(error).__name__}); run it again") from None
+    for code, words in answers:
         if code == 2:
             raise EvaluateError(words)
 
 
 def _on_node(worker: Worker, folder: str) -> tuple[int, str]:
-    """Run a worker on a node; Ray has set which GPU it sees."""
-    done = subprocess.run(
-        worker.command(), cwd=folder, env={**os.environ, **worker.environment}, capture_output=True, text=True
-    )
+    """Run a worker on a node, on the GPU that Ray lets it see; returns its exit code and its last line of stderr."""
+    environment = {**os.environ, **worker.environment}
+    done = subprocess.run(worker.command(), cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode < 0:
-        raise RuntimeError(f"killed by signal {-done.returncode}")  # Ray tries again
+        raise RuntimeError(f"killed by signal {-done.returncode}")  # Ray starts it again
     lines = done.stderr.strip().splitlines()
     return done.returncode, lines[-1].removeprefix("evaluate: ") if lines else ""

@@ -36,10 +36,8 @@ Resources = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=AMOUNT", help="With --engine ray: what a worker takes, such as GPU=1; may be repeated."),
 ]
-TaskIndex = Annotated[
-    int | None, typer.Option(help="Do every K-th shard alone, from this one: of array jobs; with --num-tasks K.")
-]
-NumTasks = Annotated[int | None, typer.Option(help="Into how many tasks the shards are shared.")]
+TaskIndex = Annotated[int | None, typer.Option(help="Do this share alone, from 0: of array jobs; with --num-tasks.")]
+NumTasks = Annotated[int | None, typer.Option(help="Into how many shares the work is divided.")]
 
 
 @app.command(epilog="Example: synthgen fractal --out fractaldb-1k   (the published FractalDB-1k, 1,000,000 images)")

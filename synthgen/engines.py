@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from synthgen.errors import SynthgenError
 from synthgen.local import local
 from synthgen.work import Engine
+
+if TYPE_CHECKING:
+    from synthgen.on_ray import Cluster
 
 ENGINES = ("local", "ray")
 
@@ -62,11 +66,16 @@ class Request:
         """The engine: of one local worker a device, or of Ray actors that take one ``per_worker``."""
         if self.engine == "local":
             return local(devices)
-        from synthgen.on_ray import Cluster, on_ray
+        from synthgen.on_ray import on_ray
+
+        return on_ray(self.cluster(per_worker), None)
+
+    def cluster(self, per_worker: str) -> Cluster:
+        """The Ray cluster, and what a worker takes of it: what was asked, else one ``per_worker``."""
+        from synthgen.on_ray import Cluster
 
         amounts = dict(map(_amount, self.resources)) or {per_worker: 1.0}
-        cluster = Cluster(address=self.address, resources=amounts, workers=self.workers)
-        return on_ray(cluster, None)
+        return Cluster(address=self.address, resources=amounts, workers=self.workers)
 
 
 def _amount(text: str) -> tuple[str, float]:

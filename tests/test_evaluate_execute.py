@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.torch import save_file
+from small_suite import SUITE, make_world, results
 
 from synthgen.cli import run as run_app
 from synthgen_evaluate.cli import app
@@ -21,50 +21,15 @@ from synthgen_evaluate.execute import run_suite
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.models import build
 from synthgen_evaluate.runs import Run, read_suite_records
-from synthgen_evaluate.simulate import simulate
 from synthgen_evaluate.suite import read_suite
 from synthgen_evaluate.tasks import import_wilds
 
-SUITE = """
-name = "small"
-baseline = "scratch"
-image_size = 32
-architectures = ["mobilenet_v3_small"]
-seeds = [0]
-[task]
-path = "{traps}"
-[pretrain]
-epochs = 1
-[finetune]
-epochs = 2
-evaluate_epochs = [1, 2]
-min_crop = 0.7
-[[arms]]
-name = "scratch"
-[[arms]]
-name = "natural"
-source = {{ kind = "folder", path = "{images}" }}
-[[arms]]
-name = "fractals"
-n = 60
-source = {{ kind = "fractals", categories = 3, points = 1000 }}
-"""
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wilds.*", "ignore::DeprecationWarning:ogb.*")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A camera-trap set, an image folder and a suite file that uses both."""
-    root = tmp_path_factory.mktemp("world")
-    simulate(root / "traps", n_classes=4, n_locations=6, n_images=120, size=32)
-    rng = np.random.default_rng(0)
-    for label in range(2):
-        (root / "images" / f"class{label}").mkdir(parents=True)
-        for k in range(40):
-            pixels = rng.integers(100 * label, 100 * label + 100, (40, 36, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / "images" / f"class{label}" / f"{k}.png")
-    (root / "suite.toml").write_text(SUITE.format(traps=root / "traps", images=root / "images"))
-    return root
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +37,6 @@ def finished(world: Path) -> Path:
     outcome = run_suite(read_suite(world / "suite.toml"), world / "runs", device="cpu")
     assert (outcome.done, outcome.kept, outcome.failed) == (5, 0, ())
     return world / "runs"
-
-
-def results(runs: Path) -> dict[str, bytes]:
-    """Everything that was found, by run and file."""
-    kinds = ("predictions/*.parquet", "log.jsonl", "weights.safetensors")
-    return {str(p.relative_to(runs)): p.read_bytes() for kind in kinds for p in sorted(runs.glob(f"*/{kind}"))}
 
 
 def test_the_same_suite_twice_gives_identical_results(world: Path, finished: Path, tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""The commands that judge finished runs: compare, power."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from synthgen.cli_sets import AsJson
+
+from .errors import EvaluateError
+
+if TYPE_CHECKING:
+    from .load import LoadedRun
+
+app = typer.Typer()
+
+Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+RunsOrNone = Annotated[list[Path] | None, typer.Argument(metavar="RUNS...", help="Directories of runs.")]
+Results = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV of published scores: id_macro_f1 and ood_macro_f1 in percent, pretraining, architecture, ..."
+    ),
+]
+Baseline = Annotated[str | None, typer.Option(help="Arm to compare with; the suite's by default.")]
+
+
+@app.command(epilog="Example: evaluate compare runs/miniature --out report")
+def compare(
+    out: Annotated[Path, typer.Option(help="Directory of the report.")],
+    runs: RunsOrNone = None,
+    results: Results = None,
+    baseline: Baseline = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Second arm to compare with, such as the natural images; the suite's by default.")
+    ] = None,
+    scale: Annotated[Literal["logit", "probit", "linear"], typer.Option(help="Of trends.")] = "logit",
+    margin: Annotated[float, typer.Option(help="Points of effective robustness that count as none.")] = 1.0,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 10_000,
+    seed: Seed = 0,
+) -> None:
+    """Compare the arms of finished runs: a report as HTML, figures and tables."""
+    from .comparing import compare as judge
+    from .report import write_report
+
+    comparison = judge(
+        _loaded(runs, results),
+        baseline=baseline,
+        reference=reference,
+        scale=scale,
+        margin=margin,
+        resamples=resamples,
+        seed=seed,
+    )
+    page = write_report(comparison, out)
+    print(f"report: {page}")
+    for sentence in comparison.summary:
+        print(sentence)
+
+
+@app.command(epilog="Example: evaluate power runs/miniature --difference 2")
+def power(
+    runs: RunsOrNone = None,
+    difference: Annotated[float, typer.Option(help="Points of effective robustness that runs are to show.")] = 1.0,
+    baseline: Baseline = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how many runs an arm needs to show a difference, from how much the finished ones vary."""
+    from .comparing import compare as judge
+    from .tables import written
+
+    comparison = judge(_loaded(runs, None), baseline=baseline, margin=difference, resamples=100)
+    rows = [
+        {
+            "arm": effect.arm,
+            "blocks": effect.n,
+            "power": "" if effect.power is None else f"{effect.power:.0%}",
+            "needed for 80%": "" if effect.blocks_needed is None else effect.blocks_needed,
+        }
+        for effect in comparison.effects
+    ]
+    if as_json:
+        print(json.dumps(rows))
+    elif rows:
+        print(
+            f"blocks (architecture x seed) to show {difference:g} points of effective robustness against"
+            f" {comparison.baseline}, at Holm's first step within the factor"
+        )
+        print(written(rows, "text"))
+    else:
+        print("\n".join(comparison.summary))
+
+
+def _loaded(runs: list[Path] | None, results: Path | None) -> list[LoadedRun]:
+    from .load import load_runs
+    from .published import load_results
+
+    if bool(runs) == (results is not None):
+        raise EvaluateError("name directories of runs, or a file of published scores with --results")
+    return load_results(results) if results is not None else load_runs(runs or [])

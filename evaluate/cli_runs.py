@@ -1,0 +1,313 @@
+"""The commands that make runs: simulate, plan, run, pretrain, finetune, cache, status."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from typer.exceptions import Exit
+
+from synthgen.cli_make import Address, EngineName, NumTasks, Resources, TaskIndex
+from synthgen.cli_sets import AsJson
+
+from .errors import EvaluateError
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer()
+
+SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="Suite file (TOML).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Architecture = Annotated[str, typer.Option(help="Torchvision's name, timm:NAME or open_clip:NAME.")]
+ImageSize = Annotated[int, typer.Option(min=16, help="Width and height in pixels.")]
+Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+Precision = Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="Of the arithmetic.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; may be repeated.")
+]
+Runs = Annotated[Path, typer.Argument(metavar="RUNS", help="Directory of runs.")]
+
+
+@app.command(epilog="Example: evaluate simulate --out camera-traps --images 1500 --size 64")
+def simulate(
+    out: Annotated[Path, typer.Option(help="Directory of the set; an unfinished one is finished.")],
+    classes: Annotated[int, typer.Option(help="Classes, 'empty' counted.")] = 12,
+    locations: Annotated[int, typer.Option(help="Camera locations.")] = 24,
+    images: Annotated[int, typer.Option(help="Images in all five splits.")] = 1500,
+    size: Annotated[int, typer.Option(help="Width and height in pixels.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+) -> None:
+    """Make a simulated camera-trap set in the iWildCam-WILDS layout."""
+    from synthgen.progress import progress
+
+    from .simulate import simulate as make
+
+    with progress("simulate", images, "images") as show:
+        make(
+            out,
+            seed=seed,
+            n_classes=classes,
+            n_locations=locations,
+            n_images=images,
+            size=size,
+            progress=lambda done, _: show(done),
+        )
+    print(f"{out}: {images} images of {classes} classes at {locations} camera locations")
+
+
+@app.command(epilog="Example: evaluate plan evaluate/suites/miniature.toml --count --format markdown")
+def plan(
+    suite: SuiteFile,
+    count: Annotated[
+        bool, typer.Option("--count", help="Open the sources: count images and classes, tell rules and digests.")
+    ] = False,
+    layout: Annotated[str, typer.Option("--format", help="text, csv, markdown or latex.")] = "text",
+    rates: Annotated[
+        Path | None, typer.Option(metavar="RUNS", help="Cost by the rates of these finished runs, not the stated ones.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the table of all experiments of a suite."""
+    from .choice import choose
+    from .cost import measured, size_of, stated, stated_size, total
+    from .experiments import by_arm, recipe_lines, table
+    from .suite import read_suite
+    from .tables import written
+
+    chosen = read_suite(suite)
+    picked, size = None, stated_size(chosen.cost)
+    if count:
+        from .tasks import open_task
+
+        picked = {arm.name: choose(arm, chosen.image_size) for arm in chosen.arms if arm.pretrains}
+        size = size_of(open_task(chosen.task))
+    known = stated(chosen.cost, chosen.image_size) if chosen.cost else None
+    if rates is not None:
+        known = measured(rates)
+        if known is None:
+            raise EvaluateError(f"--rates {rates}: no finished run there tells how fast it was")
+    rows = table(chosen, picked, rates=known, size=size, compact=layout == "text" and not as_json)
+    if as_json:
+        print(json.dumps({"suite": chosen.name, "arms": rows}))
+        return
+    if layout == "text":
+        print(
+            f"{chosen.name}: {len(rows)} arms x {len(chosen.architectures)} architectures"
+            f" ({', '.join(chosen.architectures)}) x {len(chosen.seeds)} seeds: {sum(row['runs'] for row in rows)}"
+            f" fine-tuned models at {chosen.image_size} px in {chosen.precision}, on {chosen.task.path};"
+            f" baseline {chosen.baseline}"
+        )
+        print("\n".join(recipe_lines(chosen)))
+    print(written(rows, layout))
+    if layout == "text" and known:
+        print(total(by_arm(chosen, known, chosen=picked, size=size).values()).describe(known))
+
+
+@app.command(epilog="Example: evaluate run evaluate/suites/miniature.toml   (into runs/miniature)", name="run")
+def run_command(
+    suite: SuiteFile,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of runs, runs/NAME by default; finished runs in it are kept.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="ARM", help="Run this arm alone; may be repeated.")] = None,
+    max_hours: Annotated[
+        float | None, typer.Option(min=0, help="Stop after so many hours; the same command goes on another time.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs to do, in their order, and do none.")
+    ] = False,
+    cache_gb: Annotated[
+        float | None, typer.Option(min=0, help="Most GB of decoded images to keep; what does not fit is streamed.")
+    ] = None,
+    device: Device = "auto",
+    engine: EngineName = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Share the suite among so many workers, each on a GPU or on some cores.")
+    ] = None,
+    address: Address = None,
+    resources: Resources = None,
+    task_index: TaskIndex = None,
+    num_tasks: NumTasks = None,
+) -> None:
+    """Run what is not done of a suite; exit code 1 where a run failed."""
+    from synthgen.engines import Request
+
+    from .suite import read_suite
+
+    request = Request(
+        engine=engine,
+        workers=workers,
+        address=address,
+        resources=tuple(resources or ()),
+        task_index=task_index,
+        num_tasks=num_tasks,
+    )
+    request.check()
+    chosen = read_suite(suite)
+    out = out or Path("runs") / chosen.name
+    from .cost import estimate, measured, size_of, stated
+    from .execute import open_suite, run_suite
+
+    if dry_run:
+        plan = open_suite(chosen, only or ())
+        todo = plan.todo(out, request.share)
+        for step in todo:
+            print(step.title)
+        print(f"{out}: {len(todo)} runs to do, {len(plan.steps(request.share)) - len(todo)} done")
+        rates = measured(out) or (stated(chosen.cost, chosen.image_size) if chosen.cost else None)
+        if rates:
+            print(estimate([step.config for step in todo], rates, size_of(plan.task)).describe(rates))
+        return
+    if engine == "ray" or workers is not None:
+        from .fleet import run_fleet
+
+        if task_index is not None:
+            raise EvaluateError("--task-index is for the tasks of an array job; leave --workers and --engine ray away")
+        given = {"--max-hours": max_hours, "--cache-gb": cache_gb}
+        options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+        outcome = run_fleet(suite, chosen, out, request, device=device, only=only or (), options=options)
+    else:
+        limit = None if cache_gb is None else int(cache_gb * 1e9)
+        outcome = run_suite(
+            chosen,
+            out,
+            device=device,
+            only=only or (),
+            max_hours=max_hours,
+            cache_bytes=limit,
+            share=request.share,
+        )
+    for line in outcome.failed:
+        print(f"failed: {line}")
+    left = f", {outcome.left} left" if outcome.left else ""
+    print(f"{out}: {outcome.done} runs done, {outcome.kept} done before, {len(outcome.failed)} failed{left}")
+    if outcome.failed:
+        raise Exit(1)
+
+
+@app.command(epilog="Example: evaluate pretrain data/imagenet/train --architecture resnet50 --out weights.safetensors")
+def pretrain(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Image folder, synthgen dataset, or fractals[:CATEGORIES].")
+    ],
+    out: Annotated[Path, typer.Option(help="File of weights to write (.safetensors); the run lies beside it.")],
+    architecture: Architecture = "resnet18",
+    n: Annotated[int | None, typer.Option(help="Images, balanced over the classes; all by default.")] = None,
+    image_size: ImageSize = 64,
+    seed: Seed = 0,
+    captions: Annotated[
+        Path | None, typer.Option(help="Class list whose names are the text of an image folder, for image-text.")
+    ] = None,
+    settings: Set = None,
+    precision: Precision = "float32",
+    device: Device = "auto",
+) -> None:
+    """Pre-train one model by hand."""
+    from .arms import ArmSpec
+    from .byhand import PRETRAIN, Settings, recipe_of, source_of
+    from .byhand import pretrain as make
+
+    recipe = recipe_of(PRETRAIN, settings or ())
+    arm = ArmSpec(name="by hand", source=source_of(source), n=n, captions=str(captions) if captions else None)
+    for words in arm.problems(recipe.objective):
+        raise EvaluateError(words)
+    told = Settings(
+        architecture=architecture, image_size=image_size, seed=seed, recipe=recipe, precision=precision, device=device
+    )
+    print(f"{out}: weights of the run {make(arm, told, out)}")
+
+
+@app.command(epilog="Example: evaluate finetune data/iwildcam --checkpoint weights.safetensors --out runs/by-hand")
+def finetune(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Local copy of a WILDS set.")],
+    out: Annotated[Path, typer.Option(help="Directory of runs.")],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="File, torchvision:WEIGHTS, timm:NAME or open_clip:NAME/PRETRAINED; from scratch without."),
+    ] = None,
+    kind: Annotated[
+        Literal["iwildcam", "fmow", "camelyon17", "rxrx1"], typer.Option(help="Which WILDS set.")
+    ] = "iwildcam",
+    empty: Annotated[bool, typer.Option("--empty/--no-empty", help="Keep the images of the class empty.")] = True,
+    architecture: Architecture = "resnet18",
+    image_size: ImageSize = 64,
+    seed: Seed = 0,
+    settings: Set = None,
+    precision: Precision = "float32",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune one model by hand, and say how good it is on each split."""
+    from .byhand import FINETUNE, Settings, recipe_of
+    from .byhand import finetune as tune
+    from .tables import written
+    from .tasks import TaskSpec
+
+    told = Settings(
+        architecture=architecture,
+        image_size=image_size,
+        seed=seed,
+        recipe=recipe_of(FINETUNE, settings or ()),
+        precision=precision,
+        device=device,
+    )
+    found = tune(TaskSpec(path=task, kind=kind, empty=empty), checkpoint, told, out)
+    rows = [{"epoch": epoch, "split": split, **asdict(score)} for epoch, split, score in found]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    shown = [{key: f"{value:.1%}" if isinstance(value, float) else value for key, value in row.items()} for row in rows]
+    print(written(shown, "text"))
+
+
+@app.command(epilog="Example: evaluate cache runs/miniature --clear")
+def cache(
+    runs: Runs,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the decoded images.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what decoded images a directory of runs keeps, or remove them."""
+    from .pixels import clear as remove
+    from .pixels import entries
+
+    folder = runs / "cache"
+    if not runs.is_dir():
+        raise EvaluateError(f"{runs}: no such directory of runs")
+    if clear:
+        print(f"{folder}: {remove(folder) / 1e9:.3g} GB removed")
+        return
+    found = [asdict(entry) | {"path": str(entry.path)} for entry in entries(folder)]
+    if as_json:
+        print(json.dumps(found))
+        return
+    for entry in found:
+        print(
+            f"{entry['n_bytes'] / 1e9:.3g} GB: {entry['n_present']} of {entry['n_images']} images at"
+            f" {entry['size']} px: {entry['what']}"
+        )
+    print(f"{folder}: {sum(entry['n_bytes'] for entry in found) / 1e9:.3g} GB")
+
+
+@app.command(epilog="Example: evaluate status runs/miniature")
+def status(runs: Runs, as_json: AsJson = False) -> None:
+    """Say which runs of a directory are done, and why others failed."""
+    from .runs import Run, read_suite_records
+
+    states = {}
+    for suite in read_suite_records(runs):
+        for member in suite.members:
+            for digest in filter(None, (member.pretrain, member.finetune)):
+                states[digest] = Run(directory=runs / digest).state
+    if as_json:
+        print(json.dumps(states))
+        return
+    counts = Counter(state["status"] for state in states.values())
+    print(f"{runs}: {len(states)} runs: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
+    for digest, state in states.items():
+        if state["status"] == "failed":
+            print(f"{digest}: {state['error']}")

@@ -1,0 +1,132 @@
+"""Several workers at one suite: the results of one, whoever dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small_suite import make_world, results
+
+from synthgen.engines import Request
+from synthgen.errors import SynthgenError
+from synthgen_evaluate import fleet
+from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.execute import open_suite, run_suite
+from synthgen_evaluate.fleet import run_fleet
+from synthgen_evaluate.suite import read_suite
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wilds.*", "ignore::DeprecationWarning:ogb.*")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def alone(world: Path) -> dict[str, bytes]:
+    """What one process finds, with the threads that each of two workers has."""
+    program = (
+        "from pathlib import Path; from synthgen_evaluate.execute import run_suite;"
+        "from synthgen_evaluate.suite import read_suite;"
+        f"run_suite(read_suite(Path({str(world / 'suite.toml')!r})), Path({str(world / 'runs')!r}), device='cpu')"
+    )
+    threads = str(max(1, (os.cpu_count() or 1) // 2))
+    subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "OMP_NUM_THREADS": threads}, check=True, timeout=200
+    )
+    return results(world / "runs")
+
+
+def workers_at_work(out: Path) -> list[int]:
+    """The processes that are workers for a directory of runs."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"synthgen_evaluate" in words and str(out).encode() in words and b"--workers" not in words:
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def command(world: Path, out: Path, *more: str) -> list[str]:
+    program = str(Path(sys.executable).with_name("evaluate"))
+    return [program, "run", str(world / "suite.toml"), "--out", str(out), "--device", "cpu", *more]
+
+
+def test_two_workers_find_what_one_process_finds_though_one_is_killed(
+    world: Path, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    process = subprocess.Popen(command(world, out, "--workers", "2"), stdout=subprocess.PIPE, text=True)
+    wait(lambda: any(out.glob("*/log.jsonl")))
+    os.kill(workers_at_work(out)[-1], signal.SIGKILL)
+    told, _ = process.communicate(timeout=200)
+    assert process.returncode == 0
+    assert told.splitlines()[-1] == f"{out}: 5 runs done, 0 done before, 0 failed"
+    assert results(out) == alone
+    assert workers_at_work(out) == []
+
+
+def test_a_stopped_fleet_leaves_no_worker_and_goes_on(world: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    process = subprocess.Popen(
+        command(world, out, "--workers", "2"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait(lambda: any(out.glob("*/log.jsonl")))
+    process.terminate()
+    assert process.wait(30) == 130
+    assert workers_at_work(out) == []
+    assert subprocess.run(command(world, out, "--workers", "2"), capture_output=True, timeout=200).returncode == 0
+    assert results(out) == alone
+
+
+def test_shares_are_disjoint_and_together_the_whole_suite(world: Path, tmp_path: Path) -> None:
+    suite = read_suite(world / "suite.toml")
+    plan = open_suite(suite)
+    shares = [[step.config.digest for step in plan.steps((index, 2))] for index in range(2)]
+    assert sorted([*shares[0], *shares[1]]) == sorted(step.config.digest for step in plan.grid.steps)
+    for steps in shares:  # what a run starts from is in its share
+        starts = {step.config.init for step in plan.grid.steps if step.config.digest in steps} - {None}
+        assert starts <= set(steps)
+    assert run_suite(suite, tmp_path, device="cpu", share=(1, 2)).done == len(shares[1])
+    assert {path.parent.name for path in tmp_path.glob("*/state.json")} == set(shares[1])
+
+
+def test_a_worker_that_is_killed_again_and_again_ends_the_fleet_with_one_line(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suicide = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    monkeypatch.setattr(fleet.Worker, "command", lambda self: suicide)
+    with pytest.raises(EvaluateError, match="killed 4 times \\(SIGKILL\\)"):
+        run_fleet(world / "suite.toml", read_suite(world / "suite.toml"), tmp_path, Request(workers=2), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (Request(num_tasks=0, task_index=0), "--num-tasks 0: at least 1"),
+        (Request(num_tasks=2, task_index=2), "--task-index 2: 0 to 1"),
+        (Request(num_tasks=2), "--task-index is missing"),
+        (Request(engine="slurm"), "--engine slurm: one of local, ray"),
+        (Request(address="auto"), "--address: only with --engine ray"),
+        (Request(engine="ray", resources=("GPU",)), "--resources GPU: NAME=AMOUNT"),
+    ],
+)
+def test_what_cannot_be_asked_of_an_engine_is_refused(request_: Request, words: str) -> None:
+    with pytest.raises(SynthgenError, match=words):
+        request_.check()
