@@ -268,8 +268,8 @@ def _arguments(plan: Plan, segment: Segment) -> Iterator[tuple[str, ...]]:
     else:
         model, sampling = content.model, content.sampling
         yield "synthgen", "sd", "--out", "DIR"
-        yield "--prompts", f"{content.prompts.name}.txt"
-        yield "--classes", f"{content.classes.name}.tsv"
+        yield "--prompts", str(origin.get("prompts", f"{content.prompts.name}.txt"))
+        yield "--classes", str(origin.get("classes", f"{content.classes.name}.tsv"))
         yield "--model", model.name
         yield "--revision", model.revision
         yield "--seed", str(content.seed)

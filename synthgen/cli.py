@@ -27,9 +27,9 @@ def run(application: typer.Typer, name: str, errors: tuple[type[Exception], ...]
 
     A user's mistake is one line on stderr and exit code 2, an interruption exit code 130.
     """
-    call: Callable[..., object] = typer.main.get_command(application)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pre-emption ends it as Ctrl-C does
     try:
+        call: Callable[..., object] = typer.main.get_command(application)
         code = call(standalone_mode=False, prog_name=name)
     except TyperException as error:
         message = error.format_message()
@@ -47,6 +47,8 @@ def run(application: typer.Typer, name: str, errors: tuple[type[Exception], ...]
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     if code == 130:  # typer's answer to Ctrl-C
+        for number in (signal.SIGINT, signal.SIGTERM):  # who insists gets the same end, not a traceback
+            signal.signal(number, signal.SIG_IGN)
         print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
     return code if isinstance(code, int) else 0
 

@@ -12,13 +12,14 @@ import shutil
 import tempfile
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from synthgen.claims import BEAT, Watch, remove_claims, tell_failed
+from synthgen.claims import BEAT, FOLDER, Watch, remove_claims, tell_failed
 from synthgen.content import DiffusionContent, FractalContent
 from synthgen.errors import SynthgenError
 from synthgen.local import local
@@ -26,7 +27,7 @@ from synthgen.manifest import Manifest, finish, listing, read_manifest
 from synthgen.plan import Plan, ShardSpan, difference, read_plan
 from synthgen.progress import progress
 from synthgen.shard import remove_orphans
-from synthgen.stores import PROBE, check_writable, write
+from synthgen.stores import check_writable, patiently, write
 from synthgen.tar import reading
 from synthgen.work import Done, Engine, FailedShardsError, Renderer, Task, Work, here
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 DISK_MARGIN = 1.1  # free space wanted over the estimate
 PROBES = 8  # samples, spread over the plan, whose size gives the estimate
+T = TypeVar("T")
 BYTES_PER_PIXEL = {"png": 1.8, "jpg": 0.5, "webp": 0.3}  # of photographs at quality 95, with a margin
 POLL = 0.5  # seconds between looks at shards that another process is writing
 
@@ -65,8 +67,9 @@ def existing_plan(directory: Place) -> Plan | None:
         return None
     names = _names(directory)
     path = directory / "plan.json"
-    if path.exists():  # asked after the listing: another process may just be laying it down
-        return read_plan(path)
+    with reading(path):
+        if path.exists():  # asked after the listing: another process may just be laying it down
+            return read_plan(path)
     if any(not name.endswith(".tmp") for name in names):
         raise SynthgenError(f"{directory}: not empty and not a dataset (no plan.json); choose another --out")
     return None
@@ -75,11 +78,8 @@ def existing_plan(directory: Place) -> Plan | None:
 def _names(directory: Place) -> list[str]:
     if isinstance(directory, Path):
         return [path.name for path in directory.iterdir()]
-    bucket = directory.path.partition("/")[0]
-    with reading(directory):
-        if bucket and not directory.fs.exists(bucket):
-            raise SynthgenError(f"{directory}: there is no {bucket}, or it cannot be seen with these keys")
-    return [name for name in listing(directory) if name != PROBE]
+    check_writable(directory)
+    return [name for name in listing(directory) if name != f"{FOLDER}/"]  # as other processes are starting, too
 
 
 def open_directory(directory: Place, plan: Plan, *, workers: int = 1) -> Plan:
@@ -104,7 +104,6 @@ def open_directory(directory: Place, plan: Plan, *, workers: int = 1) -> Plan:
     if isinstance(directory, Path):
         _check_disk(directory, plan, n_missing)
     else:
-        check_writable(directory)
         largest = max(min(one.shard_size, one.stop - one.start) for one in plan.segments)
         _check_disk(Path(tempfile.gettempdir()), plan, min(n_missing, workers * largest))
     if old is None or plan is not old:
@@ -170,32 +169,47 @@ def generate(
         make = partial(fractal_renderer, plan.content)
     if engine is None:
         workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
-        if renderer is None and workers == 1 and make is not None:
+        if renderer is None and workers == 1 and make is not None and todo:
             renderer = make(None)
         engine = here(renderer) if renderer else local([None] * workers)
     work = Work(directory=str(directory.absolute()), plan=plan, make=make or _no_renderer)
-    watch, failed = Watch(directory), dict[int, Done]()
+    watch, failed, wrote = Watch(directory), dict[int, Done](), Counter[int]()
     with progress("generate", plan.n, "images") as show:
         count = _Count(manifest.n_samples, show)
-        while todo:
-            tasks, wrote = _tasks(todo, watch), 0
-            for done in engine(work, tasks, count.advance) if tasks else ():
-                wrote += done.n_samples
-                if done.failed:
-                    failed[done.span.index] = done
-                    tell_failed(directory, done.span, done.worker, done.failed)
-            manifest = read_manifest(directory, manifest.shards)
-            count.set(manifest.n_samples)
-            todo = [span for span in _shared(manifest, share) if span.index not in failed]
-            if todo and not wrote:
-                time.sleep(POLL if isinstance(directory, Path) else BEAT)
-    _remove_orphans(directory)  # of processes killed in the meantime
-    if failed:
-        raise FailedShardsError(list(failed.values()), str(directory))
+        try:
+            while todo:
+                tasks, before = _looked(partial(_tasks, todo, watch)), wrote.total()
+                for done in engine(work, tasks, count.advance) if tasks else ():
+                    wrote[done.span.index] += done.n_samples > 0
+                    if done.failed:
+                        failed[done.span.index] = done
+                        tell_failed(directory, done.span, done.worker, done.failed)
+                manifest = _looked(partial(read_manifest, directory, manifest.shards))
+                count.set(manifest.n_samples)
+                failed |= _unseen(manifest, wrote)
+                todo = [span for span in _shared(manifest, share) if span.index not in failed]
+                if todo and wrote.total() == before:
+                    time.sleep(POLL if isinstance(directory, Path) else BEAT)
+        finally:
+            _remove_orphans(directory)  # of processes killed in the meantime
     if manifest.complete:
-        finish(manifest)
+        finish(manifest, anew=[index for index, times in wrote.items() if times])
         remove_claims(directory)
+    elif failed:
+        raise FailedShardsError(list(failed.values()), str(directory))
     return manifest
+
+
+def _looked(look: Callable[[], T]) -> T:
+    """A look at the output, which a store that fails for a moment does not end."""
+    return patiently(look, final=lambda error: False)
+
+
+def _unseen(manifest: Manifest, wrote: Counter[int]) -> dict[int, Done]:
+    """Shards that workers have written more than once and that are not there."""
+    why = "written, but not to be seen from here; all workers must reach the same place"
+    twice = [span for span in manifest.missing if wrote[span.index] > 1]
+    return {span.index: Done(span=span, n_samples=0, worker="", failed=why) for span in twice}
 
 
 def _no_renderer(device: str | None) -> Renderer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from synthgen.errors import SynthgenError
 from synthgen.places import is_url
 from synthgen.plan import Plan, ShardSpan, read_plan
 from synthgen.shard import Shard, data_name, read_record, record_name, strange, table_name
-from synthgen.stores import update
+from synthgen.stores import BRIEF, patiently, update
 from synthgen.tar import reading
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def concurrently(function: Callable[[T], U], items: Iterable[T], *, at: Place) -
         yield from map(function, items)
         return
     with ThreadPoolExecutor(CONNECTIONS) as pool, reading(at):
-        yield from pool.map(function, items)
+        yield from pool.map(lambda item: patiently(lambda: function(item), waits=BRIEF), items)
 
 
 def listing(directory: Place) -> dict[str, int]:
@@ -123,12 +123,13 @@ def listing(directory: Place) -> dict[str, int]:
         return names
     store = directory.fs
     with reading(directory):
-        store.invalidate_cache()  # else a listing from before its files were written
         root = str(store._strip_protocol(directory.path)).rstrip("/")
-        files = store.find(root, detail=True)
+        files = patiently(lambda: _found(store, root), waits=BRIEF)
     names = {}
     for path, info in files.items():
         name = path.strip("/").removeprefix(root.strip("/")).strip("/")
+        if not name:  # the folder itself, for which some tools make an object
+            continue
         folder, _, rest = name.partition("/")
         if folder in FOLDERS and rest:
             inner, slash, _ = rest.partition("/")
@@ -137,6 +138,11 @@ def listing(directory: Place) -> dict[str, int]:
             name = f"{folder}/"
         names[name] = 0 if name.endswith("/") else info["size"]
     return names
+
+
+def _found(store: Any, root: str) -> dict[str, Any]:
+    store.invalidate_cache()  # else a listing from before its files were written
+    return dict(store.find(root, detail=True))
 
 
 def _entries(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
@@ -150,13 +156,20 @@ def _entries(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
                 yield f"{prefix}{entry.name}", 0
 
 
-def finish(manifest: Manifest) -> None:
-    """Write ``manifest.json`` and ``SHA256SUMS`` of a complete directory, manifest last; not where they stand."""
+def finish(manifest: Manifest, *, anew: Collection[int] | None = None) -> None:
+    """Write ``manifest.json`` and ``SHA256SUMS`` of a complete directory, manifest last; not where they stand.
+
+    Where only the shards ``anew`` were written since the directory was last complete, the sums of the other
+    tables stay as they are told: a table that was damaged since must not be told of as it is now.
+    """
     directory = manifest.directory
-    others = [table_name(manifest.plan.shard(shard.index)) for shard in manifest.shards] + ["plan.json"]
+    others = {table_name(manifest.plan.shard(shard.index)): shard.index for shard in manifest.shards}
+    told = _sums(directory) if anew is not None else {}
+    kept = {name: told[name] for name, index in others.items() if name in told and index not in (anew or ())}
     sums = {f"data/{shard.filename}": shard.sha256 for shard in manifest.shards}
-    digests = concurrently(lambda name: _sha256(directory / name), others, at=directory)
-    sums |= dict(zip(others, digests, strict=True))
+    names = [*others, "plan.json"]
+    digests = concurrently(lambda name: kept.get(name) or _sha256(directory / name), names, at=directory)
+    sums |= dict(zip(names, digests, strict=True))
     record = summary_of(manifest.plan, manifest.shards)
     for name, text in (
         ("SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sums.items())),
@@ -178,6 +191,15 @@ def summary_of(plan: Plan, shards: Sequence[Shard]) -> dict[str, Any]:
         "class_names": list(plan.content.class_names),
         "shards": [asdict(shard) for shard in shards],
     }
+
+
+def _sums(directory: Place) -> dict[str, str]:
+    """What ``SHA256SUMS`` tells, where it stands: name -> SHA-256."""
+    try:
+        lines = patiently((directory / "SHA256SUMS").read_bytes, waits=BRIEF).decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines) if len(digest) == 64}
 
 
 def _sha256(path: Place) -> str:

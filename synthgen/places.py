@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ def place(text: str | Path, *, with_secrets: bool = False) -> Place:
         raise SynthgenError(f"{shown(str(text))}: keys in a URL would be printed; give them as the store's client says")
     from upath import UPath
 
+    for name in ("gcsfs", "asyncio"):  # which would print tracebacks of what is told in one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     protocol = str(text).partition("://")[0]
     try:
         found = UPath(str(text))

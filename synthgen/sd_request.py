@@ -184,7 +184,8 @@ def make(
         else:
             del sampler  # its memory is the workers'
             per_worker = "CPU" if devices[0] == "cpu" else "GPU"
-            maker = partial(_of_worker, plan, _place_of(model), len(devices), device)
+            n_workers = len(devices) if request.engine == "local" else None
+            maker = partial(_of_worker, plan, _place_of(model), n_workers, device)
             engine = request.find(devices, per_worker=per_worker)
             manifest = generate(out, engine=engine, make=maker, share=request.share)
     else:
@@ -195,14 +196,18 @@ def make(
 def _place_of(model: Model) -> str | None:
     """Where a worker finds a model: by the plan's name and revision, but for one in a local folder."""
     record = ModelRecord(name=model.name, revision=model.revision, variant=model.variant)
-    return str(model.folder) if model.revision.startswith("sha256:") and not is_built_in(record) else None
+    return str(model.folder.absolute()) if model.revision.startswith("sha256:") and not is_built_in(record) else None
 
 
-def _of_worker(plan: Plan, model: str | None, n_workers: int, asked: str | None, device: str | None) -> Renderer:
-    """The renderer of one of several workers; ``asked`` is the device for those that are told none."""
+def _of_worker(plan: Plan, model: str | None, n_workers: int | None, asked: str | None, device: str | None) -> Renderer:
+    """The renderer of one of several workers; ``asked`` is the device for those that are told none.
+
+    They share the cores, but for those of Ray (``n_workers`` None), to whom Ray says how many threads are theirs.
+    """
     from synthgen.diffusion import share_cores
 
-    share_cores(n_workers)
+    if n_workers is not None:
+        share_cores(n_workers)
     return plan_renderer(plan, model=model, device=device or asked)
 
 

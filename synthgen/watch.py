@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synthgen.claims import SILENT, Claim, read_claims
-from synthgen.manifest import Manifest, read_manifest
+from synthgen.atomic import held
+from synthgen.claims import SILENT, Unchanged, read_claims
+from synthgen.manifest import read_manifest
 from synthgen.shard import Shard
+from synthgen.stores import patiently
 
 if TYPE_CHECKING:
     from synthgen.places import Place
 
 EVERY = 2.0  # seconds between looks
+WINDOW = 300.0  # seconds over which the rate is taken
 
 
 class Eye:
@@ -24,54 +29,66 @@ class Eye:
 
     def __init__(self, directory: Place) -> None:
         self._directory = directory
-        self._seen: dict[str, tuple[Claim, float]] = {}  # stem -> claim, when it was first seen so
+        self._unchanged = Unchanged()
         self._known: tuple[Shard, ...] = ()
-        self._start: tuple[float, int] | None = None  # time and images of the first look
+        self._past: deque[tuple[float, int]] = deque()  # time and images of the looks in WINDOW
 
     def look(self) -> dict[str, Any]:
         """The summary of the manifest with ``workers``, ``failed``, ``rate`` (images a second) and ``left`` (seconds).
 
-        A worker whose claim did not change for SILENT seconds while we looked is told as silent.  The rate
-        is what was seen to grow between two looks, or at the first what the workers tell.
+        A worker is told as silent whose claim did not change for SILENT seconds while we looked, or, in a
+        folder, that does not hold its shard.  The rate is what was seen to grow in the last WINDOW seconds,
+        or at the first look what the workers tell.
         """
-        manifest, claims = read_manifest(self._directory, self._known), read_claims(self._directory)
-        self._known, now = manifest.shards, time.monotonic()
-        self._seen = {
-            stem: self._seen[stem] if stem in self._seen and self._seen[stem][0] == claim else (claim, now)
-            for stem, claim in claims.items()
-        }
+        claims = read_claims(self._directory)
+        held = {stem: self._held(stem) for stem, claim in claims.items() if not claim.failed}
+        manifest = read_manifest(self._directory, self._known)
+        self._known, still = manifest.shards, self._unchanged.look(claims)
+        there = {shard.filename.removesuffix(".tar") for shard in manifest.shards}
         workers = [
-            {key: value for key, value in asdict(claim).items() if key not in ("failed", "beat")}
-            | {"shard": stem, "silent": now - since > SILENT}
-            for stem, (claim, since) in sorted(self._seen.items())
-            if not claim.failed
+            {key: value for key, value in asdict(claims[stem]).items() if key not in ("failed", "beat")}
+            | {"shard": stem, "silent": still[stem] > SILENT or not holds}
+            for stem, holds in sorted(held.items())
+            if stem not in there
         ]
-        failed = {stem: claim.failed for stem, claim in sorted(claims.items()) if claim.failed}
-        rate = self._rate(manifest, workers, now)
-        under_way = sum(worker["done"] for worker in workers)
+        failed = {stem: claim.failed for stem, claim in sorted(claims.items()) if claim.failed and stem not in there}
+        living = [worker for worker in workers if not worker["silent"]]
+        under_way = sum(worker["done"] for worker in living)
+        rate = self._rate(manifest.n_samples + under_way, living)
         rest = manifest.plan.n - manifest.n_samples - under_way
         left = None if manifest.complete or not rate else round(max(rest, 0) / rate)
         return {**manifest.summary(), "rate": rate, "left": left, "workers": workers, "failed": failed}
 
-    def _rate(self, manifest: Manifest, workers: list[dict[str, Any]], now: float) -> float:
-        n = manifest.n_samples
-        if self._start is None:
-            self._start = now, n
-        since, before = self._start
+    def _held(self, stem: str) -> bool:
+        """Whether a worker may be at a shard: in a folder one holds the unfinished tar, or has just finished it."""
+        if not isinstance(self._directory, Path):
+            return True
+        tar = self._directory / "data" / f"{stem}.tar"
+        try:
+            return held(tar.with_name(f"{tar.name}.tmp")) or tar.exists()
+        except OSError:  # a disk without locks
+            return True
+
+    def _rate(self, n: int, living: list[dict[str, Any]]) -> float:
+        now = time.monotonic()
+        self._past.append((now, n))
+        while self._past[0][0] < now - WINDOW:
+            self._past.popleft()
+        since, before = self._past[0]
         if n > before and now - since >= EVERY:
             return round((n - before) / (now - since), 2)
-        return round(float(sum(worker["rate"] for worker in workers if not worker["silent"])), 2)
+        return round(float(sum(worker["rate"] for worker in living)), 2)
 
 
 def follow(directory: Place) -> Iterator[dict[str, Any]]:
-    """Looks, until the dataset is complete."""
+    """Looks, until the dataset is complete; once it was seen, a store may fail for a while."""
     eye = Eye(directory)
-    while True:
-        state = eye.look()
-        yield state
-        if state["complete"]:
-            return
+    state = eye.look()
+    yield state
+    while not state["complete"]:
         time.sleep(EVERY)
+        state = patiently(eye.look, final=lambda error: False)
+        yield state
 
 
 def events(before: dict[str, Any] | None, state: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -81,13 +98,12 @@ def events(before: dict[str, Any] | None, state: dict[str, Any]) -> Iterator[dic
         keys = ("n", "n_done", "n_shards", "n_shards_done", "n_bytes", "rate", "left")
         yield {"event": "progress", **{key: state[key] for key in keys}}
     then, now = ({one["worker"]: one for one in look["workers"]} for look in (old, state))
-    for name in now.keys() - then.keys():
-        yield {"event": "worker", **now[name]}
-    for name in then.keys() - now.keys():
-        yield {"event": "worker gone", "worker": name}
-    for name in now.keys() & then.keys():
-        if now[name] != then[name]:
-            yield {"event": "worker silent" if now[name]["silent"] else "worker", **now[name]}
+    for name, worker in now.items():
+        if worker != then.get(name):
+            yield {"event": "worker silent" if worker["silent"] else "worker", **worker}
+    for name in then:
+        if name not in now:
+            yield {"event": "worker gone", "worker": name}
     for stem, why in state["failed"].items():
         if stem not in old["failed"]:
             yield {"event": "failed", "shard": stem, "why": why}
@@ -98,7 +114,7 @@ def events(before: dict[str, Any] | None, state: dict[str, Any]) -> Iterator[dic
 def words(directory: str, state: dict[str, Any]) -> list[str]:
     """The state, a line each: the whole, workers, failed shards."""
     how = "complete" if state["complete"] else "unfinished; run the same command again to go on"
-    if state["workers"] and not state["complete"]:
+    if not state["complete"] and not all(worker["silent"] for worker in state["workers"]):
         how = f"{state['rate']:g} images/s"
         how += "" if state["left"] is None else f", about {duration(state['left'])} left"
     lines = [
@@ -128,8 +144,9 @@ def tell(directory: Place, name: str, *, as_json: bool) -> None:
     if as_json or not sys.stdout.isatty():
         before = None
         for state in follow(directory):
-            for event in events(before, state):
-                print(json.dumps(event) if as_json else words(name, state)[0], flush=True)
+            lines = [json.dumps(event) for event in events(before, state)]
+            for line in lines if as_json else words(name, state)[:1] if lines else ():
+                print(line, flush=True)
             before = state
         return
     from rich.live import Live

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import os
+import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from synthgen.claims import Progress, telling
+from synthgen.claims import Progress, telling, worker_name
 from synthgen.content import Sample
 from synthgen.errors import SynthgenError
+from synthgen.masking import one_line, secrets_in, shown
 from synthgen.places import place
 from synthgen.plan import Plan, ShardSpan
 from synthgen.shard import Item
 from synthgen.stores import write_anywhere
+
+if TYPE_CHECKING:
+    from synthgen.places import Place
 
 ATTEMPTS = 3  # at a shard whose worker dies or fails, before it is given up
 
@@ -67,9 +72,12 @@ class Engine(Protocol):
 def write_one(
     work: Work, renderer: Renderer, task: Task, advance: Callable[[int], None] = lambda n_samples: None
 ) -> int:
-    """Render and write one shard; returns its number of samples, 0 where another process has it."""
+    """Render and write one shard; returns its number of samples, 0 where another process has it.
+
+    Raises SynthgenError where no shard can be written.
+    """
     directory, span = place(work.directory), task.span
-    with telling(directory, span, force=task.force) as progress:
+    with _told_of_rights(directory), telling(directory, span, force=task.force) as progress:
         if progress is None:
             return 0
         items = renderer.render(work.plan.sample(index) for index in range(span.start, span.stop))
@@ -81,6 +89,18 @@ def write_one(
             environment=renderer.environment,
         )
         return shard.n_samples if shard else 0
+
+
+@contextmanager
+def _told_of_rights(directory: Place) -> Iterator[None]:
+    """A place that cannot be written to, or no longer, as with keys that expired: in one line."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            why = one_line(error, secrets_in(str(directory)))
+            raise SynthgenError(f"{shown(str(directory))}: cannot be written to ({why})") from None
+        raise
 
 
 def _shown(items: Iterator[Item], progress: Progress, advance: Callable[[int], None]) -> Iterator[Item]:
@@ -95,15 +115,28 @@ def here(renderer: Renderer) -> Engine:
 
     def run(work: Work, tasks: Sequence[Task], advance: Callable[[int], None]) -> Iterator[Done]:
         for task in tasks:
-            n_samples = write_one(work, renderer, task, advance)
-            yield Done(span=task.span, n_samples=n_samples, worker=str(os.getpid()))
+            yield _attempted(work, renderer, task, advance)
 
     return run
 
 
+def _attempted(work: Work, renderer: Renderer, task: Task, advance: Callable[[int], None]) -> Done:
+    for attempt in range(1, ATTEMPTS + 1):
+        n_samples, failed = 0, ""
+        try:
+            n_samples = write_one(work, renderer, task, advance if attempt == 1 else lambda n_samples: None)
+        except SynthgenError:
+            raise
+        except Exception as error:
+            failed = told(error)
+            continue
+        break
+    return Done(span=task.span, n_samples=n_samples, worker=worker_name(), failed=failed)
+
+
 def told(error: BaseException) -> str:
-    """An error that is nobody's mistake, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    """An error that is nobody's mistake, in one line without keys."""
+    return f"{type(error).__name__}: {one_line(error, secrets_in(''))}"
 
 
 class FailedShardsError(SynthgenError):

@@ -1,0 +1,292 @@
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from pretend import Maker, command, contents, environment, lay, objects, plan, read_log
+
+from synthgen import claims
+from synthgen import generate as generate_module
+from synthgen.claims import Claim, claim_path, read_claims, remove_claims, tell_failed, telling
+from synthgen.generate import generate
+from synthgen.local import local
+from synthgen.manifest import read_manifest
+from synthgen.places import place
+from synthgen.plan import Plan
+
+pytest.importorskip("s3fs")
+
+PLAN = plan()  # 6 shards of 10 images
+SPAN = PLAN.shard(2)
+SHORT = {"silent": 1.0, "beat": 0.2}
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> str:
+    return str(tmp_path / "log")
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    yield "memory://pretended/set"
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "SILENT", SHORT["silent"])
+    monkeypatch.setattr(claims, "BEAT", SHORT["beat"])
+    monkeypatch.setattr(generate_module, "BEAT", SHORT["beat"])
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    started: list[subprocess.Popen[str]] = []
+
+    def run(out: object, maker: Maker, asked: Plan = PLAN, **options: object) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            command(out, maker, asked, **{"devices": (), **SHORT, **options}),
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=20)
+
+
+def wait(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+
+
+def filled(folder: Path, mark: str = "", asked: Plan = PLAN) -> dict[str, bytes]:
+    lay(folder, asked)
+    generate(folder, renderer=Maker(log=f"{folder}.log", mark=mark)(None))
+    return contents(folder)
+
+
+def fill(url: str, log: str) -> None:
+    lay(place(url), PLAN)
+    generate(place(url), renderer=Maker(log=log)(None))
+
+
+def put(url: str, data: bytes) -> None:
+    path = claim_path(place(url), SPAN)
+    path.fs.pipe_file(path.path, data)  # type: ignore[union-attr]
+
+
+FOREIGN = b'{"worker": "far-7", "shard": 2, "done": 3, "of": 10, "rate": 1.5, "beat": 4, "failed": ""}'
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_drivers_on_one_bucket_share_the_shards_without_doing_any_twice(
+    tmp_path: Path, s3: str, log: str, start: Start, n: int
+) -> None:
+    asked = plan(240)  # 24 shards
+    runs = [start(f"{s3}/set", Maker(log=log, seconds=0.01), asked, silent=10.0) for _ in range(n)]
+    for run in runs:
+        _, told = run.communicate(timeout=60)
+        assert run.returncode == 0, told
+    assert objects(f"{s3}/set") == filled(tmp_path / "set", asked=asked)  # claims/ is gone
+    begun = read_log(log)
+    assert len({pid for pid, _, _ in begun}) == n
+    assert {index for index, times in Counter(index for _, _, index in begun).items() if times > 1} == set()
+
+
+@pytest.mark.parametrize("claim", [FOREIGN, b"no claim", b""], ids=["dead", "unreadable", "empty"])
+def test_a_claim_that_does_not_change_is_taken_over_after_a_while_and_not_before(
+    memory: str, log: str, short: None, claim: bytes
+) -> None:
+    lay(place(memory), PLAN)
+    put(memory, claim)
+    start = time.monotonic()
+    fill(memory, log)
+    assert claims.SILENT < time.monotonic() - start < claims.SILENT + 2
+    assert read_manifest(place(memory)).complete
+    assert [index // 10 for _, _, index in read_log(log)][-1] == SPAN.index  # the others were done in the meantime
+    assert not read_claims(place(memory))
+
+
+def test_a_claim_that_changes_is_respected_however_long_its_shard_takes(memory: str, log: str, short: None) -> None:
+    lay(place(memory), PLAN)
+    over, begun = threading.Event(), threading.Event()
+
+    def work_slowly() -> None:
+        with telling(place(memory), SPAN) as progress:
+            assert progress is not None
+            begun.set()
+            over.wait(20)
+
+    other = threading.Thread(target=work_slowly)
+    other.start()
+    begun.wait()
+    driver = threading.Thread(target=fill, args=(memory, log))
+    driver.start()
+    time.sleep(2.5 * claims.SILENT)
+    assert {index // 10 for _, _, index in read_log(log)} == {0, 1, 3, 4, 5}
+    over.set()  # it ends without a shard
+    other.join()
+    driver.join()
+    assert read_manifest(place(memory)).complete
+
+
+def test_a_shard_that_another_driver_gave_up_is_tried_at_once(memory: str, log: str) -> None:
+    lay(place(memory), PLAN)
+    tell_failed(place(memory), SPAN, "far-7", "no memory")
+    start = time.monotonic()
+    fill(memory, log)
+    assert time.monotonic() - start < claims.BEAT
+
+
+def test_a_claim_is_made_once_by_however_many_ask_at_a_time(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "worker_name", lambda: f"node-{threading.get_ident()}")
+    root, got, all_asked = place(s3), list[bool](), threading.Barrier(8)
+
+    def ask() -> None:
+        with telling(root, SPAN) as progress:
+            got.append(progress is not None)
+            all_asked.wait(20)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == [False] * 7 + [True]
+    assert read_claims(root) == {}
+
+
+def test_who_was_frozen_neither_renews_nor_drops_a_claim_that_is_another_worker_s_now(
+    memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "SILENT", 0.3)
+    path = claim_path(place(memory), SPAN)
+    with telling(place(memory), SPAN, beat=0.6):  # of which the first comes too late
+        put(memory, FOREIGN)
+        time.sleep(1.0)
+        assert path.read_bytes() == FOREIGN
+    assert path.read_bytes() == FOREIGN
+
+
+def test_a_worker_that_dies_is_replaced_at_once_by_its_own_driver(tmp_path: Path, s3: str, log: str) -> None:
+    lay(place(s3), PLAN)
+    start = time.monotonic()
+    generate(place(s3), engine=local([None, None]), make=Maker(log=log, dies={25: 2, 41: 1}))
+    assert time.monotonic() - start < claims.SILENT
+    assert objects(s3) == filled(tmp_path / "set")
+
+
+@pytest.mark.parametrize("mark", ["", "other"], ids=["same bytes", "other bytes"])
+def test_a_frozen_worker_is_harmless_when_it_wakes_after_its_shard_was_taken_over(
+    tmp_path: Path, s3: str, log: str, start: Start, mark: str
+) -> None:
+    frozen = start(f"{s3}/set", Maker(log=log, seconds=0.05, mark=mark))
+    wait(lambda: len(read_log(log)) >= 25)
+    frozen.send_signal(signal.SIGSTOP)
+    # Not the process that is stopped, whose shard is taken over.
+    other = start(f"{s3}/set", Maker(log=f"{log}-2"))
+    _, told = other.communicate(timeout=60)
+    assert other.returncode == 0, told
+    whole = objects(f"{s3}/set")
+    frozen.send_signal(signal.SIGCONT)
+    _, told = frozen.communicate(timeout=60)
+    assert frozen.returncode == 0, told
+    assert objects(f"{s3}/set") == whole
+    ours, theirs = filled(tmp_path / "ours"), filled(tmp_path / "theirs", mark=mark)
+    for index in range(PLAN.n_shards):
+        stem = PLAN.shard(index).stem
+        names = [f"data/{stem}.tar", f"data/{stem}.json", f"metadata/{stem}.parquet"]
+        assert [whole[name] for name in names] in ([one[name] for name in names] for one in (ours, theirs))
+    taken_over = {index // 10 for _, _, index in read_log(log)} & {index // 10 for _, _, index in read_log(f"{log}-2")}
+    assert len(taken_over) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", range(6))
+def test_workers_frozen_at_random_moments_leave_a_set_of_whole_shards(
+    tmp_path: Path, s3: str, log: str, start: Start, case: int
+) -> None:
+    rng = random.Random(case)
+    runs = [start(f"{s3}/set", Maker(log=log, seconds=0.03, mark=mark)) for mark in ("a", "b", "c")]
+    for _ in range(4):
+        run = rng.choice(runs)
+        time.sleep(rng.uniform(0.2, 1.0))
+        if run.poll() is None:
+            run.send_signal(signal.SIGSTOP)
+            time.sleep(rng.uniform(0.1, 2.5))
+            run.send_signal(signal.SIGCONT)
+    for run in runs:
+        _, told = run.communicate(timeout=60)
+        assert run.returncode == 0, told
+    found = objects(f"{s3}/set")
+    made = [filled(tmp_path / mark, mark=mark) for mark in ("a", "b", "c")]
+    for index in range(PLAN.n_shards):
+        stem = PLAN.shard(index).stem
+        names = [f"data/{stem}.tar", f"data/{stem}.json", f"metadata/{stem}.parquet"]
+        assert [found[name] for name in names] in ([one[name] for name in names] for one in made)
+
+
+def test_a_clock_that_jumps_changes_nothing(
+    tmp_path: Path, memory: str, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(0)
+    whole, real = filled(tmp_path / "set"), time.time
+    monkeypatch.setattr(time, "time", lambda: real() + rng.uniform(-1e9, 1e9))
+    start = time.monotonic()
+    fill(memory, log)
+    assert objects(memory) == whole
+    assert len(read_log(log)) == PLAN.n
+    assert time.monotonic() - start < claims.BEAT
+    lay(tmp_path / "again", PLAN)
+    generate(tmp_path / "again", engine=local([None, None]), make=Maker(log=f"{log}-2"))
+    assert contents(tmp_path / "again") == whole
+
+
+def test_the_claims_of_a_folder_tell_who_is_where_and_go_with_the_last_shard(tmp_path: Path) -> None:
+    with telling(tmp_path, SPAN, beat=0.05) as progress:
+        assert progress is not None
+        progress.done = 4
+        wait(lambda: next(iter(read_claims(tmp_path).values())).done == 4)
+        claim = read_claims(tmp_path)[SPAN.stem]
+        with telling(tmp_path, SPAN) as another:
+            assert another is not None  # there the lock on the tar decides
+    assert (claim.worker, claim.shard, claim.of, claim.failed) == (claims.worker_name(), 2, 10, "")
+    assert claim.rate > 0
+    (tmp_path / "claims/.x.json.1.tmp").write_text("{")  # of a worker that was killed
+    remove_claims(tmp_path)
+    assert not (tmp_path / "claims").exists()
+
+
+def test_claims_that_cannot_be_written_cost_nothing_but_being_told(tmp_path: Path, log: str) -> None:
+    lay(tmp_path / "set", PLAN)
+    (tmp_path / "set/claims").write_text("a file in the way")
+    generate(tmp_path / "set", renderer=Maker(log=log)(None))
+    assert read_manifest(tmp_path / "set").complete
+
+
+def test_no_claim_reads_as_one(memory: str) -> None:
+    put(memory, FOREIGN.replace(b'"beat"', b'"heart"'))
+    assert read_claims(place(memory)) == {}
+    put(memory, FOREIGN)
+    assert read_claims(place(memory)) == {
+        SPAN.stem: Claim(worker="far-7", shard=2, done=3, of=10, rate=1.5, beat=4, failed="")
+    }

@@ -1,0 +1,309 @@
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from pretend import Maker, command, contents, environment, lay, plan, read_log
+
+from synthgen import local as module
+from synthgen.errors import SynthgenError
+from synthgen.generate import generate
+from synthgen.local import local
+from synthgen.manifest import read_manifest
+from synthgen.plan import Plan
+from synthgen.watch import Eye, words
+from synthgen.work import ATTEMPTS, Done, FailedShardsError, Task, Work
+
+PLAN = plan()  # 6 shards of 10 images
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def fill(out: Path, maker: Maker, devices: tuple[str | None, ...] = (None, None), asked: Plan = PLAN) -> None:
+    lay(out, asked)
+    generate(out, engine=local(devices), make=maker)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> str:
+    return str(tmp_path / "log")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    lay(folder / "set", PLAN)
+    generate(folder / "set", renderer=Maker(log=str(folder / "log"))(None))
+    return contents(folder / "set")
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a run in a process group of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(out: Path, maker: Maker, asked: Plan = PLAN, **options: object) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            command(out, maker, asked, **options),
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        for member in members(process.pid):
+            os.kill(member, signal.SIGKILL)
+        process.communicate(timeout=20)
+
+
+def processes() -> Iterator[tuple[int, str, int, int]]:
+    """Process, state, parent and group of all processes."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent, group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            except OSError:
+                continue
+            yield int(entry.name), state, int(parent), int(group)
+
+
+def members(group: int) -> list[int]:
+    """Living processes of a process group."""
+    return [pid for pid, state, _, its_group in processes() if its_group == group and state not in "ZX"]
+
+
+def zombies() -> list[int]:
+    return [pid for pid, state, parent, _ in processes() if parent == os.getpid() and state == "Z"]
+
+
+def wait(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("case", range(3))
+def test_workers_killed_at_random_images_are_replaced_and_nothing_tells_of_it(
+    tmp_path: Path, log: str, undisturbed: dict[str, bytes], case: int
+) -> None:
+    rng = random.Random(case)
+    dies = {index: rng.randint(1, 2) for index in rng.sample(range(0, PLAN.n, 10), 2)}  # of two shards
+    dies[rng.randrange(PLAN.n)] = 1
+    dies = {index: times for index, times in dies.items() if sum(dies.get(i, 0) for i in shard(index)) < ATTEMPTS}
+    fill(tmp_path / "set", Maker(log=log, dies=dies))
+    assert contents(tmp_path / "set") == undisturbed
+    begun = Counter(index for _, _, index in read_log(log))
+    assert sum(begun.values()) > PLAN.n  # there were deaths
+    assert all(begun[index] >= 1 + times for index, times in dies.items())
+
+
+def shard(index: int) -> range:
+    return range(index // 10 * 10, index // 10 * 10 + 10)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "why"),
+    [
+        ("dies", "its worker was killed (SIGKILL, perhaps for want of memory)"),
+        ("fails", "RuntimeError: no image 33 on None"),
+    ],
+)
+def test_a_shard_that_ends_each_attempt_is_given_up_told_and_done_by_a_later_run(
+    tmp_path: Path, log: str, undisturbed: dict[str, bytes], start: Start, trouble: str, why: str
+) -> None:
+    out = tmp_path / "set"
+    process = start(out, Maker(log=log, **{trouble: {33: 100}}))
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    lines = [line for line in told.splitlines() if not line.startswith("generate: ")]
+    assert lines == [
+        f"synthgen: {out}: 1 shards failed {ATTEMPTS} times each (pretend-train-000003: {why}); the others stand:"
+        " run the same command again to try them anew"
+    ]
+    assert Counter(index for _, _, index in read_log(log))[33] == ATTEMPTS
+    manifest = read_manifest(out)
+    assert [span.index for span in manifest.missing] == [3]
+    for shard_ in manifest.shards:
+        assert contents(out)[f"data/{shard_.filename}"] == undisturbed[f"data/{shard_.filename}"]
+    state = Eye(out).look()
+    assert state["failed"] == {"pretend-train-000003": why}
+    assert state["workers"] == []
+    assert words("set", state)[1:] == [f"  failed: pretend-train-000003: {why}"]
+    assert not list(out.rglob("*.tmp"))
+    fill(out, Maker(log=log))
+    assert contents(out) == undisturbed  # claims are gone, too
+
+
+def test_an_exception_costs_no_worker(tmp_path: Path, log: str, undisturbed: dict[str, bytes]) -> None:
+    fill(tmp_path / "set", Maker(log=log, fails={5: 1, 6: 1, 42: 2}))
+    assert contents(tmp_path / "set") == undisturbed
+    assert len({pid for pid, _, _ in read_log(log)}) == 2
+
+
+def test_in_this_process_too_a_shard_that_fails_is_given_up_and_the_others_stand(tmp_path: Path, log: str) -> None:
+    lay(tmp_path / "set", PLAN)
+    maker = Maker(log=log, fails={33: 100, 50: 1})
+    with pytest.raises(FailedShardsError, match="no image 33 on None"):
+        generate(tmp_path / "set", renderer=maker(None))
+    assert [span.index for span in read_manifest(tmp_path / "set").missing] == [3]
+
+
+def test_what_nothing_helps_against_ends_the_run_at_once(tmp_path: Path, log: str, start: Start) -> None:
+    big = plan(400)  # 40 shards
+    process = start(tmp_path / "set", Maker(log=log, stops=21, seconds=0.02), big)
+    _, told = process.communicate(timeout=60)
+    lines = [line for line in told.splitlines() if not line.startswith("generate: ")]
+    assert (process.returncode, lines) == (2, ["synthgen: the model is gone; look for it"])
+    assert not list((tmp_path / "set").rglob("*.tmp"))
+    wait(lambda: not members(process.pid), 2)
+    assert Counter(index for _, _, index in read_log(log))[21] == 1
+    assert max(index for _, _, index in read_log(log)) < 60  # of what was under way
+
+
+def interrupt(process: "subprocess.Popen[str]") -> None:
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+
+
+def preempt(process: "subprocess.Popen[str]") -> None:
+    process.terminate()
+
+
+def preempt_all(process: "subprocess.Popen[str]") -> None:
+    os.killpg(process.pid, signal.SIGTERM)
+
+
+def insist(process: "subprocess.Popen[str]") -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        os.killpg(process.pid, number)
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("end", [interrupt, preempt, preempt_all, insist])
+def test_a_signal_ends_a_run_cleanly_and_it_resumes(
+    tmp_path: Path,
+    log: str,
+    undisturbed: dict[str, bytes],
+    start: Start,
+    end: Callable[["subprocess.Popen[str]"], None],
+) -> None:
+    out = tmp_path / "set"
+    process = start(out, Maker(log=log, seconds=0.1))
+    wait(lambda: len(read_log(log)) > 25)
+    before = time.monotonic()
+    end(process)
+    told, errors = process.communicate(timeout=20)
+    assert time.monotonic() - before < module.GRACE
+    assert (process.returncode, told) == (130, "")
+    lines = [line for line in errors.splitlines() if not line.startswith("generate: ")]
+    assert lines == ["synthgen: interrupted; run the same command again to go on"]
+    assert not list(out.rglob("*.tmp"))
+    wait(lambda: not members(process.pid), 2)  # Python's own tracker of resources ends a moment later
+    assert 0 < len(read_manifest(out).shards) < 6
+    fill(out, Maker(log=log))
+    assert contents(out) == undisturbed
+
+
+def test_workers_that_hear_no_signal_are_killed_after_the_grace_and_leave_nothing(
+    tmp_path: Path, log: str, start: Start
+) -> None:
+    process = start(tmp_path / "set", Maker(log=log, seconds=60, deaf=True))
+    wait(lambda: len(read_log(log)) == 2)
+    before = time.monotonic()
+    interrupt(process)
+    _, errors = process.communicate(timeout=20)
+    assert module.GRACE <= time.monotonic() - before < module.GRACE + 2
+    assert (process.returncode, "Traceback" in errors) == (130, False)
+    assert not list((tmp_path / "set").rglob("*.tmp"))
+    wait(lambda: not members(process.pid), 2)
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_workers_end_with_a_killed_parent(tmp_path: Path, log: str, start: Start, deaf: bool) -> None:
+    process = start(tmp_path / "set", Maker(log=log, seconds=60, deaf=deaf))
+    wait(lambda: len(read_log(log)) == 2)
+    assert len(members(process.pid)) >= 3  # the parent and two workers
+    process.kill()
+    process.wait(20)
+    wait(lambda: not members(process.pid), 5)
+
+
+def test_there_are_no_more_workers_than_shards(tmp_path: Path, log: str, undisturbed: dict[str, bytes]) -> None:
+    fill(tmp_path / "set", Maker(log=log, seconds=0.05), devices=(None,) * 9, asked=plan(20))
+    assert len({pid for pid, _, _ in read_log(log)}) == 2
+
+
+def test_a_worker_stays_on_its_device_and_so_does_the_one_that_replaces_it(tmp_path: Path, log: str) -> None:
+    fill(tmp_path / "set", Maker(log=log, seconds=0.02, dies={4: 1, 25: 1, 41: 2}), devices=("a", "b", "c"))
+    seen = read_log(log)
+    device_of = {pid: device for pid, device, _ in seen}
+    assert all(device_of[pid] == device for pid, device, _ in seen)
+    assert set(device_of.values()) == {"a", "b", "c"}
+    for device in "abc":  # no two of one device at a time
+        pids = [pid for pid, on, _ in seen if on == device]
+        changes = sum(one != other for one, other in pairwise(pids))
+        assert changes == len(set(pids)) - 1
+    assert len(device_of) == 3 + 4
+
+
+def test_a_device_on_which_nothing_works_does_not_take_the_shards_with_it(tmp_path: Path, log: str) -> None:
+    asked = plan(400)  # 40 shards, of which a worker that fails at once could fail most
+    fill(tmp_path / "set", Maker(log=log, broken="bad", seconds=0.001), devices=("bad", "good"), asked=asked)
+    assert read_manifest(tmp_path / "set").complete
+    assert sum(device == "bad" for _, device, _ in read_log(log)) == ATTEMPTS
+
+
+def test_many_restarts_leave_no_zombie_and_no_open_file(tmp_path: Path, log: str) -> None:
+    tasks, work = laid_down(tmp_path, Maker(log=log, dies={index * 10: 2 for index in range(6)}))
+    list(local([None])(work, tasks[:1], lambda n: None))  # what is opened once and for all
+    before = len(os.listdir("/proc/self/fd"))
+    ends = list(local([None, None])(work, tasks[1:], lambda n: None))
+    assert [done.failed for done in ends] == [""] * 5
+    assert len({pid for pid, _, _ in read_log(log)}) >= 13
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert multiprocessing.active_children() == []
+    assert zombies() == []
+
+
+def laid_down(tmp_path: Path, maker: Maker) -> tuple[list[Task], Work]:
+    lay(tmp_path / "set", PLAN)
+    spans = [PLAN.shard(index) for index in range(PLAN.n_shards)]
+    return [Task(span=span) for span in spans], Work(directory=str(tmp_path / "set"), plan=PLAN, make=maker)
+
+
+def test_the_progress_that_is_told_only_grows_and_comes_to_the_number_of_images(tmp_path: Path, log: str) -> None:
+    tasks, work = laid_down(tmp_path, Maker(log=log, dies={8: 1, 39: 2}, fails={27: 1}, seconds=0.03))
+    told: list[int] = []
+    ends = list(local([None, None])(work, tasks, told.append))
+    assert all(n > 0 for n in told)
+    assert len(told) > 10
+    assert sum(told) == PLAN.n
+    assert sum(done.n_samples for done in ends) == PLAN.n
+
+
+def test_the_end_of_every_task_is_told_once(tmp_path: Path, log: str) -> None:
+    tasks, work = laid_down(tmp_path, Maker(log=log, dies={8: 100}, fails={27: 1}))
+    ends: list[Done] = list(local([None, None])(work, tasks, lambda n: None))
+    assert sorted(done.span.index for done in ends) == [0, 1, 2, 3, 4, 5]
+    assert [done.span.index for done in ends if done.failed] == [0]
+
+
+def test_a_run_whose_shards_are_written_where_it_does_not_look_ends(tmp_path: Path, log: str) -> None:
+    def elsewhere(work: Work, tasks: list[Task], advance: Callable[[int], None]) -> Iterator[Done]:
+        for task in tasks:
+            yield Done(span=task.span, n_samples=10, worker="far-1")
+
+    lay(tmp_path / "set", PLAN)
+    with pytest.raises(SynthgenError, match="all workers must reach the same place"):
+        generate(tmp_path / "set", engine=elsewhere, make=Maker(log=log))  # type: ignore[arg-type]
