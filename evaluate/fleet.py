@@ -65,8 +65,10 @@ def run_fleet(
     todo = plan.todo(out)
     states = {step.title: step.run(out).state for step in todo}
     failed = tuple(f"{title}: {state['error']}" for title, state in states.items() if state["status"] == "failed")
-    done = before - len(todo)
-    return Outcome(done=done, kept=len(plan.grid.steps) - before, failed=failed, left=len(todo) - len(failed))
+    done, left = before - len(todo), len(todo) - len(failed)
+    if left and "--max-hours" not in options:
+        raise EvaluateError(f"{left} runs are not done, as their workers broke down; what they said stands above")
+    return Outcome(done=done, kept=len(plan.grid.steps) - before, failed=failed, left=left)
 
 
 def _devices(name: str, workers: int | None) -> list[str]:

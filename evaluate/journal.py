@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from accelerate import Accelerator
@@ -38,14 +39,28 @@ class Checkpoint:
 
     def load(self) -> int:
         """Take up the stored state, where there is one; returns how many epochs are done."""
-        if not self.path.exists():
+        state = self._read() if self.path.exists() else None
+        if state is None:
             return 0
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
         self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
         return int(state["epoch"])
+
+    def _read(self) -> dict[str, Any] | None:
+        """What is stored; None, which is told, where it is damaged: torch takes wrong bytes for parameters."""
+        try:
+            with ZipFile(self.path) as file:
+                if file.testzip() is None:
+                    state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+                    return state
+        except OSError:
+            raise
+        except Exception:  # damaged bytes make the readers stumble in many ways
+            pass
+        print(f"{self.path}: damaged; the run begins anew", flush=True)
+        return None
 
     def save(self, epoch: int) -> None:
         """Store the state after an epoch."""

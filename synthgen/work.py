@@ -148,6 +148,6 @@ class FailedShardsError(SynthgenError):
         first = "; ".join(f"{done.span.stem}: {done.failed}" for done in failed[:3])
         more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
         super().__init__(
-            f"{directory}: {len(failed)} shards failed {ATTEMPTS} times each ({first}{more}); the others stand:"
-            " run the same command again to try them anew"
+            f"{directory}: {len(failed)} shards were given up ({first}{more}); the others stand: run the same command"
+            " again to try them anew"
         )

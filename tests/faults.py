@@ -35,7 +35,8 @@ from faults_store import Trouble, server
 from flaky import before
 
 ROOT = Path(__file__).parents[1]
-LANES = 5  # cases at a time; those of a store often only wait for 30 seconds
+LANES = {"sets": 5, "training": 3}  # cases at a time; those of a store often only wait for 30 seconds
+SIZES = {"folder": "24m", "training": "160m"}  # of devices that become full
 FRACTALS = ("--n", "1000", "--size", "40", "--points", "30000", "--shard-size", "40")
 TINY = ("--model", "tiny", "--n", "48", "--size", "32", "--shard-size", "4", "--batch", "4", "--device", "cpu")
 SUITE = """
@@ -104,7 +105,7 @@ class World:
             folder = self.folder / f"case-{number}"
             folder.mkdir()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            small = stack.enter_context(device(folder / "small")) if on_device else None
+            small = stack.enter_context(device(folder / "small", SIZES[where])) if on_device else None
             out = (small.place if small else folder) / "set"
             reference = self.reference(where)
             scene: Scene
@@ -227,8 +228,8 @@ def campaign(
                 for line in row["wrong"]:
                     tell(f"  DEVIATION: {line}")
 
-    with ThreadPoolExecutor(LANES) as pool:
-        for future in [pool.submit(lane) for _ in range(LANES)]:
+    with ThreadPoolExecutor(LANES[where]) as pool:
+        for future in [pool.submit(lane) for _ in range(LANES[where])]:
             future.result()
     return done
 

@@ -118,7 +118,7 @@ def _again(stage: Stage, wrong: list[str]) -> list[int | None]:
     while len(codes) < AGAIN and (not codes or codes[-1] != 0):
         end = stage.start().end()
         codes.append(end.code)
-        wrong += [f"run again: {line}" for line in end.wrong({0}, stage.scene.program)]
+        wrong += [f"run again: {line}" for line in end.wrong({0}, stage.scene.program, most=stage.lines)]
     return codes
 
 

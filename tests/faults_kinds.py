@@ -45,7 +45,8 @@ class Stage:
 
     def start(self, workers: int | None = None, **environment: str) -> Command:
         """Start the command."""
-        return self.call(*self.scene.command(workers or self.rng.choice((1, 2))), **environment)
+        some = workers or self.rng.choice((1, 2) if self.scene.program == "synthgen" else (1, 1, 2))
+        return self.call(*self.scene.command(some), **environment)
 
     def call(self, *arguments: str, **environment: str) -> Command:
         """Start any command."""
@@ -58,8 +59,13 @@ class Stage:
         if early and end.unbegun:
             end, codes = replace(end, lines=(f"{self.scene.program}: {UNBEGUN}",)), {*codes, 1}
         injury.ends.append(end)
-        injury.wrong += end.wrong(codes, self.scene.program)
+        injury.wrong += end.wrong(codes, self.scene.program, most=self.lines)
         return end
+
+    @property
+    def lines(self) -> int:
+        """The most lines that are due: the workers of a suite are commands and speak for themselves."""
+        return 1 if self.scene.program == "synthgen" else 3
 
     def moment(self, run: Command, *, late: bool = False) -> str:
         """Wait for a moment, in words; empty where the command ended before: any time of its life, or not the start."""

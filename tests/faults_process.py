@@ -33,17 +33,16 @@ class End:
         text = "\n".join(self.lines)
         return "KeyboardInterrupt" in text and "Traceback" in text and "sys.exit(run(" not in text
 
-    def wrong(self, codes: set[int], name: str) -> list[str]:
-        """What is not as it should be: another exit code, a traceback, more or less than one line, a process left."""
+    def wrong(self, codes: set[int], name: str, *, most: int = 1) -> list[str]:
+        """What is not as it should be: an exit code, a traceback, more lines than ``most`` or none, a process left."""
         found = []
         if self.code not in codes:
             found.append(f"exit code {self.code}, not one of {sorted(codes)}: {' | '.join(self.lines)[-300:]}")
         if any("Traceback" in line for line in self.lines):
             found.append(f"traceback: {self.lines[-1][:200]}")
-        due = 1 if self.code and self.code > 0 else 0
-        killed = (self.code or 0) < 0 and len(self.lines) == 1  # after it had said its line
-        if (len(self.lines) != due and not killed) or not all(line.startswith(f"{name}: ") for line in self.lines):
-            found.append(f"{len(self.lines)} lines on stderr, {due} due: {' | '.join(self.lines)[-300:]}")
+        due = range(0, 1) if self.code == 0 else range(1, most + 1) if self.code and self.code > 0 else range(most + 1)
+        if len(self.lines) not in due or not all(line.startswith(f"{name}: ") for line in self.lines):
+            found.append(f"{len(self.lines)} lines on stderr: {' | '.join(self.lines)[-300:]}")
         if self.left:
             found.append(f"{self.left} processes left")
         return found

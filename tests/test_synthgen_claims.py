@@ -120,7 +120,7 @@ def test_a_claim_that_does_not_change_is_taken_over_after_a_while_and_not_before
     put(memory, claim)
     start = time.monotonic()
     fill(memory, log)
-    assert claims.SILENT < time.monotonic() - start < claims.SILENT + 2
+    assert claims.SILENT < time.monotonic() - start < claims.SILENT + 10
     assert read_manifest(place(memory)).complete
     assert [index // 10 for _, _, index in read_log(log)][-1] == SPAN.index  # the others were done in the meantime
     assert not read_claims(place(memory))
@@ -187,11 +187,12 @@ def test_who_was_frozen_neither_renews_nor_drops_a_claim_that_is_another_worker_
     assert path.read_bytes() == FOREIGN
 
 
-def test_a_worker_that_dies_is_replaced_at_once_by_its_own_driver(tmp_path: Path, s3: str, log: str) -> None:
+def test_a_worker_that_dies_is_replaced_by_its_own_driver_without_a_wait(
+    tmp_path: Path, s3: str, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "SILENT", 3600.0)
     lay(place(s3), PLAN)
-    start = time.monotonic()
     generate(place(s3), engine=local([None, None]), make=Maker(log=log, dies={25: 2, 41: 1}))
-    assert time.monotonic() - start < claims.SILENT
     assert objects(s3) == filled(tmp_path / "set")
 
 

@@ -129,8 +129,8 @@ def test_a_shard_that_ends_each_attempt_is_given_up_told_and_done_by_a_later_run
     assert process.returncode == 1
     lines = [line for line in told.splitlines() if not line.startswith("generate: ")]
     assert lines == [
-        f"synthgen: {out}: 1 shards failed {ATTEMPTS} times each (pretend-train-000003: {why}); the others stand:"
-        " run the same command again to try them anew"
+        f"synthgen: {out}: 1 shards were given up (pretend-train-000003: {why}); the others stand: run the same command"
+        " again to try them anew"
     ]
     assert Counter(index for _, _, index in read_log(log))[33] == ATTEMPTS
     manifest = read_manifest(out)

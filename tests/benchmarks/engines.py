@@ -94,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small shards, one round: does it run?")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=64_000, help="of a set of 8 shards")
+    parser.add_argument("--images", type=int, default=100_000, help="of a set of 8 shards")
     asked = parser.parse_args()
     n, rounds = (4_000, 1) if asked.quick else (asked.images, asked.rounds)
     plan = plan_of(n)
