@@ -35,6 +35,7 @@ class Fake:
     labels: NDArray[np.int64]
     base: int = 0
     identity: dict[str, Any] = field(default_factory=dict)
+    origin: tuple[str, ...] = ("made up",)
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         for index in indices.tolist():

@@ -34,6 +34,7 @@ class Numbered:
     """A source of random pictures that counts what it decodes; some of them may be broken."""
 
     def __init__(self, n: int, name: str = "numbered", broken: tuple[int, ...] = (), wait: float = 0) -> None:
+        self.origin = (name,)
         self.n_images, self.identity, self.broken, self.wait = n, {"kind": name, "n_images": n}, broken, wait
         self.class_names, self.labels = ("a", "b"), np.arange(n) % 2
         self.decoded: list[int] = []

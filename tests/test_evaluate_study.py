@@ -82,6 +82,7 @@ def test_a_small_calibration_of_the_default_test(gain: float) -> None:
         assert np.mean(fixed) > false  # the baseline's trend is not known for certain
 
 
+@pytest.mark.slow
 def test_a_small_calibration_of_the_family_of_five_arms() -> None:
     rng = np.random.default_rng(1)
     called = []

@@ -27,23 +27,29 @@ class Cost:
 
     out: str
     seconds: float  # of its own processor time, which others on the machine do not change
-    mebibytes: float  # at most; never less than what this process has, from which it was forked
+    mebibytes: float  # at most
+
+
+# A process begins with the memory of the one that it was forked from: this one is small.
+LAUNCH = """
+import json, resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([code, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]), file=sys.stderr)
+"""
 
 
 def cost(*arguments: object) -> Cost:
-    process = subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        stdout=subprocess.PIPE,
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCH, sys.executable, *map(str, arguments)],
+        capture_output=True,
         text=True,
+        check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "PYTHONWARNINGS": "ignore"},
     )
-    assert process.stdout is not None
-    with process.stdout:
-        out = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, out
-    found = Cost(out=out, seconds=usage.ru_utime + usage.ru_stime, mebibytes=usage.ru_maxrss / 1024)
+    code, seconds, mebibytes = json.loads(done.stderr.splitlines()[-1])
+    assert code == 0, done.stderr
+    found = Cost(out=done.stdout, seconds=seconds, mebibytes=mebibytes)
     print(f"{found.seconds:.2f} s, {found.mebibytes:.0f} MiB", file=sys.stderr)
     return found
 
