@@ -7,13 +7,14 @@ export XDG_CACHE_HOME := $(CURDIR)/.venv/cache
 export XDG_CONFIG_HOME := $(CURDIR)/.venv/config
 TEST := OMP_NUM_THREADS=1 pytest
 
-.PHONY: help quickstart test test-all bench calibrate lint clean
+.PHONY: help quickstart test test-all bench calibrate faults lint clean
 help:
 	@echo 'make quickstart   the whole path on small sets, in a few minutes'
 	@echo 'make test         lint, types and tests'
 	@echo 'make test-all     the slow tests too'
 	@echo 'make bench        speed, beside what it beats'
 	@echo 'make calibrate    how often the tests of a comparison err, on simulated studies'
+	@echo 'make faults       kills, full disks, failing stores: does the same come out?'
 
 .venv/bin/uv:
 	$(PYTHON) -m venv .venv
@@ -56,6 +57,9 @@ bench: .venv/installed-dev
 
 calibrate: .venv/installed-dev
 	python tests/benchmarks/calibrate.py
+
+faults: .venv/installed-dev
+	python tests/faults.py
 
 clean:
 	rm -rf quickstart build

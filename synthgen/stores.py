@@ -62,9 +62,10 @@ def refused(error: Exception) -> bool:
 
 
 def write(path: Place, data: bytes) -> None:
-    """Write a file of a folder or a store, whole or not at all; raises SynthgenError where a store does not take it."""
+    """Write a file of a folder or a store, whole or not at all; raises SynthgenError where it is not taken."""
     if isinstance(path, Path):
-        write_atomically(path, data)
+        with told_of_space(path):
+            write_atomically(path, data)
         return
     with _told(path):
         _send(path, data)

@@ -15,6 +15,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -28,7 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from faults_case import Subject, run_case
-from faults_kinds import FAKETIME, SETS, Kind, kinds
+from faults_kinds import FAKETIME, Kind, kinds
 from faults_page import page
 from faults_scenes import FolderScene, Make, Scene, StoreScene, TrainingScene, count_samples, device, digests, lasting
 from faults_store import Trouble, server
@@ -36,6 +37,7 @@ from flaky import before
 
 ROOT = Path(__file__).parents[1]
 LANES = {"sets": 5, "training": 3}  # cases at a time; those of a store often only wait for 30 seconds
+SCENES = ("folder",) * 10 + ("store",) * 8 + ("tiny",)  # of sets, as often as they come
 SIZES = {"folder": "24m", "training": "160m"}  # of devices that become full
 FRACTALS = ("--n", "1000", "--size", "40", "--points", "30000", "--shard-size", "40")
 TINY = ("--model", "tiny", "--n", "48", "--size", "32", "--shard-size", "4", "--batch", "4", "--device", "cpu")
@@ -77,15 +79,16 @@ class Reference:
 class World:
     """The things that faults happen to, in a folder of their own; each is made when first asked for."""
 
-    def __init__(self, folder: Path, address: str | None) -> None:
+    def __init__(self, folder: Path, address: str | None, scenes: tuple[str, ...] = SCENES) -> None:
         self.folder, self.address = folder, address
+        self.scenes = tuple(one for one in scenes if address or one != "store")
         self._references: dict[str, Reference] = {}
         self._lock = threading.Lock()
 
     def kinds(self, where: str) -> list[tuple[Kind, str]]:
         """Which faults there are for sets or training, each with why it cannot be had here, if so."""
-        wheres = SETS if where == "sets" else (where,)
-        return [(kind, self._lacks(kind)) for kind in kinds() if set(wheres) & set(kind.where)]
+        wheres = set(self.scenes) if where == "sets" else {where}
+        return [(kind, self._lacks(kind)) for kind in kinds() if wheres & set(kind.where)]
 
     def _lacks(self, kind: Kind) -> str:
         if kind.needs == "faketime" and not FAKETIME.exists():
@@ -96,7 +99,7 @@ class World:
                     return ""
             except (OSError, subprocess.CalledProcessError):
                 return "needs the right to mount"
-        return "needs moto" if kind.where == ("store",) and self.address is None else ""
+        return ""
 
     @contextmanager
     def subject(self, where: str, number: str, *, on_device: bool) -> Iterator[Subject]:
@@ -186,13 +189,15 @@ class World:
         subprocess.run(command, check=True, capture_output=True, env={**os.environ, **STEADY})
 
 
-def plan_case(kinds_here: list[Kind], where: str, seed: int, number: int) -> tuple[list[Kind], str]:
+def plan_case(
+    kinds_here: list[Kind], where: str, seed: int, number: int, every: tuple[str, ...] = SCENES
+) -> tuple[list[Kind], str]:
     """The faults of a case and the scene: every kind comes once a round, and further ones by chance."""
     round_, place = divmod(number, len(kinds_here))
     deck = random.Random(f"{seed} {where} round {round_}").sample(kinds_here, len(kinds_here))
     rng = random.Random(f"{seed} {where} {number}")
     first = deck[place]
-    scenes = [one for one in ("folder",) * 10 + ("store",) * 8 + ("tiny",) if one in first.where]
+    scenes = [one for one in every if one in first.where]
     scene = "training" if where == "training" else rng.choice(scenes)
     others = [kind for kind in kinds_here if scene in kind.where]
     more = rng.choice((0, 0, 0, 1, 1, 2)) if where == "sets" else rng.choice((0, 0, 0, 1))
@@ -203,34 +208,58 @@ def campaign(
     world: World, where: str, faults: int, seed: int, results: Path, tell: Any = print
 ) -> list[dict[str, Any]]:
     """Run cases until so many faults have hit; those that ``results`` holds already count."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; commands would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     usable = [kind for kind, lack in world.kinds(where) if not lack]
     done = [one for one in read_results(results) if (one["campaign"], one["seed"]) == (where, seed)]
     numbers, lock = iter(range(sys.maxsize)), threading.Lock()
     old = {one["case"] for one in done}
+    begun: dict[int, int] = {}  # cases at work -> their faults
+    stop = threading.Event()
 
-    def lane() -> None:
+    def hits() -> int:
+        return sum(fault["hit"] for one in done for fault in one["faults"])
+
+    def following() -> tuple[int, list[Kind], str] | None:
+        """The next case, once it is clear that one is needed."""
         while True:
             with lock:
-                if sum(fault["hit"] for one in done for fault in one["faults"]) >= faults:
-                    return
-                number = next(one for one in numbers if one not in old)
-            chosen, scene = plan_case(usable, where, seed, number)
-            on_device = any(kind.needs == "device" for kind in chosen)
-            with world.subject(scene, f"{where}-{number}", on_device=on_device) as subject:
-                found = run_case(subject, chosen, random.Random(f"{seed} {where} {number} moments"))
-            row = {"campaign": where, "seed": seed, "case": number, "scene": subject.scene.name, **found}
-            with lock:
-                done.append(row)
-                with results.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                hits = sum(fault["hit"] for one in done for fault in one["faults"])
-                tell(f"{where} {number}: {', '.join(kind.name for kind in chosen)}: {hits} of {faults} faults")
-                for line in row["wrong"]:
-                    tell(f"  DEVIATION: {line}")
+                if hits() >= faults or stop.is_set():
+                    return None
+                if hits() + sum(begun.values()) < faults:
+                    number = next(one for one in numbers if one not in old)
+                    chosen, scene = plan_case(usable, where, seed, number, world.scenes)
+                    begun[number] = len(chosen)
+                    return number, chosen, scene
+            time.sleep(0.5)
+
+    def lane() -> None:
+        try:
+            while case := following():
+                one_case(*case)
+        finally:  # if this one broke down, the others are to stop, too
+            stop.set()
+
+    def one_case(number: int, chosen: list[Kind], scene: str) -> None:
+        on_device = any(kind.needs == "device" for kind in chosen)
+        with world.subject(scene, f"{where}-{number}", on_device=on_device) as subject:
+            found = run_case(subject, chosen, random.Random(f"{seed} {where} {number} moments"))
+        row = {"campaign": where, "seed": seed, "case": number, "scene": subject.scene.name, **found}
+        with lock:
+            done.append(row)
+            begun.pop(number)
+            with results.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            tell(f"{where} {number}: {', '.join(kind.name for kind in chosen)}: {hits()} of {faults} faults")
+            for line in row["wrong"]:
+                tell(f"  DEVIATION: {line}")
 
     with ThreadPoolExecutor(LANES[where]) as pool:
-        for future in [pool.submit(lane) for _ in range(LANES[where])]:
-            future.result()
+        try:
+            for future in [pool.submit(lane) for _ in range(LANES[where])]:
+                future.result()
+        finally:  # where it is interrupted, the cases at work come to their end, and leave nothing behind
+            stop.set()
     return done
 
 
@@ -258,12 +287,17 @@ def main() -> int:
     parser.add_argument("--training", type=int, default=30, help="faults on evaluate run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "docs/faults.md", help="the page to write")
-    parser.add_argument("--results", type=Path, help="JSON lines, taken up where they stand; OUT.jsonl by default")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "build/faults.jsonl", help="JSON lines, taken up where they stand"
+    )
     asked = parser.parse_args()
-    results = asked.results or asked.out.with_suffix(".jsonl")
+    results: Path = asked.results
     results.parent.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print_now = lambda line: print(line, flush=True)  # noqa: E731
     with world() as here:
+        if not here.address:
+            print("no faults of a store: moto is not installed")
         lacks = {kind.name: lack for where in ("sets", "training") for kind, lack in here.kinds(where) if lack}
         rows = campaign(here, "sets", asked.generation, asked.seed, results, print_now)
         rows += campaign(here, "training", asked.training, asked.seed, results, print_now)
@@ -274,4 +308,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from there")

@@ -109,7 +109,7 @@ def _row(kind: Kind, injury: Injury, scene: Scene) -> dict[str, Any]:
 def plain(line: str, scene: Scene) -> str:
     """A line without what differs from run to run: paths and numbers."""
     line = line.replace(f"s3://{BUCKET}/", "s3://").replace(str(getattr(scene, "out", "")) or "\0", "OUT")
-    return re.sub(r"(?<![\w])[0-9a-f]{12,}|\d+", "N", line)[:300]
+    return re.sub(r"\b[0-9a-f]{12,}\b|(?<![A-Za-z\d])\d+", "N", line)[:300]
 
 
 def _again(stage: Stage, wrong: list[str]) -> list[int | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -24,6 +25,21 @@ weights and logs of training.  Records count without the versions that they tell
 {totals}
 """
 
+NOTES = """## What was asked of each case
+
+- The command ends with 0 the first time that it is run again, says nothing on stderr but its progress, leaves
+  no unfinished file and no process behind, and `synthgen verify` finds nothing.
+- Every exit code but 0 comes with one line and no traceback; a signal may come before there is one.  Of
+  `evaluate run --workers 2` each worker says its own line.  Ctrl-C in the tenths of a second in which Python
+  itself is starting gets Python's own traceback.
+- What stood when a fault hit is still there after it, and is not written again ("done again, of what stood"),
+  unless it was damaged: all damage is found by `synthgen verify`, by the name of the file, and mended by
+  `verify --repair`, in a store by removing the shard's record and running the command again.  A bit in a table
+  or record that is not among its values has no witness before `SHA256SUMS` is written, so none was flipped there.
+- A store's claim of a killed worker counts for 30 seconds more, which the next run waits.
+- A clock that jumps is libfaketime's; the monotonic clock, which no system lets jump, goes on.
+"""
+
 
 def page(rows: list[dict[str, Any]], lacks: dict[str, str], *, seed: int) -> str:
     """The page, in Markdown."""
@@ -40,9 +56,10 @@ def page(rows: list[dict[str, Any]], lacks: dict[str, str], *, seed: int) -> str
     for name, title in campaigns:
         mine = [row for row in rows if row["campaign"] == name]
         if mine:
-            parts.append(f"## Faults while {title}\n\n" + _table(mine))
+            parts.append(f"## Faults while {title}\n\n{_moments(mine)}\n\n{_table(mine)}")
     parts += [f"Left out here: {name} ({why}).\n" for name, why in lacks.items()]
     wrong = [f"- {row['scene']}, case {row['case']}: {line}" for row in rows for line in row["wrong"]]
+    parts.append(NOTES)
     parts.append("## Deviations\n\n" + ("\n".join(wrong) or "None.") + "\n")
     return "\n".join(parts)
 
@@ -55,15 +72,28 @@ def _total(title: str, rows: list[dict[str, Any]]) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
+def _moments(rows: list[dict[str, Any]]) -> str:
+    """When faults hit, and what the damage was."""
+    told = [fault["what"] for row in rows for fault in row["faults"] if fault["hit"]]
+    start = sum("after the start" in what for what in told)
+    last = sum(re.search(r"at (\d+) of \1\b", what) is not None for what in told)
+    files = {how: sum(what.count(how) for what in told) for how in ("bit flipped", "truncated", "deleted")}
+    return (
+        f"{start} hit while the command was starting, {last} once the last part stood, {len(told) - start - last} in"
+        f" between.  Files damaged: {', '.join(f'{n} {how}' for how, n in files.items())}."
+    )
+
+
 def _table(rows: list[dict[str, Any]]) -> str:
     scenes = sorted({row["scene"] for row in rows})
     lines = [
-        "| fault | times | "
-        + " | ".join(scenes)
-        + " | exit codes (times) | what was said | done again, of what stood |",
-        "|---" * (5 + len(scenes)) + "|",
+        "| fault | times | " + " | ".join(scenes) + " | exit codes (times) | what was said | done again, of what stood"
+        " | afterwards as undisturbed |",
+        "|---" * (6 + len(scenes)) + "|",
     ]
-    faults = [(row["scene"], fault) for row in rows for fault in row["faults"] if fault["hit"]]
+    faults = [
+        (row["scene"], fault | {"well": not row["wrong"]}) for row in rows for fault in row["faults"] if fault["hit"]
+    ]
     for kind in sorted({fault["kind"] for _, fault in faults}):
         mine = [(scene, fault) for scene, fault in faults if fault["kind"] == kind]
         by_scene = Counter(scene for scene, _ in mine)
@@ -78,6 +108,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             ", ".join(f"{_code(code)} ({count})" for code, count in codes.most_common()),
             "<br>".join(_said(told.most_common(4))) or "nothing",
             str(sum(fault["redone"] for _, fault in mine)),
+            f"{sum(fault['well'] for _, fault in mine)} of {len(mine)}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
