@@ -289,6 +289,7 @@ def table(browser: Any) -> dict[str, str]:
 
 def test_a_click_or_enter_shows_the_record_and_arrows_go_on(gallery: Path, browser: Any) -> None:
     from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.wait import WebDriverWait
 
     browser.get(gallery.as_uri())
     tiles = browser.find_elements("css selector", ".tile")
@@ -303,7 +304,8 @@ def test_a_click_or_enter_shows_the_record_and_arrows_go_on(gallery: Path, brows
     keys.send_keys(Keys.ARROW_LEFT)
     keys.send_keys(Keys.ESCAPE)
     assert table(browser) == {}
-    assert browser.switch_to.active_element == tiles[6]
+    # a browser tells that a dialog was closed a moment after it closed it
+    WebDriverWait(browser, 10).until(lambda browser: browser.switch_to.active_element == tiles[6])
     tiles[6].send_keys(Keys.TAB)
     browser.switch_to.active_element.send_keys(Keys.ENTER)
     assert table(browser) == expected[7]
