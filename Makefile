@@ -53,6 +53,7 @@ bench: .venv/installed-dev
 	python tests/benchmarks/diffusion.py
 	python tests/benchmarks/datapath.py
 	python tests/benchmarks/compare.py
+	python tests/benchmarks/engines.py
 	python tests/benchmarks/scale.py
 
 calibrate: .venv/installed-dev

@@ -15,18 +15,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from synthgen.engines import Request
+from synthgen.progress import progress
 
 from .errors import EvaluateError
-from .execute import Outcome, open_suite
+from .execute import Outcome, Plan, open_suite
 from .suite import Suite
 
 GRACE = 10.0  # seconds that a worker gets to reach its next look at signals
 STARTS = 4  # of a worker that is killed, in all
-LOOK_EVERY = 0.2  # seconds
+LOOK_EVERY = 0.2  # seconds between looks at workers of this machine
+RAY_LOOK_EVERY = 5.0  # seconds, at the runs of workers elsewhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,7 @@ def run_fleet(
     if request.engine == "local":
         _run_local(_workers(file, out, _devices(device, request.workers), options))
     else:
-        _run_on_ray(file, out, request, options)
+        _run_on_ray(file, out, plan, request, options)
     todo = plan.todo(out)
     states = {step.title: step.run(out).state for step in todo}
     failed = tuple(f"{title}: {state['error']}" for title, state in states.items() if state["status"] == "failed")
@@ -131,9 +134,9 @@ def _start(worker: Worker) -> subprocess.Popen[bytes]:
     return subprocess.Popen(worker.command(), env={**os.environ, **worker.environment})
 
 
-def _run_on_ray(file: Path, out: Path, request: Request, options: Sequence[str]) -> None:
+def _run_on_ray(file: Path, out: Path, plan: Plan, request: Request, options: Sequence[str]) -> None:
     """Have workers run on a cluster, whose nodes all reach suite, images and runs; a lost one is started again."""
-    from synthgen.on_ray import connected
+    from synthgen.on_ray import connected, how_many, taking
 
     cluster = request.cluster("GPU" if torch.cuda.is_available() else "CPU")
     worker = Worker(
@@ -141,23 +144,27 @@ def _run_on_ray(file: Path, out: Path, request: Request, options: Sequence[str])
         environment={"OMP_NUM_THREADS": str(max(1, int(cluster.resources.get("CPU", 1))))},
     )
     with connected(cluster) as ray:
-        room = min(int(ray.cluster_resources().get(name, 0) / n) for name, n in cluster.resources.items())
-        amounts = dict(cluster.resources)
-        task = ray.remote(_on_node).options(
-            num_cpus=amounts.pop("CPU", 0),
-            num_gpus=amounts.pop("GPU", 0),
-            resources=amounts,
-            max_retries=STARTS - 1,
-            retry_exceptions=True,
-        )
+        room = how_many(cluster.resources, ray.cluster_resources())
+        task = ray.remote(**taking(cluster.resources), max_retries=STARTS - 1, retry_exceptions=True)(_on_node)
         futures = [task.remote(worker, os.getcwd()) for _ in range(min(room, cluster.workers or room) or 1)]
-        try:
-            answers = ray.get(futures)
-        except ray.exceptions.RayError as error:
-            raise EvaluateError(f"a worker was lost {STARTS} times ({type(error).__name__}); run it again") from None
-    for code, words in answers:
-        if code == 2:
-            raise EvaluateError(words)
+        with progress("run", len(plan.grid.steps), "runs") as show:
+            done = -1
+            while futures:
+                ready, futures = ray.wait(futures, timeout=RAY_LOOK_EVERY)
+                if (now := len(plan.grid.steps) - len(plan.todo(out))) != done:
+                    show(done := now)
+                for future in ready:
+                    _refused(ray, future)
+
+
+def _refused(ray: Any, future: Any) -> None:
+    """Raise EvaluateError where a worker of Ray refused to start, or was lost too often."""
+    try:
+        code, words = ray.get(future)
+    except ray.exceptions.RayError as error:
+        raise EvaluateError(f"a worker was lost {STARTS} times ({type(error).__name__}); run it again") from None
+    if code == 2:
+        raise EvaluateError(words)
 
 
 def _on_node(worker: Worker, folder: str) -> tuple[int, str]:

@@ -155,6 +155,18 @@ def _check_resources(ray: Any, wanted: dict[str, float], *, elastic: bool) -> No
         raise SynthgenError(f"--resources: no node of the cluster has {' and '.join(short)}")
 
 
+def taking(resources: dict[str, float]) -> dict[str, Any]:
+    """Options of ``ray.remote`` for a task or an actor that takes so much of each resource."""
+    others = dict(resources)
+    cpus, gpus, memory = (others.pop(name, 0) for name in ELASTIC)
+    return {"num_cpus": cpus, "num_gpus": gpus, "memory": memory or None, "resources": others}
+
+
+def how_many(resources: dict[str, float], there: dict[str, float]) -> int:
+    """How many workers that take ``resources`` there is room for."""
+    return min(int(there.get(name, 0) / amount) for name, amount in resources.items())
+
+
 class _Writer:
     """An actor: holds the renderer and writes shards."""
 
@@ -197,7 +209,7 @@ class _Crew:
         self._ray, self._work, self._device = ray, work, device
         self._resources = cluster.resources
         self._most = min(n_tasks, cluster.workers or n_tasks)
-        self._actor = _actor_class(ray, cluster.resources)
+        self._actor = ray.remote(**taking(cluster.resources), max_restarts=0)(_Writer)
         self._shared = ray.put(work)
         self._coming: dict[Any, Any] = {}  # future of its name -> actor
         self._idle: list[_Member] = []
@@ -232,8 +244,7 @@ class _Crew:
 
     def _grow(self, wanted: int) -> None:
         """Ask for actors as there is room for them, and for one more, which comes with the next node."""
-        free = self._ray.available_resources()
-        room = min(int(free.get(name, 0) / amount) for name, amount in self._resources.items())
+        room = how_many(self._resources, self._ray.available_resources())
         most = min(wanted - len(self._idle), self._most - len(self._idle) - len(self._busy))
         ask = min(max(room, 1), most) - len(self._coming)
         for _ in range(ask):
@@ -300,13 +311,6 @@ class _Crew:
             for claim in stale:
                 with suppress(Exception):
                     claim_path(directory, self._work.plan.shard(claim.shard)).unlink()
-
-
-def _actor_class(ray: Any, resources: dict[str, float]) -> Any:
-    """The class of actors that take so much."""
-    others = dict(resources)
-    cpus, gpus, memory = (others.pop(name, 0) for name in ELASTIC)
-    return ray.remote(num_cpus=cpus, num_gpus=gpus, memory=memory or None, resources=others, max_restarts=0)(_Writer)
 
 
 def _cause(error: Any) -> str:

@@ -1,11 +1,13 @@
 """Several workers at one suite: the results of one, whoever dies."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,45 @@ def test_a_stopped_fleet_leaves_no_worker_and_goes_on(world: Path, alone: dict[s
     assert workers_at_work(out) == []
     assert subprocess.run(command(world, out, "--workers", "2"), capture_output=True, timeout=200).returncode == 0
     assert results(out) == alone
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
+    """Options for two workers of a Ray that the command starts, with as many threads as those of `alone`."""
+    pytest.importorskip("ray")
+    folder = tempfile.mkdtemp(prefix="ray")  # short, as sockets stand in it
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    yield ("--engine", "ray", "--workers", "2", "--resources", f"CPU={max(1, (os.cpu_count() or 1) // 2)}")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_two_workers_of_ray_find_what_one_process_finds_though_one_is_killed(
+    world: Path, alone: dict[str, bytes], tmp_path: Path, ray: tuple[str, ...]
+) -> None:
+    out = tmp_path / "runs"
+    process = subprocess.Popen(command(world, out, *ray), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait(lambda: any(out.glob("*/log.jsonl")))
+    assert len(workers_at_work(out)) == 2
+    os.kill(workers_at_work(out)[-1], signal.SIGKILL)
+    told, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert errors.splitlines()[-1] == "run: 5 of 5 runs"
+    assert told.splitlines()[-1] == f"{out}: 5 runs done, 0 done before, 0 failed"
+    assert results(out) == alone
+    assert workers_at_work(out) == []
+
+
+def test_a_stopped_fleet_on_ray_leaves_no_worker(world: Path, tmp_path: Path, ray: tuple[str, ...]) -> None:
+    out = tmp_path / "runs"
+    process = subprocess.Popen(command(world, out, *ray), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait(lambda: any(out.glob("*/log.jsonl")))
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "evaluate: interrupted; run the same command again to go on"
+    assert "Traceback" not in errors
+    wait(lambda: workers_at_work(out) == [], seconds=10)
 
 
 def test_shares_are_disjoint_and_together_the_whole_suite(world: Path, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 
 from synthgen.claims import BEAT, SILENT
-from synthgen.manifest import CONNECTIONS
 from synthgen_evaluate.cost import of_run, stated, stated_size
 from synthgen_evaluate.suite import read_suite
 
@@ -41,7 +40,7 @@ TRAIN_SLACK = (1.0, 1.4, 2.0)  # by how much our loop takes longer than the stat
 EIGHT = 16621 / 2470  # speed of 8 GPUs on one training, of one's
 PRICE = (2.0, 2.7, 5.0)  # dollars an H100 and hour
 GB_MONTH, PUT, GET, EGRESS = 0.023, 0.005 / 1000, 0.0004 / 1000, 0.09  # dollars of S3, US East
-GETS, LATENCY = 5500, 0.03  # reads a second that S3 takes of a prefix; seconds of one, a guess
+GETS = 5500  # reads a second that S3 takes of a prefix
 FRACTALS = 5400 / 2  # images a core and second
 FRACTAL_BYTES = 1.005e9 / 1e5
 SD_BYTES = {"jpg": 6 * 1024 + 0.5 * 512**2, "png": 6 * 1024 + 1.8 * 512**2}  # as synthgen/generate.py estimates
@@ -516,7 +515,7 @@ def limits() -> str:
     factor = TRAIN_SLACK[1] / TRAIN_RATIO
     rate = SD_RATE * SD_BYTES["jpg"]
     epoch = max(before for before, _ in chains()) * factor / 90
-    look = int(requests(10**6, 1000, 1)["opening"])
+    look = math.ceil(3 * 1000 / 1000) + 1 + 1 + 64  # the listing of 1,000 shards, of the claims; plan, claims
     late = TAKEN.preempted * (epoch / 2 + TAKEN.startup / HOUR)
     good = {
         n: max(w for w in WORKERS if mean(images(n, 1000), replace(BOTH, workers=w))["useful"] >= 0.8) for n in SETS
@@ -528,10 +527,8 @@ def limits() -> str:
         f" at {1250e6 / rate:,.0f}.",
         f"512 workers renew {512 / BEAT:.0f} claims a second; S3 takes 3,500 writes and {GETS:,} reads a second of a"
         " prefix.",
-        f"A driver without a share that waits for others looks anew all the time, {look:,} requests at 1,000 shards."
-        f"  If {CONNECTIONS} run at once and take {1000 * LATENCY:.0f} ms each (a guess), that is"
-        f" {CONNECTIONS / LATENCY:.0f} a second, and {GETS / (CONNECTIONS / LATENCY):.0f} waiting drivers reach what S3"
-        " takes of one prefix.",
+        f"A driver that waits for others looks every {BEAT:.0f} seconds, {look} requests at 1,000 shards and 64"
+        f" workers: about {GETS * BEAT / look:.0f} waiting drivers reach what S3 takes of one prefix.",
         f"Reading the million JPEGs out of S3 to another provider costs ${number(SD_BYTES['jpg'] * 1e6 / 1e9 * EGRESS)}"
         " each time.",
         f"Training keeps a checkpoint an epoch.  The longest epoch takes {number(epoch * 60)} minutes, so"
