@@ -9,7 +9,7 @@ In a notebook, ``compare(load_runs(["runs/miniature"]))`` gives a Comparison tha
 from typing import Any
 
 __all__ = ["compare", "load_results", "load_runs"]
-_HOMES = {"compare": "comparing", "load_results": "published", "load_runs": "load"}
+_HOMES = {"compare": "judging.comparing", "load_results": "judging.published", "load_runs": "judging.load"}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from synthgen.cli_sets import AsJson
 from .errors import EvaluateError
 
 if TYPE_CHECKING:
-    from .load import LoadedRun
+    from .judging.load import LoadedRun
 
 app = typer.Typer()
 
@@ -43,8 +43,8 @@ def compare(
     seed: Seed = 0,
 ) -> None:
     """Compare the arms of finished runs: a report as HTML, figures and tables."""
-    from .comparing import compare as judge
-    from .report import write_report
+    from .judging.comparing import compare as judge
+    from .reporting.report import write_report
 
     comparison = judge(
         _loaded(runs, results),
@@ -69,8 +69,8 @@ def power(
     as_json: AsJson = False,
 ) -> None:
     """Say how many runs an arm needs to show a difference, from how much the finished ones vary."""
-    from .comparing import compare as judge
-    from .tables import written
+    from .judging.comparing import compare as judge
+    from .reporting.tables import written
 
     comparison = judge(_loaded(runs, None), baseline=baseline, margin=difference, resamples=100)
     rows = [
@@ -95,8 +95,8 @@ def power(
 
 
 def _loaded(runs: list[Path] | None, results: Path | None) -> list[LoadedRun]:
-    from .load import load_runs
-    from .published import load_results
+    from .judging.load import load_runs
+    from .judging.published import load_results
 
     if bool(runs) == (results is not None):
         raise EvaluateError("name directories of runs, or a file of published scores with --results")

@@ -45,7 +45,7 @@ def simulate(
     """Make a simulated camera-trap set in the iWildCam-WILDS layout."""
     from synthgen.progress import progress
 
-    from .simulate import simulate as make
+    from .camera_traps.simulate import simulate as make
 
     with progress("simulate", images, "images") as show:
         make(
@@ -73,16 +73,16 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show the table of all experiments of a suite."""
-    from .choice import choose
-    from .cost import measured, size_of, stated, stated_size, total
-    from .experiments import by_arm, recipe_lines, table
-    from .suite import read_suite
-    from .tables import written
+    from .design.choice import choose
+    from .design.cost import measured, size_of, stated, stated_size, total
+    from .design.experiments import by_arm, recipe_lines, table
+    from .design.suite import read_suite
+    from .reporting.tables import written
 
     chosen = read_suite(suite)
     picked, size = None, stated_size(chosen.cost)
     if count:
-        from .tasks import open_task
+        from .camera_traps.tasks import open_task
 
         picked = {arm.name: choose(arm, chosen.image_size) for arm in chosen.arms if arm.pretrains}
         size = size_of(open_task(chosen.task))
@@ -135,9 +135,9 @@ def run_command(
     num_tasks: NumTasks = None,
 ) -> None:
     """Run what is not done of a suite; exit code 1 where a run failed."""
-    from synthgen.engines import Request
+    from synthgen.engines.request import Request
 
-    from .suite import read_suite
+    from .design.suite import read_suite
 
     request = Request(
         engine=engine,
@@ -150,8 +150,8 @@ def run_command(
     request.check()
     chosen = read_suite(suite)
     out = out or Path("runs") / chosen.name
-    from .cost import estimate, measured, size_of, stated
-    from .execute import open_suite, run_suite
+    from .design.cost import estimate, measured, size_of, stated
+    from .training.execute import open_suite, run_suite
 
     if dry_run:
         plan = open_suite(chosen, only or ())
@@ -164,7 +164,7 @@ def run_command(
             print(estimate([step.config for step in todo], rates, size_of(plan.task)).describe(rates))
         return
     if engine == "ray" or workers is not None:
-        from .fleet import run_fleet
+        from .training.fleet import run_fleet
 
         if task_index is not None:
             raise EvaluateError("--task-index is for the tasks of an array job; leave --workers and --engine ray away")
@@ -208,9 +208,9 @@ def pretrain(
     device: Device = "auto",
 ) -> None:
     """Pre-train one model by hand."""
-    from .arms import ArmSpec
-    from .byhand import PRETRAIN, Settings, recipe_of, source_of
-    from .byhand import pretrain as make
+    from .design.arms import ArmSpec
+    from .training.byhand import PRETRAIN, Settings, recipe_of, source_of
+    from .training.byhand import pretrain as make
 
     recipe = recipe_of(PRETRAIN, settings or ())
     arm = ArmSpec(name="by hand", source=source_of(source), n=n, captions=str(captions) if captions else None)
@@ -243,10 +243,10 @@ def finetune(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune one model by hand, and say how good it is on each split."""
-    from .byhand import FINETUNE, Settings, recipe_of
-    from .byhand import finetune as tune
-    from .tables import written
-    from .tasks import TaskSpec
+    from .camera_traps.tasks import TaskSpec
+    from .reporting.tables import written
+    from .training.byhand import FINETUNE, Settings, recipe_of
+    from .training.byhand import finetune as tune
 
     told = Settings(
         architecture=architecture,
@@ -272,8 +272,8 @@ def cache(
     as_json: AsJson = False,
 ) -> None:
     """Say what decoded images a directory of runs keeps, or remove them."""
-    from .pixels import clear as remove
-    from .pixels import entries
+    from .images.pixels import clear as remove
+    from .images.pixels import entries
 
     folder = runs / "cache"
     if not runs.is_dir():

@@ -65,10 +65,10 @@ def fractal(
 ) -> None:
     """Draw a FractalDB set into verified shards."""
     from synthgen.content import fractal_stock
-    from synthgen.engines import Request
+    from synthgen.engines.request import Request
+    from synthgen.files.places import place
     from synthgen.fractal import fractal_content, fractal_style, layout
     from synthgen.generate import existing_plan, generate, open_directory
-    from synthgen.places import place
     from synthgen.plan import check_request, new_plan
 
     request = Request(
@@ -199,9 +199,9 @@ def sd(
     ] = None,
 ) -> None:
     """Draw a Stable Diffusion set from a prompt file into verified shards."""
-    from synthgen.engines import Request
+    from synthgen.engines.request import Request
+    from synthgen.files.places import place
     from synthgen.models import find_model
-    from synthgen.places import place
     from synthgen.plan import check_request, new_plan
     from synthgen.prompts import class_list_path, read_classes, read_prompts
     from synthgen.sd_render import remake_file

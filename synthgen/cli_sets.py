@@ -32,7 +32,7 @@ def status(
     ] = False,
 ) -> None:
     """Say how much of a dataset stands, who is at work on it, how fast, and what failed."""
-    from synthgen.places import place
+    from synthgen.files.places import place
     from synthgen.watch import Eye, tell, words
 
     where = place(directory)
@@ -61,8 +61,8 @@ def verify(
     device: Annotated[str | None, typer.Option(help="With --repair: cuda, cuda:1 or cpu.")] = None,
 ) -> None:
     """Check every file of a dataset, every image against the plan; exit code 1 where something is wrong."""
+    from synthgen.files.places import place
     from synthgen.manifest import read_manifest
-    from synthgen.places import place
     from synthgen.progress import progress
     from synthgen.verify import inspect
 
@@ -139,11 +139,11 @@ def export(
     ] = "1GB",
 ) -> None:
     """Write a finished dataset in another layout; for fractals, imagefolder is that of the published FractalDB."""
-    from synthgen.export import bytes_of, check_request
-    from synthgen.export import export as write
+    from synthgen.files.places import place
     from synthgen.manifest import read_manifest
-    from synthgen.places import place
     from synthgen.progress import progress
+    from synthgen.publishing.export import bytes_of, check_request
+    from synthgen.publishing.export import export as write
 
     size = bytes_of(shard_bytes)
     check_request(layout, size)
@@ -171,8 +171,8 @@ def publish(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go where, and send nothing.")] = False,
 ) -> None:
     """Verify a finished dataset, write its card, and send it to the Hugging Face Hub, a store or a folder."""
-    from synthgen.publish import plan_upload, step_lines
-    from synthgen.publish import publish as send
+    from synthgen.publishing.publish import plan_upload, step_lines
+    from synthgen.publishing.publish import publish as send
 
     if dry_run:
         print(*step_lines(plan_upload(directory, to, public=public, allow_incomplete=allow_incomplete), to), sep="\n")

@@ -19,20 +19,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from synthgen.claims import BEAT, FOLDER, Watch, remove_claims, tell_failed
 from synthgen.content import DiffusionContent, FractalContent
+from synthgen.engines.claims import BEAT, FOLDER, Watch, remove_claims, tell_failed
+from synthgen.engines.local import local
+from synthgen.engines.work import Done, Engine, FailedShardsError, Renderer, Task, Work, here
 from synthgen.errors import SynthgenError
-from synthgen.local import local
+from synthgen.files.tar import reading
 from synthgen.manifest import Manifest, finish, listing, read_manifest
 from synthgen.plan import Plan, ShardSpan, difference, read_plan
 from synthgen.progress import progress
 from synthgen.shard import remove_orphans
 from synthgen.stores import check_writable, patiently, write
-from synthgen.tar import reading
-from synthgen.work import Done, Engine, FailedShardsError, Renderer, Task, Work, here
 
 if TYPE_CHECKING:
-    from synthgen.places import Place
+    from synthgen.files.places import Place
 
 DISK_MARGIN = 1.1  # free space wanted over the estimate
 PROBES = 8  # samples, spread over the plan, whose size gives the estimate

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from synthgen.errors import SynthgenError
-from synthgen.places import is_url
+from synthgen.files.places import is_url
+from synthgen.files.tar import reading
 from synthgen.plan import Plan, ShardSpan, read_plan
 from synthgen.shard import Shard, data_name, read_record, record_name, strange, table_name
 from synthgen.stores import BRIEF, patiently, update
-from synthgen.tar import reading
 
 if TYPE_CHECKING:
-    from synthgen.places import Place
+    from synthgen.files.places import Place
 
 T = TypeVar("T")
 U = TypeVar("U")

@@ -18,7 +18,7 @@ from synthgen.content import MAX_IMAGES, STRICT, Content, DiffusionContent, Frac
 from synthgen.errors import SynthgenError
 
 if TYPE_CHECKING:
-    from synthgen.places import Place
+    from synthgen.files.places import Place
 
 FORMAT = 1  # of plan.json and of the completion records
 

@@ -30,7 +30,7 @@ from synthgen.shard import data_path, image_members, table_path, write_atomicall
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from synthgen.places import Place
+    from synthgen.files.places import Place
 
 VARIANTS = {"template": "Template", "weight": "Weight row"}  # columns that tell images of a class apart
 FLAGS = ("fault", "flagged")  # columns that say what is wrong with an image

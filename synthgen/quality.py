@@ -40,7 +40,7 @@ from synthgen.manifest import Manifest
 from synthgen.shard import Item, data_path, read_shard
 
 if TYPE_CHECKING:
-    from synthgen.places import Place
+    from synthgen.files.places import Place
 
 BLACK = 8  # gray levels of 255: no pixel above it; in sRGB a quarter of a percent of white's light
 FLAT_STD = 1.0  # gray levels: no channel's standard deviation reaches it; rounding, JPEG and decoder noise stay below

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 
-from synthgen.atomic import write_if_new
 from synthgen.content import DiffusionContent
+from synthgen.engines.work import Renderer
 from synthgen.errors import SynthgenError
+from synthgen.files.atomic import write_if_new
 from synthgen.generate import fractal_renderer
 from synthgen.manifest import finish, listing, read_manifest
 from synthgen.plan import Plan, ShardSpan, read_plan
@@ -27,7 +28,6 @@ from synthgen.shard import (
     table_name,
 )
 from synthgen.verify import MANIFEST, PLAN, SUMS, Papers, read_papers
-from synthgen.work import Renderer
 
 
 def repair(

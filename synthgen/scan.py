@@ -11,12 +11,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 from synthgen.content import DiffusionContent, Sample
 from synthgen.errors import SynthgenError
+from synthgen.files.tar import CHUNK, reading
 from synthgen.plan import Plan, ShardSpan
 from synthgen.shard import Item, Shard, data_name, read_items, read_record, record_name, strange, table_name
-from synthgen.tar import CHUNK, reading
 
 if TYPE_CHECKING:
-    from synthgen.places import Place
+    from synthgen.files.places import Place
     from synthgen.quality import Looks
 
 TOLD = 5  # of the faults of one tar; more are counted

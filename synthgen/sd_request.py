@@ -8,23 +8,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from synthgen.about import is_built_in
 from synthgen.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
-from synthgen.engines import Request
+from synthgen.engines.request import Request
+from synthgen.engines.work import Renderer
 from synthgen.errors import SynthgenError
 from synthgen.generate import bytes_per_image, generate, open_directory
 from synthgen.manifest import Manifest, read_manifest
 from synthgen.models import Model, find_model
 from synthgen.plan import Plan
 from synthgen.prompts import ClassList, PromptSet, prompt
+from synthgen.publishing.about import is_built_in
 from synthgen.shard import table_path
 from synthgen.stores import write
 from synthgen.watch import duration
-from synthgen.work import Renderer
 
 if TYPE_CHECKING:
     from synthgen.diffusion import Sampler
-    from synthgen.places import Place
+    from synthgen.files.places import Place
 
 FORMATS = ("png", "jpg", "webp")
 DTYPES = ("float32", "float16", "bfloat16")

@@ -19,19 +19,19 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError, with_config
 
-from synthgen.atomic import claimed as claimed
-from synthgen.atomic import move_into_place, write_if_new
-from synthgen.atomic import remove_orphans as remove_orphans
-from synthgen.atomic import write_atomically as write_atomically
 from synthgen.content import STRICT
 from synthgen.errors import SynthgenError
+from synthgen.files.atomic import claimed as claimed
+from synthgen.files.atomic import move_into_place, write_if_new
+from synthgen.files.atomic import remove_orphans as remove_orphans
+from synthgen.files.atomic import write_atomically as write_atomically
+from synthgen.files.tar import END, IMAGES, member, opened, read_samples
 from synthgen.plan import ShardSpan
-from synthgen.tar import END, IMAGES, member, opened, read_samples
 
 if TYPE_CHECKING:
     from upath import UPath
 
-    from synthgen.places import Place
+    from synthgen.files.places import Place
 
     P = TypeVar("P", bound=Path | UPath)
 else:

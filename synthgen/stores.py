@@ -10,9 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
-from synthgen.atomic import write_atomically
 from synthgen.errors import SynthgenError
-from synthgen.masking import one_line, secrets_in, shown
+from synthgen.files.atomic import write_atomically
+from synthgen.files.masking import one_line, secrets_in, shown
+from synthgen.files.tar import reading
 from synthgen.plan import ShardSpan
 from synthgen.shard import (
     Item,
@@ -27,12 +28,11 @@ from synthgen.shard import (
     write_shard,
     write_tar,
 )
-from synthgen.tar import reading
 
 if TYPE_CHECKING:
     from upath import UPath
 
-    from synthgen.places import Place
+    from synthgen.files.places import Place
 
 WAITS = (1, 5, 20)  # seconds before trying again; the clients have tried for some seconds by then
 BRIEF = (0.5, 2)  # the same where somebody waits for the answer

@@ -26,17 +26,17 @@ from typing import TYPE_CHECKING, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from synthgen.atomic import held
 from synthgen.errors import SynthgenError
+from synthgen.files.atomic import held
+from synthgen.files.places import is_url
+from synthgen.files.tar import reading
 from synthgen.manifest import CONNECTIONS, DOCUMENTS, listing, summary_of
-from synthgen.places import is_url
 from synthgen.plan import Plan, ShardSpan, read_plan
 from synthgen.scan import Fault, Job, Scanned, scan
 from synthgen.shard import Shard, data_name, read_shard, record_name, strange, table_bytes, table_name
-from synthgen.tar import reading
 
 if TYPE_CHECKING:
-    from synthgen.places import Place
+    from synthgen.files.places import Place
     from synthgen.quality import Quality
 
 SUMS, MANIFEST, PLAN = "SHA256SUMS", "manifest.json", "plan.json"

@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synthgen.atomic import held
-from synthgen.claims import SILENT, Unchanged, read_claims
+from synthgen.engines.claims import SILENT, Unchanged, read_claims
+from synthgen.files.atomic import held
 from synthgen.manifest import read_manifest
 from synthgen.shard import Shard
 from synthgen.stores import patiently
 
 if TYPE_CHECKING:
-    from synthgen.places import Place
+    from synthgen.files.places import Place
 
 EVERY = 2.0  # seconds between looks
 WINDOW = 300.0  # seconds over which the rate is taken

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from synthgen_evaluate.comparison import (
+from synthgen_evaluate.judging.comparison import (
     ArmSummary,
     Band,
     Comparison,
@@ -18,9 +18,9 @@ from synthgen_evaluate.comparison import (
     Reference,
     Row,
 )
+from synthgen_evaluate.judging.trends import Scale, fit_trend, to_scale
 from synthgen_evaluate.metrics import Scores
 from synthgen_evaluate.runs import Arm
-from synthgen_evaluate.trends import Scale, fit_trend, to_scale
 
 FACTORS = {
     "scratch": ("source", "none", 0.2),

@@ -21,7 +21,7 @@ from faults_store import BUCKET, KEYS, Trouble, client
 from flaky import Proxy
 
 from synthgen.errors import SynthgenError
-from synthgen.tar import read_samples
+from synthgen.files.tar import read_samples
 
 PROGRAMS = Path(sys.executable).parent
 IMAGES = ("png", "jpg", "webp")

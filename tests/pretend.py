@@ -16,17 +16,17 @@ import typer
 
 from synthgen import cli
 from synthgen.content import CategoryRecord, FractalContent, Sample
+from synthgen.engines.local import local
+from synthgen.engines.work import Renderer
 from synthgen.errors import SynthgenError
+from synthgen.files.places import place
 from synthgen.generate import existing_plan, generate
-from synthgen.local import local
-from synthgen.places import place
 from synthgen.plan import Plan, new_plan
 from synthgen.shard import Item
 from synthgen.stores import write
-from synthgen.work import Renderer
 
 if TYPE_CHECKING:
-    from synthgen.places import Place
+    from synthgen.files.places import Place
 
 
 def plan(n: int = 60, shard_size: int = 10, *, seed: int = 1, categories: int = 5) -> Plan:
@@ -127,8 +127,8 @@ def run(
 
     Without ``devices`` this process is the worker.  ``short`` sets BEAT and SILENT.
     """
-    from synthgen import claims
     from synthgen import generate as module
+    from synthgen.engines import claims
 
     for name, seconds in short.items():
         setattr(claims, name.upper(), seconds)
@@ -155,7 +155,7 @@ class Patient:
     short: Mapping[str, float]
 
     def __call__(self, device: str | None) -> Renderer:
-        from synthgen import claims
+        from synthgen.engines import claims
 
         for name, seconds in self.short.items():
             setattr(claims, name.upper(), seconds)

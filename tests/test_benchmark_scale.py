@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthgen_evaluate.cost import stated
-from synthgen_evaluate.experiments import by_arm
-from synthgen_evaluate.suite import read_suite
+from synthgen_evaluate.design.cost import stated
+from synthgen_evaluate.design.experiments import by_arm
+from synthgen_evaluate.design.suite import read_suite
 
 ROOT = Path(__file__).parents[1]
 

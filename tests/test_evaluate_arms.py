@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from synthgen_evaluate.arms import (
+from synthgen_evaluate.design.arms import (
     ArmSpec,
     FolderSource,
     FractalSource,
@@ -15,10 +15,10 @@ from synthgen_evaluate.arms import (
     ShardSource,
     Thinning,
 )
-from synthgen_evaluate.choice import Chosen, captions_of, choose, select
+from synthgen_evaluate.design.choice import Chosen, captions_of, choose, select
+from synthgen_evaluate.design.taxonomy import imagenet1k
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.sources import Joined
-from synthgen_evaluate.taxonomy import imagenet1k
+from synthgen_evaluate.images.sources import Joined
 
 FOLDER = FolderSource(kind="folder", path="x")
 SHARDS = ShardSource(kind="shards", path="set")

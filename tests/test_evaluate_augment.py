@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 from torch.nn import functional
 
-from synthgen_evaluate import augment
-from synthgen_evaluate.augment import MEAN, STD, Resident, apply, batches, draw, resident, to_batch
-from synthgen_evaluate.pixels import Identified, PixelCache, Pixels, Stored
+from synthgen_evaluate.images.pixels import Identified, PixelCache, Pixels, Stored
 from synthgen_evaluate.recipe import Recipe
+from synthgen_evaluate.training import augment
+from synthgen_evaluate.training.augment import MEAN, STD, Resident, apply, batches, draw, resident, to_batch
 
 CPU = torch.device("cpu")
 SIMCLR = Recipe(epochs=1, min_crop=0.2, jitter=0.5, gray=0.2, blur=0.5)

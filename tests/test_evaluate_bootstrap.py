@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import t as student
 
-from synthgen_evaluate import bootstrap as module
-from synthgen_evaluate.bootstrap import (
+from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.judging import bootstrap as module
+from synthgen_evaluate.judging.bootstrap import (
     Design,
     Resampled,
     arrange,
@@ -23,10 +24,9 @@ from synthgen_evaluate.bootstrap import (
     resample,
     slope_differences,
 )
-from synthgen_evaluate.counts import count, macro_f1
-from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.judging.counts import count, macro_f1
+from synthgen_evaluate.judging.trends import MIN_POINTS, clip_epsilon, effective_robustness, fit_trend
 from synthgen_evaluate.metrics import scores
-from synthgen_evaluate.trends import MIN_POINTS, clip_epsilon, effective_robustness, fit_trend
 
 EPSILON = clip_epsilon(8154)
 Row = tuple[int, int, int]  # arm, block, epoch

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
-from synthgen_evaluate import checkpoints
-from synthgen_evaluate.checkpoints import check, fetch, identity
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.models import COUNTER, build, load_backbone
+from synthgen_evaluate.training import checkpoints
+from synthgen_evaluate.training.checkpoints import check, fetch, identity
 
 TINY = {"conv.weight": torch.arange(12.0).reshape(3, 4), "fc.bias": torch.ones(2)}
 
@@ -170,7 +170,7 @@ def test_names_with_a_version_are_their_own_identity_and_others_get_one() -> Non
 
 def test_an_identity_of_a_named_version_imports_no_torch() -> None:
     code = (
-        "import sys; from synthgen_evaluate.checkpoints import identity;"
+        "import sys; from synthgen_evaluate.training.checkpoints import identity;"
         " [identity(name, 'resnet18') for name in ('torchvision:IMAGENET1K_V1', 'timm:a.b', 'open_clip:a/b')];"
         " assert not {'torch', 'timm', 'open_clip', 'huggingface_hub'} & sys.modules.keys()"
     )

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthgen_evaluate.blocks import RunEpochs, complete_blocks
-from synthgen_evaluate.bootstrap import interval
-from synthgen_evaluate.comparing import compare
-from synthgen_evaluate.comparison import Comparison
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.inference import Line, difference, robustness
-from synthgen_evaluate.load import load_runs
-from synthgen_evaluate.measure import measure
+from synthgen_evaluate.judging.blocks import RunEpochs, complete_blocks
+from synthgen_evaluate.judging.bootstrap import interval
+from synthgen_evaluate.judging.comparing import compare
+from synthgen_evaluate.judging.comparison import Comparison
+from synthgen_evaluate.judging.inference import Line, difference, robustness
+from synthgen_evaluate.judging.load import load_runs
+from synthgen_evaluate.judging.measure import measure
+from synthgen_evaluate.judging.published import load_results
 from synthgen_evaluate.metrics import scores
-from synthgen_evaluate.published import load_results
 from synthgen_evaluate.runs import (
     Arm,
     Member,
@@ -367,7 +367,7 @@ def test_two_runs_in_one_place_are_refused(tmp_path: Path) -> None:
 
 
 def test_comparing_imports_neither_torch_nor_matplotlib() -> None:
-    code = "import sys, synthgen_evaluate.comparing; print({'torch', 'matplotlib'} & set(sys.modules))"
+    code = "import sys, synthgen_evaluate.judging.comparing; print({'torch', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

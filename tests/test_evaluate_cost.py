@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen_evaluate.choice import Chosen, choose
-from synthgen_evaluate.cost import (
+from synthgen_evaluate.camera_traps.tasks import Split, Task
+from synthgen_evaluate.design.choice import Chosen, choose
+from synthgen_evaluate.design.cost import (
     Estimate,
     Rates,
     TaskSize,
@@ -20,14 +21,13 @@ from synthgen_evaluate.cost import (
     total,
     training_hours,
 )
+from synthgen_evaluate.design.experiments import by_arm
+from synthgen_evaluate.design.selection import Selection
+from synthgen_evaluate.design.suite import Suite, read_suite
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.experiments import by_arm
-from synthgen_evaluate.grid import make_grid
 from synthgen_evaluate.recipe import Recipe
 from synthgen_evaluate.runs import RunConfig
-from synthgen_evaluate.selection import Selection
-from synthgen_evaluate.suite import Suite, read_suite
-from synthgen_evaluate.tasks import Split, Task
+from synthgen_evaluate.training.grid import make_grid
 
 HOUR = 3600  # a rate of one image a second makes an hour of so many images
 SUITE = """

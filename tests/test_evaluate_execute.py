@@ -15,14 +15,14 @@ from safetensors.torch import save_file
 from small_suite import SUITE, make_world, results
 
 from synthgen.cli import run as run_app
+from synthgen_evaluate.camera_traps.tasks import import_wilds
 from synthgen_evaluate.cli import app
+from synthgen_evaluate.design.suite import read_suite
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.execute import run_suite
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.models import build
 from synthgen_evaluate.runs import Run, read_suite_records
-from synthgen_evaluate.suite import read_suite
-from synthgen_evaluate.tasks import import_wilds
+from synthgen_evaluate.training.execute import run_suite
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wilds.*", "ignore::DeprecationWarning:ogb.*")
 
@@ -110,7 +110,7 @@ def test_time_that_is_over_stops_a_run_at_its_checkpoint_and_the_rest_follows_an
     assert (outcome.done, outcome.left, outcome.failed) == (0, 5, ())
     ticks = iter([0.0, *[1.0] * 5, *[1e9] * 99])  # over in the midst of a run
     with monkeypatch.context() as patch:
-        patch.setattr("synthgen_evaluate.execute.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+        patch.setattr("synthgen_evaluate.training.execute.time", SimpleNamespace(monotonic=lambda: next(ticks)))
         outcome = run_suite(suite, tmp_path, device="cpu", max_hours=1)
     assert 0 < outcome.left < 5
     assert outcome.done + outcome.left == 5

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from synthgen_evaluate.comparison import Comparison
-from synthgen_evaluate.figure_style import (
+from synthgen_evaluate.judging.comparison import Comparison
+from synthgen_evaluate.judging.trends import fit_trend
+from synthgen_evaluate.metrics import Scores
+from synthgen_evaluate.reporting.figure_style import (
     COLORS,
     DASHES,
     MARKERS,
@@ -27,9 +29,7 @@ from synthgen_evaluate.figure_style import (
     shown,
     trend_line,
 )
-from synthgen_evaluate.figures import draw_figures, factors
-from synthgen_evaluate.metrics import Scores
-from synthgen_evaluate.trends import fit_trend
+from synthgen_evaluate.reporting.figures import draw_figures, factors
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from small_suite import make_world, results
 
-from synthgen.engines import Request
+from synthgen.engines.request import Request
 from synthgen.errors import SynthgenError
-from synthgen_evaluate import fleet
+from synthgen_evaluate.design.suite import read_suite
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.execute import open_suite, run_suite
-from synthgen_evaluate.fleet import run_fleet
-from synthgen_evaluate.suite import read_suite
+from synthgen_evaluate.training import fleet
+from synthgen_evaluate.training.execute import open_suite, run_suite
+from synthgen_evaluate.training.fleet import run_fleet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wilds.*", "ignore::DeprecationWarning:ogb.*")
 
@@ -33,8 +33,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(world: Path) -> dict[str, bytes]:
     """What one process finds, with the threads that each of two workers has."""
     program = (
-        "from pathlib import Path; from synthgen_evaluate.execute import run_suite;"
-        "from synthgen_evaluate.suite import read_suite;"
+        "from pathlib import Path; from synthgen_evaluate.training.execute import run_suite;"
+        "from synthgen_evaluate.design.suite import read_suite;"
         f"run_suite(read_suite(Path({str(world / 'suite.toml')!r})), Path({str(world / 'runs')!r}), device='cpu')"
     )
     threads = str(max(1, (os.cpu_count() or 1) // 2))

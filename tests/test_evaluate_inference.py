@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from synthgen_evaluate.blocks import Blocks, RunEpochs, complete_blocks
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.inference import (
+from synthgen_evaluate.judging.blocks import Blocks, RunEpochs, complete_blocks
+from synthgen_evaluate.judging.inference import (
     Line,
     block_estimate,
     common_scores,
@@ -21,9 +21,9 @@ from synthgen_evaluate.inference import (
     sign_flip_p,
     slope_difference,
 )
-from synthgen_evaluate.stats import EXACT_BLOCKS, smallest_p
-from synthgen_evaluate.study import DEFAULTS, Variation, simulate_study
-from synthgen_evaluate.trends import effective_robustness, fit_trend, to_scale
+from synthgen_evaluate.judging.stats import EXACT_BLOCKS, smallest_p
+from synthgen_evaluate.judging.study import DEFAULTS, Variation, simulate_study
+from synthgen_evaluate.judging.trends import effective_robustness, fit_trend, to_scale
 
 LINE = Line(epsilon=1e-4)
 BOTH = ("arm 0", "arm 1")

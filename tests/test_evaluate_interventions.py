@@ -9,8 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_evaluate_taxonomy import taxonomy_of
 
-from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.interventions import (
+from synthgen_evaluate.design.interventions import (
     Selection,
     diversity,
     equal_sizes,
@@ -20,7 +19,8 @@ from synthgen_evaluate.interventions import (
     semantics,
     subclasses,
 )
-from synthgen_evaluate.taxonomy import Taxonomy, imagenet1k, parse_group
+from synthgen_evaluate.design.taxonomy import Taxonomy, imagenet1k, parse_group
+from synthgen_evaluate.errors import EvaluateError
 
 Labelled = tuple[np.ndarray, tuple[str, ...]]
 

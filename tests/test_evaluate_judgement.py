@@ -11,14 +11,14 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from synthgen_evaluate.blocks import RunEpochs, complete_blocks
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.inference import BlockEstimate, Line, block_estimate, difference, robustness
-from synthgen_evaluate.judgement import Judgement, findings, holm, in_order, judge, ordered_trend, sensitivity
-from synthgen_evaluate.mixed import mixed_model
-from synthgen_evaluate.power import against_margin, blocks_needed, equivalence_p, power, verdict
-from synthgen_evaluate.stats import EXACT_BLOCKS, pairs_needed
-from synthgen_evaluate.study import DEFAULTS, simulate_study
+from synthgen_evaluate.judging.blocks import RunEpochs, complete_blocks
+from synthgen_evaluate.judging.inference import BlockEstimate, Line, block_estimate, difference, robustness
+from synthgen_evaluate.judging.judgement import Judgement, findings, holm, in_order, judge, ordered_trend, sensitivity
+from synthgen_evaluate.judging.mixed import mixed_model
+from synthgen_evaluate.judging.power import against_margin, blocks_needed, equivalence_p, power, verdict
+from synthgen_evaluate.judging.stats import EXACT_BLOCKS, pairs_needed
+from synthgen_evaluate.judging.study import DEFAULTS, simulate_study
 
 LINE = Line(epsilon=1e-4)
 BOTH = ("arm 0", "arm 1")

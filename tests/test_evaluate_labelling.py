@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from test_evaluate_interventions import check, classified, even, imagenet_like
 from test_evaluate_taxonomy import taxonomy_of
 
+from synthgen_evaluate.design.interventions import everything, quantity, semantics
+from synthgen_evaluate.design.labelling import granularity, neighbour_control, random_control
+from synthgen_evaluate.design.selection import Selection
+from synthgen_evaluate.design.taxonomy import Taxonomy
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.interventions import everything, quantity, semantics
-from synthgen_evaluate.labelling import granularity, neighbour_control, random_control
-from synthgen_evaluate.selection import Selection
-from synthgen_evaluate.taxonomy import Taxonomy
 
 Source = tuple[np.ndarray, tuple[str, ...], Taxonomy]
 LETTERS = taxonomy_of({"a": "xu", "b": "xv", "c": "yw", "d": "yw", "e": "yw"})

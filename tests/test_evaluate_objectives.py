@@ -14,7 +14,8 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from synthgen_evaluate.models import HEADS, build
-from synthgen_evaluate.objectives import (
+from synthgen_evaluate.recipe import Recipe
+from synthgen_evaluate.training.objectives import (
     Batch,
     ImageText,
     Learner,
@@ -25,7 +26,6 @@ from synthgen_evaluate.objectives import (
     make_learner,
     nt_xent,
 )
-from synthgen_evaluate.recipe import Recipe
 
 CONTRASTIVE = ("simclr", "image-text")
 OBJECTIVES = ("supervised", *CONTRASTIVE)

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from synthgen_evaluate import pixelfile
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.pixels import Assembled, Identified, PixelCache, Pixels, Stored, Streamed, clear, entries
-from synthgen_evaluate.sources import ImageFolder, Joined
+from synthgen_evaluate.images import pixelfile
+from synthgen_evaluate.images.pixels import Assembled, Identified, PixelCache, Pixels, Stored, Streamed, clear, entries
+from synthgen_evaluate.images.sources import ImageFolder, Joined
 
 SIZE = 37  # 4,107 bytes an image: not a multiple of a block
 IMAGE_BYTES = 3 * SIZE**2
@@ -152,7 +152,7 @@ def test_a_failed_decoding_is_told_and_leaves_the_images_before_it(
 SLOW = """
 import sys, numpy as np
 sys.path.insert(0, {tests!r})
-from synthgen_evaluate import pixelfile
+from synthgen_evaluate.images import pixelfile
 pixelfile.CHUNK, pixelfile.COMMIT_EVERY = 5, 0.02
 from test_evaluate_pixels import Numbered, PixelCache, SIZE
 from pathlib import Path
@@ -394,5 +394,5 @@ def test_a_cache_that_may_only_be_read_serves_what_it_holds(tmp_path: Path, monk
 
 
 def test_the_cache_needs_no_torch() -> None:
-    script = "import sys, synthgen_evaluate.pixels; sys.exit('torch' in sys.modules)"
+    script = "import sys, synthgen_evaluate.images.pixels; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from comparisons import FACTORS, made, published
 
-from synthgen_evaluate.comparison import Comparison
 from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.judging.comparison import Comparison
 from synthgen_evaluate.metrics import Scores
-from synthgen_evaluate.report import write_report
-from synthgen_evaluate.report_data import scatter_data
-from synthgen_evaluate.report_tables import table_files, tables, to_html
+from synthgen_evaluate.reporting.report import write_report
+from synthgen_evaluate.reporting.report_data import scatter_data
+from synthgen_evaluate.reporting.report_tables import table_files, tables, to_html
 
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = {

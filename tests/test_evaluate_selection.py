@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from test_evaluate_interventions import Labelled, label_sets
 
+from synthgen_evaluate.design.interventions import Selection, everything, quantity
+from synthgen_evaluate.design.selection import KEY, read_selection, write_selection
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.interventions import Selection, everything, quantity
-from synthgen_evaluate.selection import KEY, read_selection, write_selection
 
 SOURCE = {"kind": "folder", "n_images": 60, "digest": "0123456789abcdef"}
 

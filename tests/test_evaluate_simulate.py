@@ -10,11 +10,20 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from synthgen_evaluate import simulate as module
-from synthgen_evaluate.animals import COATS, KINDS, MOST_SPECIES, Pose, burst_pose, draw_animal, generator, species
+from synthgen_evaluate.camera_traps import simulate as module
+from synthgen_evaluate.camera_traps.animals import (
+    COATS,
+    KINDS,
+    MOST_SPECIES,
+    Pose,
+    burst_pose,
+    draw_animal,
+    generator,
+    species,
+)
+from synthgen_evaluate.camera_traps.scenery import PLANTS, picture, plant_mask, scene
+from synthgen_evaluate.camera_traps.simulate import SHARES, draw, least_images, plan, simulate
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.scenery import PLANTS, picture, plant_mask, scene
-from synthgen_evaluate.simulate import SHARES, draw, least_images, plan, simulate
 
 SMALL = {"seed": 3, "n_classes": 4, "n_locations": 5, "n_images": 60, "size": 32}
 

@@ -10,14 +10,14 @@ from conftest import Command
 from PIL import Image, ImageFilter
 
 from synthgen.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sample, Sampling
+from synthgen.engines.work import Renderer
 from synthgen.generate import generate, open_directory
 from synthgen.plan import new_plan
 from synthgen.shard import Item
-from synthgen.work import Renderer
-from synthgen_evaluate import sources
-from synthgen_evaluate.arms import FolderSource, FractalSource, ShardSource
+from synthgen_evaluate.design.arms import FolderSource, FractalSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.sources import Fractals, ImageFolder, Joined, Shards, fit, open_source
+from synthgen_evaluate.images import sources
+from synthgen_evaluate.images.sources import Fractals, ImageFolder, Joined, Shards, fit, open_source
 
 
 def paint(path: Path, color: tuple[int, ...], mode: str = "RGB", size: tuple[int, int] = (20, 12)) -> None:

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 from conftest import Command
 
-from synthgen.export import export
+from synthgen.files.places import place
 from synthgen.manifest import read_manifest
-from synthgen.places import place
-from synthgen_evaluate import shard_source
-from synthgen_evaluate.arms import FolderSource, ShardSource
+from synthgen.publishing.export import export
+from synthgen_evaluate.design.arms import FolderSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.sources import ImageFolder, Shards, open_source
+from synthgen_evaluate.images import shard_source
+from synthgen_evaluate.images.sources import ImageFolder, Shards, open_source
 
 N, SIZE = 200, 32
 EVERYTHING = np.arange(N)
@@ -189,7 +189,7 @@ def test_an_unfinished_set_at_a_url_is_refused(memory: str) -> None:
 FETCH = """
 import os, signal, sys
 import numpy as np
-from synthgen_evaluate.sources import Shards
+from synthgen_evaluate.images.sources import Shards
 import s3fs
 
 def cut(store, origin, target, **options):

@@ -7,11 +7,11 @@ import pytest
 from scipy import stats
 from scipy.special import logit
 
-from synthgen_evaluate.blocks import RunEpochs, complete_blocks
-from synthgen_evaluate.inference import Line, difference, robustness
-from synthgen_evaluate.judgement import findings, holm
-from synthgen_evaluate.study import DEFAULTS, Variation, simulate_study
-from synthgen_evaluate.trends import effective_robustness, fit_trend
+from synthgen_evaluate.judging.blocks import RunEpochs, complete_blocks
+from synthgen_evaluate.judging.inference import Line, difference, robustness
+from synthgen_evaluate.judging.judgement import findings, holm
+from synthgen_evaluate.judging.study import DEFAULTS, Variation, simulate_study
+from synthgen_evaluate.judging.trends import effective_robustness, fit_trend
 
 LINE = Line(epsilon=0.5 / 8154)
 STILL = {name: 0.0 for name in Variation.__slots__[3:] if name not in ("rise", "autocorrelation")}

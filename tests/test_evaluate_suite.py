@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthgen_evaluate.arms import FractalSource
-from synthgen_evaluate.choice import choose, select
-from synthgen_evaluate.cost import stated, total
+from synthgen_evaluate.design.arms import FractalSource
+from synthgen_evaluate.design.choice import choose, select
+from synthgen_evaluate.design.cost import stated, total
+from synthgen_evaluate.design.experiments import by_arm, recipe_lines, table
+from synthgen_evaluate.design.suite import Suite, read_suite
+from synthgen_evaluate.design.taxonomy import imagenet1k
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.experiments import by_arm, recipe_lines, table
-from synthgen_evaluate.suite import Suite, read_suite
-from synthgen_evaluate.tables import FORMATS, written
-from synthgen_evaluate.taxonomy import imagenet1k
+from synthgen_evaluate.reporting.tables import FORMATS, written
 
 SUITES = Path(__file__).parents[1] / "evaluate" / "suites"
 GOOD = """
@@ -237,7 +237,8 @@ def test_an_arm_may_have_architectures_that_the_baseline_has_not(tmp_path: Path)
 def test_reading_and_planning_the_paper_takes_under_a_second_and_no_torch() -> None:
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from synthgen_evaluate.experiments import table\nfrom synthgen_evaluate.suite import read_suite\n"
+        "from synthgen_evaluate.design.experiments import table\n"
+        "from synthgen_evaluate.design.suite import read_suite\n"
         f"table(read_suite(Path({str(SUITES / 'paper.toml')!r})))\nprint('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,7 +4,7 @@ import io
 import pytest
 
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.tables import written
+from synthgen_evaluate.reporting.tables import written
 
 ROWS = [{"arm": "a_1 & 50%", "images": 1500, "baseline": True}, {"arm": 'b|"c", d', "images": 0, "baseline": False}]
 

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from synthgen_evaluate.camera_traps.simulate import simulate
+from synthgen_evaluate.camera_traps.tasks import SPLITS, Split, Task, TaskSpec, import_wilds, open_task
+from synthgen_evaluate.camera_traps.wilds_sets import SETS
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.simulate import simulate
-from synthgen_evaluate.tasks import SPLITS, Split, Task, TaskSpec, import_wilds, open_task
-from synthgen_evaluate.wilds_sets import SETS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wilds.*", "ignore::DeprecationWarning:ogb.*")
 SIZE = 32  # pixels of the images that these tests write
@@ -293,7 +293,9 @@ def test_an_unknown_kind_is_refused_naming_those_there_are(sets: Path) -> None:
 
 
 def test_importing_the_tasks_imports_neither_torch_nor_wilds() -> None:
-    code = "import sys, synthgen_evaluate.tasks; assert not {'torch', 'wilds', 'pandas'} & set(sys.modules)"
+    code = (
+        "import sys, synthgen_evaluate.camera_traps.tasks; assert not {'torch', 'wilds', 'pandas'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -302,7 +304,7 @@ def test_importing_wilds_starts_no_thread_and_asks_no_network() -> None:
         "import socket, threading\n"
         "def refuse(*a, **k): raise AssertionError('network')\n"
         "socket.getaddrinfo = refuse\n"
-        "from synthgen_evaluate.tasks import import_wilds\n"
+        "from synthgen_evaluate.camera_traps.tasks import import_wilds\n"
         "started = []\n"
         "threading.Thread.start = lambda self: started.append(self)\n"
         "import_wilds()\n"

@@ -12,8 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synthgen_evaluate.design.taxonomy import (
+    GROUPS,
+    IMAGENET1K,
+    Group,
+    Taxonomy,
+    imagenet1k,
+    parse_group,
+    read_taxonomy,
+)
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.taxonomy import GROUPS, IMAGENET1K, Group, Taxonomy, imagenet1k, parse_group, read_taxonomy
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "evaluate" / "taxonomies" / "from_wordnet.py"

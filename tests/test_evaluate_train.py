@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.execute import make_accelerator
-from synthgen_evaluate.pixels import Stored
+from synthgen_evaluate.images.pixels import Stored
 from synthgen_evaluate.recipe import Recipe
 from synthgen_evaluate.runs import Predictions, Run, RunConfig
-from synthgen_evaluate.train import DivergedError, EvaluationSet, LabelledImages, learning_rate, shares, train
+from synthgen_evaluate.training.execute import make_accelerator
+from synthgen_evaluate.training.train import DivergedError, EvaluationSet, LabelledImages, learning_rate, shares, train
 
 
 def config(**recipe: object) -> RunConfig:

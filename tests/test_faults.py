@@ -168,8 +168,8 @@ def test_the_sum_of_a_table_that_is_damaged_later_stays_as_it_was(
 def test_a_damaged_checkpoint_is_told_and_left(tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str) -> None:
     import torch
 
-    from synthgen_evaluate.journal import Checkpoint
     from synthgen_evaluate.runs import Run as TrainingRun
+    from synthgen_evaluate.training.journal import Checkpoint
 
     learner = torch.nn.Linear(100, 100)
     optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
@@ -185,9 +185,9 @@ def test_a_damaged_checkpoint_is_told_and_left(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_suite_whose_workers_break_down_does_not_end_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from synthgen.engines import Request
-    from synthgen_evaluate import fleet
+    from synthgen.engines.request import Request
     from synthgen_evaluate.errors import EvaluateError
+    from synthgen_evaluate.training import fleet
 
     step = SimpleNamespace(title="a run", run=lambda out: SimpleNamespace(state={"status": "running"}))
     plan = SimpleNamespace(todo=lambda out: [step], grid=SimpleNamespace(steps=[step]))

@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from synthgen import about
-from synthgen.card import card, documents, escaped, fenced
 from synthgen.content import DiffusionContent, FractalContent
 from synthgen.encode import read_origin
 from synthgen.errors import SynthgenError
 from synthgen.manifest import DOCUMENTS, Manifest, read_manifest
 from synthgen.plan import Segment
+from synthgen.publishing import about
+from synthgen.publishing.card import card, documents, escaped, fenced
 from synthgen.quality import Quality, measure
 from synthgen.shard import read_shard
 

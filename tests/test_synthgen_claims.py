@@ -12,13 +12,13 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from pretend import Maker, command, contents, environment, lay, objects, plan, read_log
 
-from synthgen import claims
 from synthgen import generate as generate_module
-from synthgen.claims import Claim, claim_path, read_claims, remove_claims, tell_failed, telling
+from synthgen.engines import claims
+from synthgen.engines.claims import Claim, claim_path, read_claims, remove_claims, tell_failed, telling
+from synthgen.engines.local import local
+from synthgen.files.places import place
 from synthgen.generate import generate
-from synthgen.local import local
 from synthgen.manifest import read_manifest
-from synthgen.places import place
 from synthgen.plan import Plan
 
 pytest.importorskip("s3fs")

@@ -14,10 +14,10 @@ import pytest
 from conftest import Command
 from PIL import Image
 
-from synthgen import about
-from synthgen.croissant import croissant
 from synthgen.manifest import Manifest, read_manifest
 from synthgen.plan import Segment
+from synthgen.publishing import about
+from synthgen.publishing.croissant import croissant
 from synthgen.shard import read_shard
 
 mlcroissant = pytest.importorskip("mlcroissant")

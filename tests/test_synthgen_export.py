@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.export import LAYOUTS, bytes_of, cut, export
+from synthgen.files.places import place
 from synthgen.manifest import Manifest, read_manifest
-from synthgen.places import place
+from synthgen.publishing.export import LAYOUTS, bytes_of, cut, export
 from synthgen.shard import Item, data_path, read_shard
 
 pytestmark = [  # of third parties
@@ -157,7 +157,7 @@ def test_row_groups_hold_a_bounded_number_of_bytes(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("synthgen.export_parquet.GROUP_BYTES", 20_000)
+    monkeypatch.setattr("synthgen.publishing.export_parquet.GROUP_BYTES", 20_000)
     (path,) = written(dataset, tmp_path / "out", "parquet", 1 << 30).glob("data/*.parquet")
     found = parquet.ParquetFile(path)
     assert found.num_row_groups > 2
@@ -221,7 +221,7 @@ def test_the_files_of_an_export_hold_every_sample_once_in_order_and_keep_to_thei
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from synthgen.export import export
+from synthgen.publishing.export import export
 from synthgen.manifest import read_manifest
 
 def stop(done):

@@ -15,7 +15,7 @@ import pytest
 from fractaldb.ifs import read_categories
 from fractaldb.render import Style
 from synthgen import generate as module
-from synthgen import work
+from synthgen.engines import work
 from synthgen.errors import SynthgenError
 from synthgen.fractal import fractal_content
 from synthgen.generate import generate, open_directory

@@ -3,6 +3,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,14 +13,14 @@ from pathlib import Path
 import pytest
 from pretend import Maker, command, contents, environment, lay, plan, read_log
 
-from synthgen import local as module
+from synthgen.engines import local as module
+from synthgen.engines.local import local
+from synthgen.engines.work import ATTEMPTS, Done, FailedShardsError, Task, Work
 from synthgen.errors import SynthgenError
 from synthgen.generate import generate
-from synthgen.local import local
 from synthgen.manifest import read_manifest
 from synthgen.plan import Plan
 from synthgen.watch import Eye, words
-from synthgen.work import ATTEMPTS, Done, FailedShardsError, Task, Work
 
 PLAN = plan()  # 6 shards of 10 images
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -307,3 +308,13 @@ def test_a_run_whose_shards_are_written_where_it_does_not_look_ends(tmp_path: Pa
     lay(tmp_path / "set", PLAN)
     with pytest.raises(SynthgenError, match="all workers must reach the same place"):
         generate(tmp_path / "set", engine=elsewhere, make=Maker(log=log))  # type: ignore[arg-type]
+
+
+def test_a_worker_whose_parent_died_with_its_words_unheard_says_nothing() -> None:
+    program = (
+        "from multiprocessing import Pipe; from synthgen.engines import local;"
+        "local.end_with_parent = lambda: None; ours, theirs = Pipe();"
+        "theirs.send(1); ours.close(); local._work(theirs, None, None)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

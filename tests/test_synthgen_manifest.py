@@ -14,8 +14,8 @@ import pytest
 from conftest import Command
 
 from synthgen.errors import SynthgenError
+from synthgen.files.places import place
 from synthgen.manifest import listing, read_manifest
-from synthgen.places import place
 from synthgen.plan import Segment, read_plan
 from synthgen.shard import Shard, data_path, read_shard, record_path, record_text, table_path
 

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from synthgen.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sample, Sampling
+from synthgen.engines.work import Renderer
 from synthgen.errors import SynthgenError
-from synthgen.export import export
 from synthgen.generate import generate, open_directory
 from synthgen.manifest import read_manifest
-from synthgen.names import class_folders, class_table, composed, portable, read_class_table
 from synthgen.plan import new_plan
+from synthgen.publishing.export import export
+from synthgen.publishing.names import class_folders, class_table, composed, portable, read_class_table
 from synthgen.shard import Item
-from synthgen.work import Renderer
-from synthgen_evaluate.sources import ImageFolder, Shards
+from synthgen_evaluate.images.sources import ImageFolder, Shards
 
 pytestmark = [  # of third parties
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(datasets|dill|multiprocess|webdataset|fsspec).*"),

@@ -25,16 +25,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from synthgen import upload
 from synthgen.errors import SynthgenError
-from synthgen.export import export
+from synthgen.files.masking import secrets_in, shown, without
 from synthgen.manifest import DOCUMENTS, read_manifest
-from synthgen.masking import secrets_in, shown, without
-from synthgen.names import class_folders
 from synthgen.plan import read_plan
-from synthgen.publish import publish
+from synthgen.publishing import upload
+from synthgen.publishing.export import export
+from synthgen.publishing.names import class_folders
+from synthgen.publishing.publish import publish
+from synthgen.publishing.upload import File, Standing, arrange
 from synthgen.shard import read_shard
-from synthgen.upload import File, Standing, arrange
 
 N, SIZE = 40, 32
 SMALL = ("--size", SIZE, "--points", 1000, "--workers", 1)
@@ -154,8 +154,8 @@ def by_croissant(path: Path, cache: Path) -> Told:
 
 
 def by_harness(path: str) -> tuple[tuple[str, ...], list[int], list[str]]:
-    from synthgen_evaluate.arms import ShardSource
-    from synthgen_evaluate.sources import open_source
+    from synthgen_evaluate.design.arms import ShardSource
+    from synthgen_evaluate.images.sources import open_source
 
     source = open_source(ShardSource(kind="shards", path=path), SIZE)
     images = source.decode(np.arange(source.n_images), SIZE)
@@ -226,7 +226,7 @@ def test_a_set_published_to_a_folder_to_s3_and_to_the_hub_is_read_alike_by_every
 KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
-from synthgen.publish import publish
+from synthgen.publishing.publish import publish
 copy, left = shutil.copyfileobj, int(sys.argv[3])
 def half(source, target, *rest):
     global left
@@ -526,7 +526,7 @@ def test_a_target_that_cannot_be_is_refused_before_the_set_is_verified(
 ) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
-    monkeypatch.setattr("synthgen.publish.inspect", None)
+    monkeypatch.setattr("synthgen.publishing.publish.inspect", None)
     (tmp_path / "file").touch()
     before = contents(copied)
     line = refused(synthgen_here("publish", copied, "--to", target.format(set=copied)))
@@ -567,7 +567,7 @@ def test_a_bucket_that_cannot_be_written_to_is_refused_before_the_set_is_verifie
         raise PermissionError("Forbidden for secret=abcdef")
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", forbidden)
-    monkeypatch.setattr("synthgen.publish.inspect", None)
+    monkeypatch.setattr("synthgen.publishing.publish.inspect", None)
     assert refused(synthgen_here("publish", fractals, "--to", "memory://bucket/x?k=abcdef")).endswith("secret=***")
 
 

@@ -12,12 +12,12 @@ import pytest
 from conftest import Command
 from hub import TOKEN, Hub, broken_promises, history, serving
 
-from synthgen import upload_hub
 from synthgen.errors import SynthgenError
 from synthgen.manifest import DOCUMENTS
 from synthgen.plan import read_plan
-from synthgen.upload import File, Work
-from synthgen.upload_hub import told
+from synthgen.publishing import upload_hub
+from synthgen.publishing.upload import File, Work
+from synthgen.publishing.upload_hub import told
 
 REPO, TARGET = "ann/fractals", "hf://datasets/ann/fractals"
 SETTINGS = ("--size", 32, "--points", 1000, "--workers", 1, "--shard-size", 15)

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from synthgen import claims
+from synthgen.engines import claims
+from synthgen.engines.on_ray import LOSSES
+from synthgen.engines.work import ATTEMPTS
 from synthgen.manifest import read_manifest
-from synthgen.on_ray import LOSSES
-from synthgen.work import ATTEMPTS
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning:ray", "ignore:.*:DeprecationWarning:ray")
@@ -225,7 +225,8 @@ def test_a_node_that_joins_late_is_used(
 
 
 IMPATIENT = """
-from synthgen import cli, on_ray
+from synthgen import cli
+from synthgen.engines import on_ray
 on_ray.PATIENCE = 1.0
 cli.main()
 """
@@ -283,7 +284,7 @@ def test_a_worker_that_is_killed_more_often_than_a_shard_may_fail_is_replaced(
 FAULTY = """
 import os, sys
 from synthgen import cli, generate
-from synthgen.work import Renderer
+from synthgen.engines.work import Renderer
 
 real, key, fault = generate.fractal_renderer, {key!r}, {fault!r}
 
@@ -395,7 +396,7 @@ def test_two_drivers_on_one_plan_end_with_the_bytes_of_one(
 def test_a_store_gets_the_bytes_that_a_folder_gets_and_an_interrupted_run_goes_on_at_once(
     s3: str, nodes: Nodes, undisturbed: dict[str, bytes], start: Start
 ) -> None:
-    from synthgen.places import place
+    from synthgen.files.places import place
 
     for _ in range(2):
         nodes.add(resources={"s3": 1})  # with the keys in its environment

@@ -96,7 +96,7 @@ RESUME = """
 import sys
 from pathlib import Path
 from synthgen.generate import open_directory, _shared, _tasks
-from synthgen.claims import Watch
+from synthgen.engines.claims import Watch
 from synthgen.manifest import read_manifest
 from synthgen.plan import read_plan
 folder = Path(sys.argv[1])
@@ -172,20 +172,20 @@ import sys
 from pathlib import Path
 from synthgen.generate import generate, open_directory
 from synthgen.shard import Item
-from synthgen.work import Renderer
-import synthgen.work
+from synthgen.engines.work import Renderer
+import synthgen.engines.work
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
-sizes, real = [], synthgen.work.write_one
+sizes, real = [], synthgen.engines.work.write_one
 
 def measured(*arguments):
     n = real(*arguments)
     sizes.append(resident())
     return n
 
-synthgen.work.write_one = measured
+synthgen.engines.work.write_one = measured
 """
 
 
@@ -228,7 +228,7 @@ def test_a_worker_does_not_grow_over_10_000_fractals(tmp_path: Path) -> None:
 
 DIFFUSION = """
 from synthgen.models import find_model
-from synthgen.places import place
+from synthgen.files.places import place
 from synthgen.plan import new_plan
 from synthgen.prompts import class_list_path, read_classes, read_prompts
 from synthgen.sd_request import Settings, diffusion_content, make
@@ -236,7 +236,7 @@ prompts = read_prompts(Path(sys.argv[2]))
 classes = read_classes(class_list_path(Path(sys.argv[2]), prompts))
 model = find_model("tiny")
 content = diffusion_content(prompts, classes, model, Settings(steps=3))
-from synthgen.engines import Request
+from synthgen.engines.request import Request
 plan = new_plan(name="sd", content=content, n=int(sys.argv[3]), shard_size=int(sys.argv[4]), origin={})
 make(Path(sys.argv[1]), plan, model, device="cpu", batch=50, request=Request(workers=1))
 """

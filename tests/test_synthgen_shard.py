@@ -18,8 +18,9 @@ from PIL import Image
 
 from synthgen import shard as module
 from synthgen.errors import SynthgenError
+from synthgen.files.places import place
+from synthgen.files.tar import member
 from synthgen.fractal import encode_png
-from synthgen.places import place
 from synthgen.plan import ShardSpan
 from synthgen.shard import (
     Item,
@@ -35,7 +36,6 @@ from synthgen.shard import (
     write_atomically,
     write_shard,
 )
-from synthgen.tar import member
 
 SPAN = ShardSpan(index=2, stem="set-train-000002", start=10, stop=15)
 GRAY = np.array([[0, 0, 0], [127, 127, 127]], np.uint8)

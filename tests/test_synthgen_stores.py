@@ -18,12 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretend import Maker, command, contents, environment, item, lay, objects, plan, read_log
 
-from synthgen import claims, stores
 from synthgen import generate as generate_module
+from synthgen import stores
+from synthgen.engines import claims
 from synthgen.errors import SynthgenError
+from synthgen.files.places import place
 from synthgen.generate import generate
 from synthgen.manifest import read_manifest
-from synthgen.places import place
 from synthgen.plan import Plan
 from synthgen.shard import committed
 from synthgen.stores import write_anywhere

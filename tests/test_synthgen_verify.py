@@ -21,11 +21,11 @@ from conftest import Command
 from PIL import Image
 
 from synthgen import scan, verify
-from synthgen.atomic import claimed
 from synthgen.errors import SynthgenError
+from synthgen.files.atomic import claimed
+from synthgen.files.places import place
 from synthgen.generate import Renderer, fractal_renderer
 from synthgen.manifest import read_manifest
-from synthgen.places import place
 from synthgen.plan import read_plan
 from synthgen.quality import measure
 from synthgen.repair import repair

@@ -13,10 +13,10 @@ from conftest import Command
 from pretend import Maker, command, environment, lay, plan, read_log
 
 from synthgen import watch as module
-from synthgen.claims import claim_path, tell_failed, telling, worker_name
+from synthgen.engines.claims import claim_path, tell_failed, telling, worker_name
 from synthgen.errors import SynthgenError
+from synthgen.files.places import place
 from synthgen.generate import generate
-from synthgen.places import place
 from synthgen.watch import Eye, duration, events, words
 
 PLAN = plan()  # 6 shards of 10 images

@@ -1,7 +1,7 @@
 """How often the tests err: simulated studies without and with effects, as ``make calibrate`` runs them.
 
 ``python tests/benchmarks/calibrate.py [--studies 400]`` simulates studies of 5 architectures x 3 seeds x 6 epochs,
-a baseline and five arms (``synthgen_evaluate.study``), puts each through the tests of ``evaluate compare`` and
+a baseline and five arms (``synthgen_evaluate.judging.study``), puts each through the tests of ``evaluate compare`` and
 through simpler analyses, and prints a Markdown table. In brackets are 95% binomial intervals (Wilson) over as many
 independent tests as the arms of a study, which share a baseline, are worth.
 
@@ -23,15 +23,15 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from synthgen_evaluate.blocks import Blocks, RunEpochs, complete_blocks
-from synthgen_evaluate.bootstrap import interval
-from synthgen_evaluate.inference import Line, difference, robustness, sign_flip_p
-from synthgen_evaluate.judgement import findings, holm, ordered_trend
-from synthgen_evaluate.mixed import mixed_model
-from synthgen_evaluate.power import equivalence_p
-from synthgen_evaluate.stats import LEVEL
-from synthgen_evaluate.study import simulate_study
-from synthgen_evaluate.trends import fit_trend, to_scale
+from synthgen_evaluate.judging.blocks import Blocks, RunEpochs, complete_blocks
+from synthgen_evaluate.judging.bootstrap import interval
+from synthgen_evaluate.judging.inference import Line, difference, robustness, sign_flip_p
+from synthgen_evaluate.judging.judgement import findings, holm, ordered_trend
+from synthgen_evaluate.judging.mixed import mixed_model
+from synthgen_evaluate.judging.power import equivalence_p
+from synthgen_evaluate.judging.stats import LEVEL
+from synthgen_evaluate.judging.study import simulate_study
+from synthgen_evaluate.judging.trends import fit_trend, to_scale
 
 LINE = Line(epsilon=0.5 / 8154)  # iWildCam's id_test
 TREND = Line(epsilon=LINE.epsilon, through="baseline")

@@ -22,14 +22,14 @@ import numpy as np
 import torch
 
 from synthgen.progress import progress
-from synthgen_evaluate.execute import make_accelerator
-from synthgen_evaluate.interventions import quantity
+from synthgen_evaluate.design.interventions import quantity
+from synthgen_evaluate.images.pixels import PixelCache
+from synthgen_evaluate.images.sources import ImageFolder
 from synthgen_evaluate.metrics import scores
-from synthgen_evaluate.pixels import PixelCache
 from synthgen_evaluate.recipe import Recipe
 from synthgen_evaluate.runs import Predictions, Run, RunConfig
-from synthgen_evaluate.sources import ImageFolder
-from synthgen_evaluate.train import EvaluationSet, LabelledImages, train
+from synthgen_evaluate.training.execute import make_accelerator
+from synthgen_evaluate.training.train import EvaluationSet, LabelledImages, train
 
 TARGET = 0.90  # accuracy on the test images
 RECIPE = {

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numba
 import numpy as np
 
-from synthgen_evaluate.bootstrap import (
+from synthgen_evaluate.judging.bootstrap import (
     arrange,
     differences_at,
     draw,
@@ -34,9 +34,9 @@ from synthgen_evaluate.bootstrap import (
     resample,
     slope_differences,
 )
-from synthgen_evaluate.counts import count, location_scores, macro_f1, plain_scores
+from synthgen_evaluate.judging.counts import count, location_scores, macro_f1, plain_scores
+from synthgen_evaluate.judging.trends import clip_epsilon
 from synthgen_evaluate.metrics import scores
-from synthgen_evaluate.trends import clip_epsilon
 
 N_CLASSES, N_ARMS = 182, 10
 SIZES = {"id_test": (8154, 240), "test": (42_791, 48)}  # images, locations

@@ -32,10 +32,10 @@ from scipy import stats
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from synthgen_evaluate.augment import MEAN, STD, apply, batches, draw
-from synthgen_evaluate.pixels import PixelCache, Pixels
+from synthgen_evaluate.images.pixels import PixelCache, Pixels
+from synthgen_evaluate.images.sources import ImageFolder
 from synthgen_evaluate.recipe import Recipe
-from synthgen_evaluate.sources import ImageFolder
+from synthgen_evaluate.training.augment import MEAN, STD, apply, batches, draw
 
 DATA = Path(__file__).parents[3] / "shared/data"
 BATCH, MIN_CROP, N_CLASSES = 64, 0.35, 10

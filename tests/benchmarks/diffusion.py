@@ -27,13 +27,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from synthgen.content import DiffusionContent
 from synthgen.diffusion import Sampler
+from synthgen.engines.work import Renderer
 from synthgen.generate import generate, open_directory
 from synthgen.models import find_model
 from synthgen.plan import Plan, new_plan
 from synthgen.prompts import read_classes, read_prompts
 from synthgen.sd_render import DiffusionRenderer
 from synthgen.sd_request import Settings, diffusion_content
-from synthgen.work import Renderer
 
 ROOT = Path(__file__).parents[2]
 

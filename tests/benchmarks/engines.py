@@ -27,12 +27,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fractaldb.render import Style
 from fractaldb.search import search
+from synthgen.engines.local import local
+from synthgen.engines.on_ray import Cluster, connected, on_ray
+from synthgen.engines.work import Engine
 from synthgen.fractal import fractal_content
 from synthgen.generate import fractal_renderer, generate, open_directory
-from synthgen.local import local
-from synthgen.on_ray import Cluster, connected, on_ray
 from synthgen.plan import Plan, new_plan
-from synthgen.work import Engine
 
 N_SHARDS = 8
 TWO = Cluster(address=None, resources={"CPU": 1.0}, workers=2)

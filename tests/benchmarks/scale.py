@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from synthgen.claims import BEAT, SILENT
-from synthgen_evaluate.cost import of_run, stated, stated_size
-from synthgen_evaluate.suite import read_suite
+from synthgen.engines.claims import BEAT, SILENT
+from synthgen_evaluate.design.cost import of_run, stated, stated_size
+from synthgen_evaluate.design.suite import read_suite
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 8

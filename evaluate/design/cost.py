@@ -1,0 +1,186 @@
+"""What a suite costs in GPU-hours, from rates that are stated or that finished runs measured.
+
+Counted are the images that pass through a model.  Decoding, start-up and what small batches leave unused of
+a device are not; ``measured`` rates hold the last.  Imports no torch, so that looking at a plan is instant.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from pydantic import with_config
+
+from synthgen.content import STRICT
+
+from ..recipe import Recipe
+from ..runs import Run, RunConfig
+
+if TYPE_CHECKING:
+    from ..camera_traps.tasks import Task
+
+VIEWS = {"simclr": 2}  # images that pass through the model for each image of an epoch; others: 1
+FORWARD = 1 / 3  # cost of a forward pass, of a training image's: a backward pass costs about two
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a suite file says of costs."""
+
+    device: str
+    source: str  # where the rates are from
+    images_per_second: Mapping[str, float]  # training images, by architecture, at the suite's size and precision
+    pretrain_images: Mapping[str, int] = field(default_factory=dict)  # of arms without n, by name
+    finetune_images: int | None = None  # of the task, where its copy is not at hand
+    evaluated_images: int | None = None  # of the task's evaluated splits, likewise
+
+    def problems(self) -> list[str]:
+        """What is out of range, a line each, beginning with the key."""
+        counts = {
+            **{f"pretrain_images.{name}": count for name, count in self.pretrain_images.items()},
+            "finetune_images": self.finetune_images,
+            "evaluated_images": self.evaluated_images,
+        }
+        low = [
+            f"images_per_second.{name}: {rate:g}; above 0" for name, rate in self.images_per_second.items() if rate <= 0
+        ]
+        return low + [f"{key}: {count}; at least 1" for key, count in counts.items() if count is not None and count < 1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """How fast one device trains."""
+
+    device: str
+    source: str  # where the rates are from
+    images_per_second: Mapping[tuple[str, int], float]  # by architecture and image size in pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSize:
+    """Images of a fine-tuning task; None where they are not known."""
+
+    train: int | None
+    evaluated: int | None  # of all splits that predictions are stored of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What some runs cost."""
+
+    hours: float  # of one device, for the runs whose cost is known
+    runs: int
+    missing: Mapping[str, int]  # by reason, how many runs are left out
+
+    def describe(self, rates: Rates) -> str:
+        """The estimate in a line, with what it leaves out."""
+        words = f"{self.runs} runs: {'at least' if self.missing else 'about'} {significant(self.hours):,} hours on one"
+        words += f" {rates.device} ({rates.source})"
+        return words + "".join(f"; {count} runs left out: {reason}" for reason, count in self.missing.items())
+
+
+def stated(cost: Cost, image_size: int) -> Rates:
+    """The rates that a suite file states."""
+    rates = {(name, image_size): rate for name, rate in cost.images_per_second.items()}
+    return Rates(device=cost.device, source=cost.source, images_per_second=rates)
+
+
+def measured(runs: Path) -> Rates | None:
+    """The median rates of the finished runs of a directory; None where no run tells its rate.
+
+    A rate is of one device: where several processes shared a run, a process's part.  Runs of SimCLR count
+    their two views.
+    """
+    found: dict[tuple[str, int], list[float]] = defaultdict(list)
+    devices = set()
+    for path in sorted(runs.glob("*/state.json")):
+        run = Run(directory=path.parent)
+        state = run.state
+        if state.get("status") == "done" and "train_images_per_second" in state:
+            config = run.config
+            views = VIEWS.get(config["recipe"].get("objective"), 1)
+            rate = views * state["train_images_per_second"] / state.get("processes", 1)
+            found[config["architecture"], config["image_size"]].append(rate)
+            devices.add(state["device"])
+    if not found:
+        return None
+    return Rates(
+        device=" or ".join(sorted(devices)),
+        source=f"medians of {sum(map(len, found.values()))} finished runs in {runs}",
+        images_per_second={key: median(values) for key, values in found.items()},
+    )
+
+
+def size_of(task: Task) -> TaskSize:
+    """The size of an opened task."""
+    counts = {name: len(split.y) for name, split in task.splits.items()}
+    train = counts.pop("train")
+    return TaskSize(train=train, evaluated=sum(counts.values()))
+
+
+def training_hours(recipe: Recipe, images: int, rate: float, *, evaluated: int = 0) -> float:
+    """Hours of one run at ``rate`` training images a second, ``evaluated`` images predicted at each evaluated epoch."""
+    trained = images * recipe.epochs * VIEWS.get(recipe.objective, 1)
+    return (trained + FORWARD * evaluated * len(recipe.evaluate_epochs)) / rate / 3600
+
+
+def estimate(configs: Iterable[RunConfig], rates: Rates, size: TaskSize) -> Estimate:
+    """What single runs cost, such as those that are still to do."""
+    return total(
+        of_run(
+            rates,
+            config.architecture,
+            config.image_size,
+            config.recipe,
+            images=int(config.data["n_images"]) if config.kind == "pretrain" else size.train,
+            evaluated=0 if config.kind == "pretrain" else size.evaluated,
+            of="the task",
+        )
+        for config in configs
+    )
+
+
+def total(estimates: Iterable[Estimate]) -> Estimate:
+    """Several estimates as one."""
+    every = list(estimates)
+    missing: Counter[str] = Counter()
+    for one in every:
+        missing.update(one.missing)
+    return Estimate(hours=sum(one.hours for one in every), runs=sum(one.runs for one in every), missing=dict(missing))
+
+
+def stated_size(cost: Cost | None) -> TaskSize:
+    """The size of the task as a suite file states it."""
+    if cost is None:
+        return TaskSize(train=None, evaluated=None)
+    return TaskSize(train=cost.finetune_images, evaluated=cost.evaluated_images)
+
+
+def significant(hours: float) -> float:
+    """Three significant digits; a whole number where these leave no fraction."""
+    value = float(f"{hours:.3g}")
+    return int(value) if value.is_integer() else value
+
+
+def of_run(
+    rates: Rates,
+    architecture: str,
+    image_size: int,
+    recipe: Recipe,
+    *,
+    images: int | None,
+    evaluated: int | None,
+    of: str,
+) -> Estimate:
+    """What one run costs, or why that is not known; ``of`` names what the number of images is of."""
+    rate = rates.images_per_second.get((architecture, image_size))
+    if rate is None:
+        return Estimate(hours=0.0, runs=1, missing={f"no rate of {architecture} at {image_size} px": 1})
+    if images is None or evaluated is None:
+        return Estimate(hours=0.0, runs=1, missing={f"the number of images of {of} is not known": 1})
+    return Estimate(hours=training_hours(recipe, images, rate, evaluated=evaluated), runs=1, missing={})

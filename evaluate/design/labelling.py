@@ -1,0 +1,76 @@
+"""Other labels for the same images: a level of a taxonomy, and controls with as many labels, but balanced.
+
+The labels of a level are very unequal (955 of ImageNet-1k's 1,000 classes are objects, one label of
+five), so what coarse labels do is not told apart from what unequal ones do.  A control has the same
+number of labels with as many classes under each: unrelated ones at random, or related ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.seeds import derive_seed
+
+from ..errors import EvaluateError
+from .selection import Selection
+from .taxonomy import Taxonomy
+
+
+def granularity(selection: Selection, taxonomy: Taxonomy, level: str) -> Selection:
+    """The same images with the labels of a level of a taxonomy; labels that do not occur are dropped."""
+    used = np.unique(selection.labels)
+    names = taxonomy.at(level, [selection.class_names[label] for label in used])
+    return _relabel(selection, used, names, f"at level {level} of {taxonomy}")
+
+
+def random_control(selection: Selection, n_labels: int, *, seed: int) -> Selection:
+    """The same images with ``n_labels`` labels, over which the classes are spread at random, evenly to within one.
+
+    The classes, in an order drawn from the seed, are cut into runs; the first runs are the longer ones.
+    """
+    used = np.unique(selection.labels)
+    order = np.random.RandomState(derive_seed(seed, "control") % 2**32).permutation(len(used))
+    return _cut(selection, used, order.tolist(), n_labels, "random", f"at random, seed {seed}")
+
+
+def neighbour_control(selection: Selection, n_labels: int, taxonomy: Taxonomy) -> Selection:
+    """The same images with ``n_labels`` labels of related classes, as many under each to within one.
+
+    The classes, in the order in which a walk through the taxonomy, depth first and alphabetical, meets
+    them (``Taxonomy.order``), are cut into runs; the first runs are the longer ones.
+    """
+    used = np.unique(selection.labels)
+    order = taxonomy.order([selection.class_names[label] for label in used])
+    return _cut(selection, used, order, n_labels, "neighbours", f"by neighbourhood in {taxonomy}")
+
+
+def _cut(
+    selection: Selection, used: NDArray[np.int64], order: Sequence[int], n_labels: int, what: str, how: str
+) -> Selection:
+    """Relabel by runs of classes, as long as each other to within one."""
+    if not 2 <= n_labels <= len(used):
+        raise EvaluateError(f"control of {n_labels} labels: there are {len(used)} classes; ask for 2 to {len(used)}")
+    names = [""] * len(used)
+    for run, classes in enumerate(np.array_split(np.asarray(order), n_labels)):
+        for position in classes:
+            names[position] = f"{what}-{run:0{len(str(n_labels - 1))}d}"
+    return _relabel(selection, used, names, f"{len(used)} classes spread evenly {how}")
+
+
+def _relabel(selection: Selection, used: NDArray[np.int64], names: Sequence[str], how: str) -> Selection:
+    """The same images, with class ``used[i]`` named ``names[i]``; the labels are in alphabetical order."""
+    class_names = tuple(sorted(set(names)))
+    if len(class_names) < 2:
+        raise EvaluateError(f"all {len(used)} classes have the label {', '.join(class_names)} {how}; 2 are the least")
+    number = {name: label for label, name in enumerate(class_names)}
+    of_class = np.zeros(len(selection.class_names), np.int64)
+    of_class[used] = [number[name] for name in names]
+    return Selection(
+        indices=selection.indices,
+        labels=of_class[selection.labels],
+        class_names=class_names,
+        rule=f"{selection.rule}; {len(class_names)} labels: {how}",
+    )

@@ -1,0 +1,151 @@
+"""A suite file: task, architectures, seeds, recipes and arms, checked before anything runs.
+
+Imports no torch, so that looking at a plan is instant.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError, with_config
+
+from synthgen.content import STRICT
+
+from ..camera_traps.tasks import TaskSpec
+from ..errors import EvaluateError
+from ..models import problem
+from ..recipe import Recipe, first_problem
+from .arms import ARCHITECTURE, ArmSpec
+from .cost import Cost
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """A suite file.  Paths are relative to the working directory."""
+
+    name: str
+    baseline: str
+    task: TaskSpec
+    image_size: int  # pixels
+    architectures: tuple[str, ...]
+    seeds: tuple[int, ...]
+    pretrain: Recipe
+    finetune: Recipe
+    arms: tuple[ArmSpec, ...]
+    precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the arithmetic of all runs
+    pretrain_for: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by architecture, keys that differ
+    cost: Cost | None = None
+    reference: str | None = None  # an arm that others are compared with too, such as the natural images
+
+    def architectures_of(self, arm: ArmSpec) -> tuple[str, ...]:
+        """The architectures that an arm trains: its own, or the suite's."""
+        return arm.architectures or self.architectures
+
+    def recipe(self, arm: ArmSpec, architecture: str | None = None) -> Recipe:
+        """The pre-training recipe of an arm, and of one architecture where its recipe differs.
+
+        The suite's, changed by what ``pretrain_for`` says of the architecture and then by what the arm says.
+        The objective is the same for all architectures.  Raises EvaluateError, beginning with the key.
+        """
+        return self.pretrain.changed({**self.pretrain_for.get(architecture or "", {}), **arm.pretrain})
+
+
+def read_suite(path: Path) -> Suite:
+    """Read and check a suite file; raises EvaluateError naming file and key."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise EvaluateError(f"{path}: {error.strerror}") from None
+    try:
+        suite = TypeAdapter(Suite).validate_python(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise EvaluateError(f"{path}: not a TOML file ({error})") from None
+    except ValidationError as error:
+        raise EvaluateError(f"{path}: {first_problem(error)}") from None
+    for words in _problems(suite):
+        raise EvaluateError(f"{path}: {words}")
+    return suite
+
+
+def _problems(suite: Suite) -> list[str]:
+    problems = [f"architectures: {words}" for words in _unfit(suite.architectures, suite.image_size)]
+    for key in ("architectures", "seeds"):
+        values: tuple[Any, ...] = getattr(suite, key)
+        if not values or len(set(values)) < len(values):
+            problems.append(f"{key}: {list(values)} is empty or repeats a value")
+    if suite.image_size < 16:
+        problems.append(f"image_size: {suite.image_size} px; at least 16")
+    for key, recipe in (("pretrain", suite.pretrain), ("finetune", suite.finetune)):
+        problems += [f"{key}.{words}" for words in recipe.problems()]
+    if suite.finetune.objective != "supervised":
+        problems.append(f"finetune.objective: {suite.finetune.objective}; fine-tuning is supervised")
+    if not suite.finetune.evaluate_epochs:
+        problems.append("finetune.evaluate_epochs: empty; name the epochs whose predictions are stored")
+    problems += [f"pretrain_for.{words}" for words in _problems_by_architecture(suite)]
+    names = Counter(arm.name for arm in suite.arms)
+    problems += [f"arms: {count} arms are named {name!r}" for name, count in names.items() if count > 1]
+    problems += [f"arms: {arm.name}: {words}" for arm in suite.arms for words in _arm_problems(suite, arm)]
+    if suite.baseline not in names:
+        problems.append(f"baseline: no arm is named {suite.baseline!r}; there are {', '.join(names)}")
+    elif not _pairs(suite):
+        problems.append(f"baseline: {suite.baseline} has no architecture in common with another arm")
+    if suite.reference is not None and (suite.reference not in names or suite.reference == suite.baseline):
+        problems.append(f"reference: {suite.reference!r} is no arm beside the baseline; there are {', '.join(names)}")
+    return problems + [f"cost.{words}" for words in (_cost_problems(suite, suite.cost) if suite.cost else ())]
+
+
+def _unfit(architectures: tuple[str, ...], image_size: int) -> list[str]:
+    return [words for name in architectures if (words := problem(name, image_size))]
+
+
+def _pairs(suite: Suite) -> bool:
+    """Whether the baseline has runs to pair with, if there is anything to compare."""
+    trained = {arm.name: set(suite.architectures_of(arm)) for arm in suite.arms}
+    others = [names for arm, names in trained.items() if arm != suite.baseline]
+    return not others or any(names & trained[suite.baseline] for names in others)
+
+
+def _arm_problems(suite: Suite, arm: ArmSpec) -> list[str]:
+    architectures = suite.architectures_of(arm)
+    problems = [f"architectures: {words}" for words in _unfit(arm.architectures, suite.image_size)]
+    one_file = arm.checkpoint is not None and not arm.checkpoint.startswith("torchvision:")
+    if one_file and ARCHITECTURE not in str(arm.checkpoint) and len(architectures) > 1:
+        problems.append(f"checkpoint: {arm.checkpoint} for {len(architectures)} architectures; name its own one")
+    if not arm.pretrains:
+        return problems + arm.problems()
+    try:
+        recipes = [
+            suite.recipe(arm),
+            *(suite.recipe(arm, name) for name in architectures if name in suite.pretrain_for),
+        ]
+    except EvaluateError as error:
+        return [*problems, f"pretrain.{error}"]
+    wrong = dict.fromkeys(words for recipe in recipes for words in recipe.problems()) if arm.pretrain else ()
+    return problems + arm.problems(recipes[0].objective) + [f"pretrain.{words}" for words in wrong]
+
+
+def _problems_by_architecture(suite: Suite) -> Iterator[str]:
+    known = {name for arm in suite.arms for name in suite.architectures_of(arm)}
+    for name, changes in suite.pretrain_for.items():
+        if name not in known:
+            yield f"{name}: no arm has this architecture; there are {', '.join(sorted(known))}"
+        if "objective" in changes:
+            yield f"{name}.objective: is the same for all architectures of an arm"
+        try:
+            yield from (f"{name}.{words}" for words in suite.pretrain.changed(changes).problems())
+        except EvaluateError as error:
+            yield f"{name}.{error}"
+
+
+def _cost_problems(suite: Suite, cost: Cost) -> list[str]:
+    trained = {name for arm in suite.arms for name in suite.architectures_of(arm)}
+    unknown = [f"images_per_second.{name}: no arm has it" for name in cost.images_per_second if name not in trained]
+    arms = {arm.name for arm in suite.arms}
+    unknown += [f"pretrain_images.{name}: no such arm" for name in cost.pretrain_images if name not in arms]
+    return unknown + cost.problems()

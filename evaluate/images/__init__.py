@@ -1,0 +1,1 @@
+"""Images for pre-training: where they come from, and how they are decoded, once."""

@@ -1,0 +1,224 @@
+"""The file of a source's decoded images at one size.
+
+It is sparse: a line of JSON that says what it holds, a bitmap of the images that are there, and, at the next
+whole block, a place for every image.  Pixels are written, then flushed to the disk, then their bits are set: a
+process killed at any moment leaves a valid file.  Only the holder of the file's lock writes; a file is never
+cut short, since others may have it mapped, but removed and begun anew.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EvaluateError
+
+FORMAT = 1  # of the files, and of what ``sources.fit`` makes of an image
+ENDING = ".pixels"
+BLOCK = 4096  # bytes; file systems allocate such blocks
+CHUNK = 256  # images that a thread decodes at a time
+COMMIT_EVERY = 5.0  # seconds between flushes to the disk
+
+
+class Decoder(Protocol):
+    """Anything that decodes images by position: a source or a split."""
+
+    def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
+        """The images at ``indices`` as uint8 [size, size, 3]; callable from threads."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelFile:
+    """Where it is, and what it has places for."""
+
+    path: Path
+    what: str  # JSON of identity, n_images and size
+    n_images: int
+    size: int  # pixels, width and height
+
+    @staticmethod
+    def of(folder: Path, identity: dict[str, Any], n_images: int, size: int) -> PixelFile:
+        """The file of a source in a folder; other images, sizes and formats have others."""
+        what = json.dumps({"format": FORMAT, "identity": identity, "n_images": n_images, "size": size}, sort_keys=True)
+        name = hashlib.sha256(what.encode()).hexdigest()[:16] + ENDING
+        return PixelFile(path=folder / name, what=what, n_images=n_images, size=size)
+
+    @staticmethod
+    def read(path: Path) -> PixelFile:
+        """A file that is there; raises ValueError where it is none of these, or was begun a moment ago."""
+        with path.open("rb") as file:
+            what = json.loads(file.readline())
+        return PixelFile.of(path.parent, what["identity"], what["n_images"], what["size"])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the source says of itself."""
+        identity: dict[str, Any] = json.loads(self.what)["identity"]
+        return identity
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of an image."""
+        return 3 * self.size**2
+
+    @property
+    def start(self) -> int:
+        """Where the pixels begin, in bytes."""
+        return -(-(self._bitmap_start + self._bitmap_bytes) // BLOCK) * BLOCK
+
+    @property
+    def n_bytes(self) -> int:
+        """Length of the file, holes included."""
+        return self.start + self.n_images * self.image_bytes
+
+    @property
+    def _bitmap_start(self) -> int:
+        return len(self.what.encode()) + 1
+
+    @property
+    def _bitmap_bytes(self) -> int:
+        return -(-self.n_images // 8)
+
+    def room(self, indices: NDArray[np.int64]) -> int:
+        """Bytes of the blocks that the images at ``indices``, in rising order, lie in."""
+        first = (self.start + indices * self.image_bytes) // BLOCK
+        last = (self.start + (indices + 1) * self.image_bytes - 1) // BLOCK
+        first[1:] = np.maximum(first[1:], last[:-1] + 1)  # a block shared with the image before counts once
+        return int((last - first + 1).sum()) * BLOCK
+
+    def present(self, file: IO[bytes] | None = None) -> NDArray[np.bool_]:
+        """Which images are there, bool [n_images]; none where there is no file, or one of another length."""
+        if file is None:
+            try:
+                with self.path.open("rb") as found:
+                    return self.present(found)
+            except (FileNotFoundError, NotADirectoryError):
+                return np.zeros(self.n_images, np.bool_)
+        if os.fstat(file.fileno()).st_size != self.n_bytes:
+            return np.zeros(self.n_images, np.bool_)
+        bits = np.frombuffer(os.pread(file.fileno(), self._bitmap_bytes, self._bitmap_start), np.uint8)
+        return np.unpackbits(bits, count=self.n_images, bitorder="little").view(np.bool_)
+
+    def map(self, file: IO[bytes]) -> NDArray[np.uint8]:
+        """All places, uint8 [n_images, size, size, 3]; lasts when the file is closed or removed."""
+        shape = (self.n_images, self.size, self.size, 3)
+        return np.asarray(np.memmap(file, np.uint8, "r", self.start, shape))
+
+    @contextmanager
+    def claimed(self) -> Iterator[IO[bytes]]:
+        """The file, laid out, and its lock; waits for another process that holds it."""
+        with self._told():
+            file = self._claim()
+        with file:
+            try:
+                yield file
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)  # a mapping would hold it on
+
+    def _claim(self) -> IO[bytes]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            with ExitStack() as stack:
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+                file = stack.enter_context(os.fdopen(descriptor, "r+b", buffering=0))
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if not self.stands(file):  # it was removed while we waited
+                    continue
+                length = os.fstat(descriptor).st_size
+                if length not in (0, self.n_bytes):
+                    self.path.unlink()
+                    continue
+                if length == 0:
+                    head = self.what.encode() + b"\n"
+                    self._write(file, 0, head.ljust(self.start, b"\0"))  # room on the disk for all bits
+                    os.ftruncate(descriptor, self.n_bytes)
+                stack.pop_all()
+                return file
+
+    def stands(self, file: IO[bytes]) -> bool:
+        """Whether an open file still has its name."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(file.fileno()))
+        except FileNotFoundError:
+            return False
+
+    def fill(
+        self, file: IO[bytes], decoder: Decoder, indices: NDArray[np.int64], progress: Callable[[int], None]
+    ) -> None:
+        """Decode images into the claimed file; what is done when this ends, in whatever way, stays.
+
+        Raises EvaluateError naming an image that cannot be decoded, and where the disk is full.
+        """
+        present, done = self.present(file), list[int]()
+
+        def one(chunk: NDArray[np.int64]) -> None:
+            for index, image in zip(chunk.tolist(), decoder.decode(chunk, self.size), strict=True):
+                self._write(file, self.start + index * self.image_bytes, np.ascontiguousarray(image).data)
+                done.append(index)
+
+        def commit() -> None:
+            present[list(done)] = True
+            with self._told():
+                os.fsync(file.fileno())
+            self._write(file, self._bitmap_start, np.packbits(present, bitorder="little").data)
+
+        progress(0)
+        last = time.monotonic()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            try:
+                for _ in pool.map(one, np.split(indices, range(CHUNK, len(indices), CHUNK))):
+                    progress(len(done))
+                    if time.monotonic() - last > COMMIT_EVERY:
+                        commit()
+                        last = time.monotonic()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+            finally:
+                commit()
+
+    def _write(self, file: IO[bytes], offset: int, data: bytes | memoryview) -> None:
+        rest = memoryview(data).cast("B")
+        with self._told():
+            while rest:
+                written = os.pwrite(file.fileno(), rest, offset)
+                rest, offset = rest[written:], offset + written
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn errors of the disk into EvaluateError."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise EvaluateError(
+                    f"{self.path}: no space left for decoded images; those that are done stay:"
+                    " free some space and run again"
+                ) from None
+            raise EvaluateError(f"{self.path}: decoded images cannot be kept there ({error})") from None
+
+
+def busy(path: Path) -> bool:
+    """Whether a process writes to a file now."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False

@@ -1,0 +1,278 @@
+"""Image sources for pre-training: an image folder, synthgen shards, fractals on the fly.
+
+A source knows its classes and labels at once and decodes images when asked, from any number of threads.
+``identity`` is what it says of itself in a run's configuration; it changes when the images do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
+
+import fsspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fractaldb.ifs import Category
+from fractaldb.render import palette
+from synthgen.errors import SynthgenError
+from synthgen.files.places import EXTRAS, is_url
+from synthgen.fractal import (
+    find_categories,
+    fractal_content,
+    fractal_style,
+    pictures,
+    read_category_folder,
+    style_of,
+)
+from synthgen.publishing.names import CLASSES, ClassFolder, composed, read_class_table
+
+from ..errors import EvaluateError
+from .decoding import decode_named as decode_named
+from .decoding import fit as fit
+from .shard_source import Shards as Shards
+from .shard_source import origin_of
+
+if TYPE_CHECKING:
+    from ..design.arms import FractalSource, Source
+
+CAPTION = "a photo of a {}."  # of an image of which only the class is known (Radford et al. 2021)
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class ImageSource(Protocol):
+    """Labelled images to pre-train on."""
+
+    class_names: tuple[str, ...]
+    labels: NDArray[np.int64]  # [n_images], positions in class_names
+    n_images: int
+    identity: dict[str, Any]
+    origin: tuple[str, ...]  # a line a source: how its images were made or found, with versions and digests
+
+    def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
+        """The images at ``indices`` as uint8 [size, size, 3], in that order; callable from threads."""
+        ...
+
+    def captions(self, indices: NDArray[np.int64], names: Mapping[str, str] | None) -> list[str]:
+        """A text for each of the images at ``indices``; ``names`` has words for class names.
+
+        Raises EvaluateError where the images have none, or where ``names`` lacks a class.
+        """
+        ...
+
+
+def open_source(spec: Source, image_size: int) -> ImageSource:
+    """The source that a suite file describes; raises EvaluateError where it cannot be read.
+
+    The same description gives the same object while its folder or file stands as it was: the arms of
+    a suite list a source once.
+    """
+    place = spec.categories if spec.kind == "fractals" else spec.path
+    return _open_source(spec, image_size, _state(place) if isinstance(place, str) else ())
+
+
+@lru_cache(maxsize=16)  # more than a suite has
+def _open_source(spec: Source, image_size: int, state: tuple[tuple[str, int, int], ...]) -> ImageSource:
+    if spec.kind == "folder":
+        return ImageFolder(spec.path, spec.depth)
+    if spec.kind == "shards":
+        return Shards(spec.path)
+    return Fractals(spec, image_size)
+
+
+def _state(place: str) -> tuple[tuple[str, int, int], ...]:
+    """Name, time of change and size of a local file, or of a folder and what is in it; empty for other URLs."""
+    inner = place.rsplit("::", 1)[-1].removeprefix("file://")
+    if is_url(inner):
+        return ()
+    path = Path(inner)
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    stats = [(str(one), one.stat()) for one in (path, *inside) if one.exists()]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
+
+
+class Joined:
+    """Several sources one after the other; classes of one name are one class."""
+
+    def __init__(self, sources: Sequence[ImageSource]) -> None:
+        self._sources = sources
+        self.class_names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
+        number = {name: label for label, name in enumerate(self.class_names)}
+        own = [np.array([number[name] for name in source.class_names]) for source in sources]
+        self.n_images = sum(len(source.labels) for source in sources)
+        self.labels = np.concatenate([mine[source.labels] for mine, source in zip(own, sources, strict=True)])
+        self._starts = np.cumsum([0, *(len(source.labels) for source in sources[:-1])])
+        self.identity = {"kind": "mixture", "parts": [source.identity for source in sources]}
+        self.origin = tuple(line for source in sources for line in source.origin)
+
+    def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
+        """See ImageSource."""
+        which = self._which(indices)
+        for number, group in groupby(range(len(indices)), key=lambda place: int(which[place])):
+            yield from self._sources[number].decode(indices[list(group)] - self._starts[number], size)
+
+    def parts(self, indices: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], ImageSource, NDArray[np.int64]]]:
+        """By source: the positions in ``indices`` that are its own, the source, and its own indices there."""
+        which = self._which(indices)
+        places = [np.flatnonzero(which == number) for number in range(len(self._sources))]
+        return [
+            (place, source, indices[place] - start)
+            for place, source, start in zip(places, self._sources, self._starts, strict=True)
+            if len(place)
+        ]
+
+    def captions(self, indices: NDArray[np.int64], names: Mapping[str, str] | None) -> list[str]:
+        """See ImageSource."""
+        texts = [""] * len(indices)
+        for places, source, own in self.parts(indices):
+            for place, text in zip(places.tolist(), source.captions(own, names), strict=True):
+                texts[place] = text
+        return texts
+
+    def _which(self, indices: NDArray[np.int64]) -> NDArray[np.intp]:
+        return np.searchsorted(self._starts, indices, side="right") - 1
+
+
+class ImageFolder:
+    """A folder (or any fsspec URL, such as one into a zip file) with a sub-folder a class.
+
+    With ``depth`` 2 the classes are the folders in its sub-folders, named SUB-FOLDER/CLASS, and so on.
+    The table that ``synthgen export`` writes gives the classes the names and labels of the exported set.
+    """
+
+    def __init__(self, path: str, depth: int = 1) -> None:
+        self._path = path
+        found = self._find()
+        names = sorted(name for name in found if name.lower().endswith(IMAGE_ENDINGS))
+        inside = [PurePosixPath(name).relative_to(self._root or ".") for name in names]
+        loose = [name for name, rest in zip(names, inside, strict=True) if len(rest.parts) <= depth]
+        layout = "/".join(["FOLDER"] * (depth - 1) + ["CLASS/IMAGE"])
+        if loose:
+            raise EvaluateError(f"{path}: {loose[0]} lies in no class folder; expected {layout}")
+        classes = ["/".join(rest.parts[:depth]) for rest in inside]
+        folders = sorted(set(classes))
+        if len(folders) < 2:
+            raise EvaluateError(f"{path}: {len(folders)} class folders with images; expected {layout} with at least 2")
+        table = self._table(found) if depth == 1 else ()
+        number = self._numbered(folders, table)
+        self.class_names = tuple(one.name for one in table) or tuple(folders)
+        self.labels = np.array([number[name] for name in classes], np.int64)
+        self._names, self.n_images = names, len(names)
+        listing = json.dumps([[str(rest), found[name]["size"]] for rest, name in zip(inside, names, strict=True)])
+        if table:
+            listing += json.dumps(self.class_names)
+        self.identity = {
+            "kind": "folder",
+            "n_images": len(names),
+            "n_classes": len(self.class_names),
+            "digest": hashlib.sha256(listing.encode()).hexdigest()[:16],  # of names and sizes
+        }
+        self.origin: tuple[str, ...] = (f"image folder {PurePosixPath(path).name}, listing {self.identity['digest']}",)
+
+    def _find(self) -> dict[str, dict[str, Any]]:
+        """Every file, by its name in its file system, with its size."""
+        try:
+            self._fs, self._root = fsspec.url_to_fs(self._path)
+            found: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
+        except Exception as error:  # each store's client has errors of its own
+            told = str(error) if isinstance(error, OSError | ValueError | KeyError) else type(error).__name__
+            extra = EXTRAS.get(self._path.partition("://")[0]) if isinstance(error, ImportError) else None
+            told = f"pip install 'synthgen[{extra}]'" if extra else told
+            raise EvaluateError(f"{self._path}: cannot be read as an image folder ({told})") from None
+        return found
+
+    def _table(self, found: Mapping[str, Any]) -> tuple[ClassFolder, ...]:
+        """The classes as the table of an exported set has them; none where there is no table."""
+        name = f"{self._root}/{CLASSES}" if self._root else CLASSES
+        if name not in found:
+            return ()
+        try:
+            return read_class_table(self._fs.cat_file(name), name)
+        except SynthgenError as error:
+            raise EvaluateError(str(error)) from None
+
+    def _numbered(self, folders: Sequence[str], table: Sequence[ClassFolder]) -> dict[str, int]:
+        """The label of each folder."""
+        if not table:
+            return {folder: label for label, folder in enumerate(folders)}
+        known = {one.folder: one.label for one in table}
+        for folder in folders:
+            if composed(folder) not in known:
+                raise EvaluateError(
+                    f"{self._path}: folder {folder} is not in its {CLASSES}; without it, folders name their classes"
+                )
+        return {folder: known[composed(folder)] for folder in folders}
+
+    def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
+        """See ImageSource; raises EvaluateError naming an image that cannot be read or decoded."""
+        for index in indices.tolist():
+            name = self._names[index]
+            try:
+                data = self._fs.cat_file(name)
+            except Exception as error:  # archives and remote stores have errors of their own
+                raise EvaluateError(f"{name}: cannot be read ({error})") from None
+            yield decode_named(name, data, size)
+
+    def captions(self, indices: NDArray[np.int64], names: Mapping[str, str] | None) -> list[str]:
+        """See ImageSource; "a photo of a NAME.", by default with the class folder's name."""
+        labels = self.labels[indices].tolist()
+        words = {label: self.class_names[label] for label in labels}
+        for label, folder in words.items():
+            if names is not None and folder not in names:
+                raise EvaluateError(f"{self._path}: class {folder} is not in the class list; add it there")
+            words[label] = folder.replace("_", " ") if names is None else names[folder]
+        return [CAPTION.format(words[label]) for label in labels]
+
+
+@lru_cache(maxsize=4)
+def _categories(n: int, seed: int) -> list[Category]:
+    """The categories of a seed, searched once: styles of drawing share them."""
+    return find_categories(n, seed=seed)
+
+
+class Fractals:
+    """FractalDB drawn when asked, with no files: the images that ``synthgen fractal`` would write."""
+
+    def __init__(self, spec: FractalSource, image_size: int) -> None:
+        try:
+            style = fractal_style(
+                draw=spec.draw, size=spec.size or image_size, points=spec.points, weights=spec.weights
+            )
+            categories = (
+                _categories(spec.categories, spec.seed)
+                if isinstance(spec.categories, int)
+                else read_category_folder(Path(spec.categories))
+            )
+            self._content = fractal_content(categories, seed=spec.seed, style=style)
+        except SynthgenError as error:
+            raise EvaluateError(f"fractals: {error}") from None
+        n = self._content.n_available if spec.n is None else spec.n
+        if not 1 <= n <= self._content.n_available:
+            raise EvaluateError(f"fractals: n = {n}; {len(categories)} categories have {self._content.n_available}")
+        self.n_images = n
+        self.class_names = self._content.class_names
+        self.labels = np.array([self._content.sample(index).label for index in range(n)], np.int64)
+        self.identity = {
+            "kind": "fractals",
+            "n_images": n,
+            "n_classes": len(self.class_names),
+            "digest": self._content.digest[:16],
+        }
+        self.origin: tuple[str, ...] = (f"{origin_of(self._content)}, drawn when needed",)
+
+    def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
+        """See ImageSource."""
+        samples = (self._content.sample(index) for index in indices.tolist())
+        colors = palette(style_of(self._content))
+        for picture in pictures(self._content, samples):
+            yield fit(Image.fromarray(colors[picture.image]), size)
+
+    def captions(self, indices: NDArray[np.int64], names: Mapping[str, str] | None) -> list[str]:
+        """See ImageSource; raises EvaluateError."""
+        raise EvaluateError("fractals have no text")

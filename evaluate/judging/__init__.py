@@ -1,0 +1,1 @@
+"""Runs, judged: resampling, trends, tests, and the Comparison that comes of them."""

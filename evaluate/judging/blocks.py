@@ -1,0 +1,74 @@
+"""Scores of runs, and the blocks that pair them; a block is an architecture x seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EvaluateError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RunEpochs:
+    """Scores of runs at their evaluated epochs, a row each. Raises EvaluateError for rows that cannot be."""
+
+    arm: NDArray[np.str_]  # [n]
+    architecture: NDArray[np.str_]
+    seed: NDArray[np.int64]
+    epoch: NDArray[np.int64]
+    id_f1: Array  # fractions
+    ood_f1: Array
+
+    def __post_init__(self) -> None:
+        shapes = {np.shape(getattr(self, name)) for name in self.__slots__}
+        if len(shapes) > 1 or len(next(iter(shapes))) != 1:
+            raise EvaluateError(f"columns of shapes {sorted(shapes)} make no table: give vectors of one length")
+        for name in ("id_f1", "ood_f1"):
+            values = np.asarray(getattr(self, name))
+            wrong = values[~((values >= 0) & (values <= 1))]
+            if wrong.size:
+                raise EvaluateError(f"{name} holds {wrong[0]}: give macro-F1 as fractions from 0 to 1")
+        seen = set()
+        for row in zip(self.arm, self.architecture, self.seed, self.epoch, strict=True):
+            if row in seen:
+                arm, architecture, seed, epoch = row
+                raise EvaluateError(
+                    f"arm {str(arm)!r}, {architecture}, seed {seed}, epoch {epoch} is there twice: give each run once"
+                )
+            seen.add(row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Blocks:
+    """The blocks in which every one of some arms has a run; NaN where a run has fewer epochs than others."""
+
+    names: tuple[tuple[str, int], ...]  # [n_blocks], architecture and seed
+    arms: tuple[str, ...]
+    unpaired: tuple[int, ...]  # [n_arms], runs outside these blocks
+    id_f1: Array  # [n_blocks, n_arms, n_epochs], fractions
+    ood_f1: Array
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def complete_blocks(table: RunEpochs, arms: Sequence[str]) -> Blocks:
+    """The blocks in which all ``arms`` have a run, in the order of architecture and seed."""
+    runs: dict[tuple[str, int], dict[str, list[int]]] = {}
+    for row in np.flatnonzero(np.isin(table.arm, list(arms))).tolist():
+        block = runs.setdefault((str(table.architecture[row]), int(table.seed[row])), {})
+        block.setdefault(str(table.arm[row]), []).append(row)
+    names = tuple(sorted(name for name, block in runs.items() if len(block) == len(arms)))
+    most = max((len(rows) for name in names for rows in runs[name].values()), default=0)
+    scores = np.full((2, len(names), len(arms), most), np.nan)
+    for n, name in enumerate(names):
+        for k, arm in enumerate(arms):
+            rows = runs[name][arm]
+            scores[:, n, k, : len(rows)] = table.id_f1[rows], table.ood_f1[rows]
+    unpaired = tuple(sum(arm in block for block in runs.values()) - len(names) for arm in arms)
+    return Blocks(names=names, arms=tuple(arms), unpaired=unpaired, id_f1=scores[0], ood_f1=scores[1])

@@ -1,0 +1,336 @@
+"""Predictions of many run-epochs as counts per location and class, and macro-F1 of resampled locations.
+
+A location drawn k times adds its counts k times, so macro-F1 of a resample of whole locations needs
+no image: 2 TP / (2 TP + FP + FN) of a class is 2 hits / (support + predictions), and each of the
+three is a weighted sum over locations. All run-epochs of a split share its truth, so support and the
+set of true classes of each resample are found once. Macro-F1 is WILDS's (see ``metrics``) of the
+resampled images: a class is one that is true in the resample, and a prediction of any other class is
+a miss of the image's true class.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EvaluateError
+from ..metrics import Scores
+
+FEW_IMAGES = 10  # with fewer, one image moves a location's accuracy by more than ten percentage points
+BLOCK = 256  # resamples at a time: their weights and sums stay in a core's second-level cache
+EXACT = {np.float32: 2**24, np.float64: 2**53}  # up to here a type holds every whole number
+TABLE = 2**16  # largest span of labels that are looked up in a table
+
+Labelled = tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]  # y_true, y_pred, location, each [n]
+# Contraction (fused multiply-add) cannot change sums of whole numbers; nothing else is reordered.
+jit = numba.njit(cache=True, nogil=True, fastmath={"contract"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Counts:
+    """One split as many run-epochs predicted it.
+
+    The predictions are kept in cells (run-epoch, class, location) that hold at least one, sorted by
+    run-epoch and class, within a class those with hits first, then by location. Predictions of classes
+    that are never true in the split are in no cell: they are no class in any resample.
+    """
+
+    classes: NDArray[np.int64]  # [n_classes], labels that are true in the split, ascending
+    locations: NDArray[np.int64]  # [n_locations], ascending
+    support: NDArray[np.int32]  # [n_classes, n_locations], images by true class; of all run-epochs
+    starts: NDArray[np.int64]  # [n_run_epochs, 2 * n_classes + 1]; cells of class c with hits: from 2 c to 2 c + 1
+    location: NDArray[np.int32]  # [n_cells], index into locations
+    predictions: NDArray[np.int32]  # [n_cells], images that were predicted to be of the class, at least 1
+    hits: NDArray[np.int32]  # [n_cells], those of them that are
+
+    @property
+    def n_run_epochs(self) -> int:
+        """How many run-epochs were counted."""
+        return len(self.starts)
+
+    @property
+    def n_images(self) -> NDArray[np.int64]:
+        """Images of each location, [n_locations]."""
+        return np.asarray(self.support.sum(axis=0, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LocationScores:
+    """Every run-epoch at every location, and where it is worst.
+
+    The worst location has the smallest macro-F1 of its own images, over the classes that are true
+    there, as WILDS takes the minimum over groups that are not empty (``wilds/common/metrics/metric.py``).
+    Locations with few images do not compete, for theirs is 0 or 1 by chance; they stay in the arrays.
+    """
+
+    locations: NDArray[np.int64]  # [n_locations]
+    n_images: NDArray[np.int64]  # [n_locations]
+    few: NDArray[np.bool_]  # [n_locations], whether the location has too few images to be the worst
+    macro_f1: NDArray[np.float64]  # [n_run_epochs, n_locations], fractions
+    worst: NDArray[np.int64] | None  # [n_run_epochs], index into locations; None where all have few images
+
+
+def count(run_epochs: Iterable[Labelled]) -> Counts:
+    """Count the predictions of the run-epochs of one split, which are read one at a time.
+
+    Each is ``(y_true, y_pred, location)``, integers [n], the images in any order. The same arrays of
+    labels and locations given again are not read again. Raises EvaluateError where there is no run-epoch
+    or no image, where the three do not match, or where run-epochs differ in what the images of a location
+    show: theirs is not the same split.
+    """
+    split: _Split | None = None
+    cells, starts, n_cells = [], [], 0
+    for number, (y_true, y_pred, location) in enumerate(run_epochs):
+        if y_true.ndim != 1 or not y_true.shape == y_pred.shape == location.shape:
+            raise EvaluateError(
+                f"run-epoch {number} has labels of shape {y_true.shape}, predictions of shape {y_pred.shape} and"
+                f" locations of shape {location.shape}: give one of each an image"
+            )
+        if split is None or y_true is not split.y_true or location is not split.location:
+            split = _read_truth(y_true, location, split, number)
+        start, *of_run = _cells(split, y_pred)
+        cells.append(of_run)
+        starts.append(start + n_cells)
+        n_cells = int(starts[-1][-1])
+    if split is None:
+        raise EvaluateError("no predictions to count: give those of one run-epoch at least")
+    where, predictions, hits = (np.concatenate(parts) for parts in zip(*cells, strict=True))
+    return Counts(
+        classes=split.classes,
+        locations=split.locations,
+        support=split.support,
+        starts=np.stack(starts),
+        location=where,
+        predictions=predictions,
+        hits=hits,
+    )
+
+
+def plain_scores(counts: Counts) -> list[Scores]:
+    """The scores of each run-epoch over the whole split: those of ``metrics.scores``, to the last bit."""
+    support = counts.support.sum(axis=1, dtype=np.int64)  # [n_classes]
+    found = []
+    for predictions, hits in (_dense(counts, e) for e in range(counts.n_run_epochs)):
+        predicted, hit = predictions.sum(axis=1, dtype=np.int64), hits.sum(axis=1, dtype=np.int64)
+        found.append(
+            Scores(
+                accuracy=float(hit.sum() / support.sum()),
+                recall=float((hit / support).mean()),
+                macro_f1=float((2 * hit / (support + predicted)).mean()),
+            )
+        )
+    return found
+
+
+def location_scores(counts: Counts, *, few_images: int = FEW_IMAGES) -> LocationScores:
+    """Macro-F1 of each location's own images; those with fewer than ``few_images`` cannot be the worst."""
+    n_images = counts.n_images
+    few = n_images < few_images
+    n_classes = (counts.support > 0).sum(axis=0)  # [n_locations]
+    macro_f1 = np.empty((counts.n_run_epochs, len(n_images)))
+    for e in range(counts.n_run_epochs):
+        predictions, hits = _dense(counts, e)
+        macro_f1[e] = (2 * hits / np.maximum(counts.support + predictions, 1)).sum(axis=0) / n_classes
+    return LocationScores(
+        locations=counts.locations,
+        n_images=n_images,
+        few=few,
+        macro_f1=macro_f1,
+        worst=None if few.all() else np.asarray(np.where(few, np.inf, macro_f1).argmin(axis=1)),
+    )
+
+
+def macro_f1(counts: Counts, weights: NDArray[np.integer], *, threads: int | None = None) -> NDArray[np.float64]:
+    """Macro-F1 of every run-epoch on resampled locations, fractions [n_run_epochs, n_resamples].
+
+    ``weights`` [n_resamples, n_locations] says how often each location is drawn. The result does not
+    depend on ``threads`` (default: one a core). Raises EvaluateError where the weights are no whole
+    numbers from 0, do not match the locations, or draw none.
+    """
+    weights = np.asarray(weights)
+    _check_weights(weights, len(counts.locations))
+    largest = int((weights @ counts.n_images).max(initial=0))  # images of a resample
+    kind = next(kind for kind, exact in EXACT.items() if 2 * largest < exact)  # support + predictions <= 2 images
+    support = counts.support.astype(kind)
+    predictions, hits = counts.predictions.astype(kind), counts.hits.astype(kind)
+    result = np.empty((counts.n_run_epochs, len(weights)))
+
+    def score(start: int) -> None:
+        drawn = np.ascontiguousarray(weights[start : start + BLOCK].T, dtype=kind)  # [n_locations, block]
+        _score(drawn, support, counts.starts, counts.location, predictions, hits, result, start)
+
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        list(pool.map(score, range(0, len(weights), BLOCK)))
+    return result
+
+
+@jit
+def _score(
+    weights: NDArray[np.floating],
+    support: NDArray[np.floating],
+    starts: NDArray[np.int64],
+    location: NDArray[np.int32],
+    predictions: NDArray[np.floating],
+    hits: NDArray[np.floating],
+    out: NDArray[np.float64],
+    at: int,
+) -> None:
+    """Macro-F1 of some resamples, into ``out`` [n_run_epochs, n_resamples] from column ``at``.
+
+    weights [n_locations, block] and the counts are whole numbers of one floating type, small enough
+    for all sums to be exact. The inner loops run over the resamples.
+    """
+    n_classes, block = support.shape[0], weights.shape[1]
+    everywhere = np.arange(support.shape[1]).astype(np.int32)
+    supported = np.zeros((n_classes, block), weights.dtype)
+    n_true = np.zeros(block, np.int64)  # classes that are true in the resample
+    for c in range(n_classes):
+        _add(weights, everywhere, support[c], 0, len(everywhere), supported[c])
+        for r in range(block):
+            n_true[r] += supported[c, r] > 0
+    hit = np.empty(block, weights.dtype)
+    both = np.empty(block, weights.dtype)  # support + predictions
+    f1 = np.empty(block)
+    for e in range(starts.shape[0]):
+        f1[:] = 0
+        for c in range(n_classes):
+            first, other, last = starts[e, 2 * c], starts[e, 2 * c + 1], starts[e, 2 * c + 2]
+            if first == other:  # without a hit the class adds nothing in any resample
+                continue
+            hit[:] = 0
+            both[:] = supported[c]
+            _add(weights, location, hits, first, other, hit)
+            _add(weights, location, predictions, first, last, both)
+            for r in range(block):  # where a class is neither true nor predicted, hit is 0 and so is its F1
+                f1[r] += 2.0 * np.float64(hit[r]) / max(np.float64(both[r]), 1.0)
+        for r in range(block):
+            out[e, at + r] = f1[r] / n_true[r]
+
+
+@jit
+def _add(
+    weights: NDArray[np.floating],
+    location: NDArray[np.int32],
+    counts: NDArray[np.floating],
+    first: int,
+    last: int,
+    sums: NDArray[np.floating],
+) -> None:
+    """Add the weighted counts of the cells from first to last to ``sums`` [block].
+
+    Four cells at a time, since loading and storing the sums costs more than the arithmetic.
+    """
+    k = first
+    while k + 4 <= last:
+        a, b, c, d = counts[k], counts[k + 1], counts[k + 2], counts[k + 3]
+        w, x = weights[location[k]], weights[location[k + 1]]
+        y, z = weights[location[k + 2]], weights[location[k + 3]]
+        for r in range(sums.shape[0]):
+            sums[r] += (w[r] * a + x[r] * b) + (y[r] * c + z[r] * d)
+        k += 4
+    while k < last:
+        a, w = counts[k], weights[location[k]]
+        for r in range(sums.shape[0]):
+            sums[r] += w[r] * a
+        k += 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Split:
+    """The truth of a split in one order of its images."""
+
+    y_true: NDArray[np.integer]  # [n]
+    location: NDArray[np.integer]  # [n]
+    classes: NDArray[np.int64]
+    locations: NDArray[np.int64]
+    support: NDArray[np.int32]  # [n_classes, n_locations]
+    true_class: NDArray[np.int64]  # [n], index into classes
+    where: NDArray[np.int64]  # [n], index into locations
+
+
+def _read_truth(
+    y_true: NDArray[np.integer], location: NDArray[np.integer], known: _Split | None, number: int
+) -> _Split:
+    """The truth of run-epoch ``number``; it must be what is known from those before it, in any order."""
+    if not y_true.size:
+        raise EvaluateError(f"run-epoch {number} has no labels to score: the split is empty")
+    classes, true_class = np.unique(y_true, return_inverse=True)
+    locations, where = np.unique(location, return_inverse=True)
+    shape = (len(classes), len(locations))
+    support = np.bincount(true_class * shape[1] + where, minlength=shape[0] * shape[1]).astype(np.int32).reshape(shape)
+    if known is not None and not (
+        np.array_equal(classes, known.classes)
+        and np.array_equal(locations, known.locations)
+        and np.array_equal(support, known.support)
+    ):
+        raise EvaluateError(
+            f"run-epoch {number} ({len(y_true)} images, {shape[1]} locations, {shape[0]} true classes) and those before"
+            f" it ({len(known.y_true)}, {len(known.locations)}, {len(known.classes)}) differ in what the images of"
+            " a location show: count only predictions of one split together"
+        )
+    return _Split(
+        y_true=y_true,
+        location=location,
+        classes=classes.astype(np.int64),
+        locations=locations.astype(np.int64),
+        support=support,
+        true_class=true_class,
+        where=where,
+    )
+
+
+def _cells(split: _Split, y_pred: NDArray[np.integer]) -> tuple[NDArray[np.int64], *tuple[NDArray[np.int32], ...]]:
+    """Starts [2 * n_classes + 1], location, predictions and hits of one run-epoch's cells, in order."""
+    n_classes, n_locations = split.support.shape
+    predicted = _index(split.classes, y_pred)
+    cell = predicted * n_locations + split.where
+    predictions = np.bincount(cell[predicted >= 0], minlength=split.support.size)
+    hits = np.bincount(cell[predicted == split.true_class], minlength=split.support.size)
+    cells = np.flatnonzero(predictions)
+    of_class, where = np.divmod(cells, n_locations)
+    group = 2 * of_class + (hits[cells] == 0)
+    order = np.argsort(group, kind="stable")
+    cells, where = cells[order], where[order]
+    starts = np.concatenate([[0], np.bincount(group, minlength=2 * n_classes).cumsum()])
+    return starts, where.astype(np.int32), predictions[cells].astype(np.int32), hits[cells].astype(np.int32)
+
+
+def _index(known: NDArray[np.int64], values: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Where each value stands in ``known`` (ascending), -1 where it does not; a table is quicker than a search."""
+    low, high = int(known[0]), int(known[-1])
+    if high - low >= TABLE:
+        at = np.searchsorted(known, values).clip(max=len(known) - 1)
+        return np.where(known[at] == values, at, -1)
+    table = np.full(high - low + 2, -1, np.int64)
+    table[known - low] = np.arange(len(known))
+    inside = (values >= low) & (values <= high)
+    return np.asarray(table[np.where(inside, values, high + 1).astype(np.int64) - low])
+
+
+def _dense(counts: Counts, e: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Predictions and hits of a run-epoch, each [n_classes, n_locations]."""
+    first, last = counts.starts[e, 0], counts.starts[e, -1]
+    of_class = np.repeat(np.arange(len(counts.classes)), np.diff(counts.starts[e, ::2]))
+    predictions, hits = np.zeros_like(counts.support), np.zeros_like(counts.support)
+    predictions[of_class, counts.location[first:last]] = counts.predictions[first:last]
+    hits[of_class, counts.location[first:last]] = counts.hits[first:last]
+    return predictions, hits
+
+
+def _check_weights(weights: NDArray[np.integer], n_locations: int) -> None:
+    if weights.ndim != 2 or weights.shape[1] != n_locations:
+        raise EvaluateError(
+            f"weights of shape {weights.shape} do not match {n_locations} locations: give one a location in each"
+            " resample"
+        )
+    if weights.dtype.kind not in "iu" or weights.min(initial=0) < 0:
+        raise EvaluateError(f"weights of type {weights.dtype} from {weights.min()}: give whole numbers from 0")
+    empty = int((weights.sum(axis=1) == 0).sum())
+    if empty:
+        raise EvaluateError(f"{empty} of {len(weights)} resamples draw no location: every resample needs one at least")

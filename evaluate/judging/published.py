@@ -1,0 +1,92 @@
+"""Published scores from a CSV file, as runs without predictions: enough for a trend.
+
+Columns: ``id_macro_f1`` and ``ood_macro_f1`` in percent, and where there are some ``model``, ``architecture``,
+``pretraining`` (the arm), ``seed`` (rows of two arms with one architecture and seed are paired), ``split`` (rows
+of another OOD split than ``test`` are left out) and ``source``.  Other columns are not read.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from ..errors import EvaluateError
+from ..metrics import Scores
+from ..runs import Arm, Member, SuiteRecord
+from .load import OOD_SPLIT, EvaluatedEpoch, LoadedRun
+
+NEEDED = ("id_macro_f1", "ood_macro_f1")
+NAN = float("nan")
+
+
+def load_results(path: Path) -> list[LoadedRun]:
+    """The rows of a file of published scores as runs; raises EvaluateError naming file and line where one is wrong."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            lacking = [name for name in NEEDED if name not in (reader.fieldnames or ())]
+            if lacking:
+                raise EvaluateError(f"{path}: no column {', '.join(lacking)}; the first line names the columns")
+            rows = [(reader.line_num, row) for row in reader]
+    except OSError as error:
+        raise EvaluateError(f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise EvaluateError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+    rows = [(line, row) for line, row in rows if (row.get("split") or OOD_SPLIT) == OOD_SPLIT]
+    if not rows:
+        raise EvaluateError(f"{path}: no row of the split {OOD_SPLIT}")
+    names = list(dict.fromkeys(row.get("pretraining") or "published" for _, row in rows))
+    arms = {
+        name: Arm(name=name, factor="published", level=name, description=f"published scores, {path.name}")
+        for name in names
+    }
+    members = [_member(f"{path}: line {line}", number, row) for number, (line, row) in enumerate(rows)]
+    keys = [(member.arm, member.architecture, member.seed) for member in members]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise EvaluateError(f"{path}: {keys.count(twice)} rows of arm, architecture and seed {twice}; number the seeds")
+    suite = SuiteRecord(
+        name=path.name,
+        baseline=names[0],
+        task={"name": "published scores"},
+        arms=tuple(arms.values()),
+        members=tuple(members),
+    )
+    return [
+        LoadedRun(
+            suite=suite,
+            arm=arms[member.arm],
+            member=member,
+            status="done",
+            epochs=(_scores(f"{path}: line {line}", row),),
+        )
+        for member, (line, row) in zip(members, rows, strict=True)
+    ]
+
+
+def _member(where: str, number: int, row: dict[str, str]) -> Member:
+    """A row's place; without a seed each row has one of its own, so that nothing is paired by chance."""
+    seed = row.get("seed") or ""
+    if seed and not seed.lstrip("-").isdigit():
+        raise EvaluateError(f"{where}: seed {seed!r} is no whole number")
+    words = [row.get(key) or "" for key in ("model", "source")]
+    return Member(
+        arm=row.get("pretraining") or "published",
+        architecture=row.get("architecture") or "unknown",
+        seed=int(seed) if seed else number,
+        pretrain=None,
+        finetune=", ".join(filter(None, words)) or f"row {number + 1}",
+    )
+
+
+def _scores(where: str, row: dict[str, str]) -> EvaluatedEpoch:
+    values = []
+    for key in NEEDED:
+        try:
+            value = float(row[key] or "")
+        except ValueError:
+            raise EvaluateError(f"{where}: {key} {row[key]!r} is no number") from None
+        if not 0 <= value <= 100:
+            raise EvaluateError(f"{where}: {key} {value:g}; percent from 0 to 100")
+        values.append(Scores(accuracy=NAN, recall=NAN, macro_f1=value / 100))
+    return EvaluatedEpoch(epoch=0, id=values[0], ood=values[1], id_predicted=None, ood_predicted=None)

@@ -1,0 +1,1 @@
+"""A Comparison, shown: the page, figures, tables."""

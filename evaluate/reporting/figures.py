@@ -1,0 +1,282 @@
+"""Comparison -> figures for print: every figure as SVG, PDF and PNG (300 dpi)."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.transforms import offset_copy
+
+from ..judging.comparison import ArmSummary, Comparison, Effect
+from ..judging.formatting import estimate, p_value
+from .figure_style import Frame, Look, frame, line_on_scale, looks, on_scale, shown, trend_line
+
+WIDTH = 5.5  # inches; the text width of a NeurIPS page
+BANDS = 8  # arms of the scatter that have theirs; of more, the baseline alone
+STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures are the same everywhere
+    "font.size": 8,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "svg.fonttype": "none",  # labels stay text
+    "svg.hashsalt": "synthgen",
+    "pdf.fonttype": 42,  # TrueType; publishers refuse Type 3 fonts
+}
+NO_DATE: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None},
+    "png": {"Software": None},
+}
+SOFT = "0.35"  # gray of what is no arm
+
+
+def draw_figures(comparison: Comparison) -> dict[str, dict[str, bytes]]:
+    """All figures that the comparison has something to show in, each as its ``svg``, ``pdf`` and ``png``.
+
+    ``scatter`` is always there; ``factors`` takes an arm beside the baseline, ``forest`` an effect
+    on effective robustness, and ``forest-reference`` one against the reference.
+    """
+    drawings: dict[str, Callable[[Comparison], Figure]] = {"scatter": _scatter}
+    if factors(comparison):
+        drawings["factors"] = _factors
+    if any(effect.robustness for effect in comparison.effects):
+        drawings["forest"] = _forest
+    reference = comparison.reference
+    if reference and any(effect.robustness for effect in reference.effects):
+        drawings["forest-reference"] = lambda c: _forest(replace(c, baseline=reference.arm, effects=reference.effects))
+    with _style():
+        return {name: _saved(draw(comparison)) for name, draw in drawings.items()}
+
+
+def factors(comparison: Comparison) -> dict[str, list[ArmSummary]]:
+    """The finished arms of each factor, without the baseline, in the order of the arms."""
+    found: dict[str, list[ArmSummary]] = {}
+    for summary in comparison.arms:
+        if summary.finished and summary.arm.name != comparison.baseline:
+            found.setdefault(summary.arm.factor, []).append(summary)
+    return found
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # arms may have names in any script
+        yield
+
+
+def _saved(figure: Figure) -> dict[str, bytes]:
+    for _ in range(3):  # beside a fixed aspect a layout settles only when it is repeated
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # so that all kinds have the same
+    drawings = {}
+    for kind, no_date in NO_DATE.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=300, metadata=no_date)
+        drawings[kind] = buffer.getvalue()
+    return drawings
+
+
+def _scatter(comparison: Comparison) -> Figure:
+    """OOD over ID macro-F1 of all evaluated epochs of all arms."""
+    drawn = [summary for summary in comparison.arms if summary.finished]
+    if len(drawn) > BANDS:  # theirs would hide the points; the panels of the factors have them
+        drawn = [s if s.arm.name == comparison.baseline else replace(s, band=None) for s in drawn]
+    columns = 2 if max(len(shown(s.arm.name)) for s in drawn) <= 30 else 1
+    lines = -(-(len(drawn) + 4) // columns)
+    figure = Figure(figsize=(WIDTH, 5.3 + 0.175 * lines), layout="compressed")
+    axes = figure.add_subplot()
+    box = frame(comparison, comparison.scale)
+    handles: list[Line2D | Patch] = [_set_axes(axes, box)]
+    for summary in drawn:
+        handles.append(_draw_arm(axes, comparison, summary, label=_named(summary, comparison, 44)))
+    handles += _common(comparison)
+    figure.legend(handles=handles, loc="outside lower left", ncols=columns, handlelength=4, frameon=False)
+    return figure
+
+
+def _factors(comparison: Comparison) -> Figure:
+    """One panel a factor: the baseline and the factor's arms, with trends and 95% bands, on the same axes."""
+    panels = factors(comparison)
+    columns = 1 if len(panels) == 1 else 2
+    lines = max(len(arms) for arms in panels.values()) + 1
+    width, height = (3.6, 3.75) if columns == 1 else (WIDTH, 2.95)  # inches of the figure, and of a panel
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(width, rows * (height + 0.14 * lines) + 0.4), layout="compressed")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    box = frame(comparison, comparison.scale)
+    baseline = comparison.arms[0]
+    for axes, (factor, arms) in zip(grid, panels.items(), strict=False):
+        diagonal = _set_axes(axes, box, size=7)
+        axes.set_title(shown(factor, 40), fontsize=8, fontweight="bold", loc="left")
+        drawn = [baseline, *arms] if baseline.finished else arms
+        handles = [
+            _draw_arm(axes, comparison, summary, label=_named(summary, comparison, 30), size=0.7) for summary in drawn
+        ]
+        axes.legend(
+            handles=handles,
+            loc="upper left",
+            bbox_to_anchor=(0, 0),
+            bbox_transform=offset_copy(axes.transAxes, figure, y=-42, units="points"),  # below the axis label
+            fontsize=6.5,
+            handlelength=4,
+            labelspacing=0.35,
+            borderaxespad=0,
+            frameon=False,
+        )
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    shared = [diagonal, *_common(comparison)]
+    figure.legend(handles=shared, loc="outside lower left", ncols=columns, fontsize=6.5, handlelength=4, frameon=False)
+    return figure
+
+
+def _forest(comparison: Comparison) -> Figure:
+    """Effects on effective robustness with 95% intervals, grouped by factor, and the equivalence margin."""
+    lines: list[str | Effect] = []
+    for factor in dict.fromkeys(effect.factor for effect in comparison.effects):
+        lines += [factor, *(effect for effect in comparison.effects if effect.factor == factor)]
+    figure = Figure(figsize=(WIDTH + 0.6, 1.35 + 0.21 * len(lines)), layout="compressed")
+    axes = figure.add_subplot()
+    style = looks(comparison)
+    margin = comparison.margin
+    axes.axvspan(-margin, margin, color="0.9", linewidth=0, zorder=0)
+    axes.axvline(0, color=SOFT, linewidth=0.8, zorder=1)
+    for height, line in enumerate(lines):
+        if isinstance(line, Effect):
+            _draw_effect(axes, height, line, style[line.arm])
+    _beside(axes, -1, ("difference (95% interval)", "blocks", "adjusted p"), color=SOFT)
+    names = [shown(line.arm if isinstance(line, Effect) else line, 30) for line in lines]
+    axes.set_yticks(range(len(lines)), names)
+    for line, label in zip(lines, axes.get_yticklabels(), strict=True):
+        label.set_fontweight("normal" if isinstance(line, Effect) else "bold")
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(f"effective robustness minus that of {shown(comparison.baseline, 24)} (percentage points)")
+    axes.set_ylabel("arm, by factor")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    shaded = Patch(color="0.9", label=f"equivalence margin: −{margin:g} to +{margin:g} points")
+    figure.legend(handles=[shaded], loc="outside lower left", frameon=False)
+    return figure
+
+
+def _draw_effect(axes: Axes, height: float, effect: Effect, style: Look) -> None:
+    found = effect.robustness
+    if found is None:
+        _beside(axes, height, ("cannot be had", str(effect.n), "–"))
+        return
+    if found.low is not None and found.high is not None:
+        axes.plot([found.low, found.high], [height, height], color=style.color, linewidth=1.4, solid_capstyle="butt")
+        axes.plot([found.low, found.high], [height, height], color=style.color, linestyle="none", marker="|", ms=5)
+    dot = _mark(style.marker, style.color, 6.5, filled=True)
+    dot.set_data([found.value], [height])
+    dot.set_zorder(4)
+    axes.add_line(dot)
+    axes.update_datalim([(found.value, height)])
+    axes.autoscale_view(scaley=False)
+    _beside(axes, height, (estimate(found), str(effect.n), p_value(effect.p_adjusted)))
+
+
+def _beside(axes: Axes, height: float, texts: Sequence[str], color: str = "black") -> None:
+    """Columns of text to the right of the axes, at a height in data units."""
+    for text, (offset, align) in zip(texts, ((8, "left"), (136, "right"), (186, "right")), strict=True):  # points
+        axes.annotate(
+            text,
+            (1, height),
+            (offset, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            ha=align,
+            fontsize=7,
+            color=color,
+            annotation_clip=False,
+        )
+
+
+def _draw_arm(axes: Axes, comparison: Comparison, summary: ArmSummary, *, label: str, size: float = 1) -> Line2D:
+    """Points and trend of one arm; returns its entry in the legend."""
+    name, scale = summary.arm.name, comparison.scale
+    style = looks(comparison)[name]
+    dashes = (0, style.dash) if style.dash else "-"
+    rows = [row for row in comparison.rows if row.arm == name]
+    for row in rows:
+        x, y = on_scale(comparison, scale, (row.id.macro_f1, row.ood.macro_f1))
+        dot = _mark(style.marker, style.color, size * (6.5 if row.final else 4), filled=row.final)
+        dot.set_data([x], [y])
+        dot.set_zorder(4 if row.final else 3)
+        axes.add_line(dot)
+    if summary.trend:
+        spans = [([row.id.macro_f1 for row in rows], 1.3)]
+        if name == comparison.baseline:  # effective robustness extrapolates it to all arms
+            spans.append(([row.id.macro_f1 for row in comparison.rows], 0.6))
+        for ids, width in spans:
+            x, y = line_on_scale(scale, trend_line(summary, ids)).T
+            axes.plot(x, y, color=style.color, linestyle=dashes, linewidth=width, scalex=False, scaley=False)
+    if summary.band:
+        edges = summary.band.id, summary.band.low, summary.band.high
+        x, low, high = (line_on_scale(scale, edge) for edge in edges)
+        limits = axes.get_xlim(), axes.get_ylim()
+        axes.fill_between(x, low, high, color=style.color, alpha=0.15, linewidth=0, zorder=2)
+        axes.set(xlim=limits[0], ylim=limits[1])
+    entry = _mark(style.marker, style.color, size * 6.5, filled=True, label=label)
+    entry.set(linestyle=dashes if summary.trend else "none", linewidth=1.2)
+    return entry
+
+
+def _common(comparison: Comparison) -> list[Line2D | Patch]:
+    """Entries of the legend for what all arms share."""
+    handles: list[Line2D | Patch] = []
+    if any(not row.final for row in comparison.rows):  # in a shape that no arm has
+        handles.append(_mark("h", SOFT, 6.5, filled=True, label="last epoch of a run"))
+        handles.append(_mark("h", SOFT, 4, filled=False, label="earlier epoch"))
+    if any(summary.band for summary in comparison.arms):
+        handles.append(Patch(color=SOFT, alpha=0.15, linewidth=0, label="95% band of a trend"))
+    return handles
+
+
+def _mark(marker: str, color: str, size: float, *, filled: bool, label: str = "") -> Line2D:
+    return Line2D(
+        [],
+        [],
+        marker=marker,
+        markersize=size,
+        color=color,
+        markerfacecolor=color if filled else "white",
+        markeredgecolor="white" if filled else color,
+        markeredgewidth=0.6 if filled else 0.8,
+        linestyle="none",
+        label=label,
+    )
+
+
+def _named(summary: ArmSummary, comparison: Comparison, limit: int) -> str:
+    name = shown(summary.arm.name, limit)
+    several = len(comparison.arms) > 1
+    return f"{name} (baseline)" if several and summary.arm.name == comparison.baseline else name
+
+
+def _set_axes(axes: Axes, box: Frame, size: float = 8) -> Line2D:
+    """Limits, ticks, labels and the line y = x; returns its entry in the legend."""
+    for axis, what in ((axes.xaxis, box.x), (axes.yaxis, box.y)):
+        axis.set_ticks([place for place, _ in what.ticks], [text for _, text in what.ticks])
+        axis.set_label_text(what.label if size == 8 else what.label.replace(", ", ",\n", 1), fontsize=size)
+    axes.set_xlim(box.x.start, box.x.end)
+    axes.set_ylim(box.y.start, box.y.end)
+    axes.set_aspect("equal" if box.alike else "auto")
+    axes.tick_params(labelsize=size)
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    middle = (box.x.start + box.x.end) / 2
+    axes.axline((middle, middle), slope=1, color="0.45", linewidth=0.8, zorder=1)
+    seen = max(box.x.start, box.y.start) < min(box.x.end, box.y.end)
+    label = f"y = x: OOD as good as ID{'' if seen else ' (outside)'}"
+    return Line2D([], [], color="0.45", linewidth=0.8, label=label)

@@ -1,0 +1,157 @@
+"""Comparison -> a directory with a web page, figures and tables.
+
+``index.html`` needs nothing but itself; the same comparison gives the same bytes with the same
+versions of the libraries, on the same kind of machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ..errors import EvaluateError
+from ..judging.comparison import Comparison
+from .figure_style import looks
+from .figures import draw_figures
+from .report_data import scatter_data
+from .report_tables import is_published, table_files, tables
+
+FORMAT = 2  # of comparison.json
+KIND = "synthgen comparison"
+LIBRARIES = ("synthgen", "numpy", "scipy", "statsmodels", "matplotlib")
+
+
+def write_report(comparison: Comparison, out: Path, *, command: str | None = None) -> Path:
+    """Write the report to the directory ``out``, whole or not at all, and return the path of its page.
+
+    ``command`` is shown as what made the report; by default the command line of this process. An
+    earlier report at ``out`` is replaced. Raises EvaluateError where ``out`` is anything else, or
+    holds files that are not the report's.
+    """
+    out = Path(out).resolve()
+    _check_replaceable(out)
+    record = {"comparison": _plain(asdict(comparison)), **_provenance(command)}
+    record["digest"] = hashlib.sha256(json.dumps(record["comparison"]).encode()).hexdigest()[:16]
+    figures = draw_figures(comparison)
+    files = {f"figures/{name}.{kind}": data for name, kinds in figures.items() for kind, data in kinds.items()}
+    for table in tables(comparison).values():
+        files |= {f"tables/{name}": data for name, data in table_files(table).items()}
+    files["index.html"] = _page(comparison, {name: kinds["svg"].decode() for name, kinds in figures.items()}, record)
+    record = {"kind": KIND, "format": FORMAT, "files": [*files, "comparison.json"], **record}
+    files["comparison.json"] = (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
+    try:
+        _write_directory(out, files)
+    except OSError as error:
+        raise EvaluateError(f"{out}: the report cannot be written ({error.strerror or error})") from None
+    return out / "index.html"
+
+
+def _provenance(command: str | None) -> dict[str, Any]:
+    """What made the report."""
+    versions = {"Python": platform.python_version()}
+    for name in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if command is None else command,
+        "versions": versions,
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A value for JSON, which knows no numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _page(comparison: Comparison, figures: Mapping[str, str], record: Mapping[str, Any]) -> bytes:
+    environment = Environment(
+        loader=PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = resources.files(__package__).joinpath("report.js").read_text(encoding="utf-8")
+    page = environment.get_template("report.html.j2").render(
+        c=comparison,
+        figures={name: Markup(_inline(name, svg)) for name, svg in figures.items()},  # matplotlib escaped the names
+        tables=tables(comparison),
+        looks=looks(comparison),
+        data=scatter_data(comparison),
+        script=Markup(script),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        factors=list(dict.fromkeys(s.arm.factor for s in comparison.arms if s.arm.name != comparison.baseline)),
+        architectures=list(dict.fromkeys(row.architecture for row in comparison.rows)),
+        published=all(map(is_published, comparison.rows)),
+        **record,
+    )
+    return page.encode()
+
+
+def _inline(name: str, svg: str) -> str:
+    """An SVG file as part of a page that holds others: with ids of its own and no style for the whole page."""
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r"<[^<>]+>", lambda tag: re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", tag[0]), svg)
+
+
+def _check_replaceable(out: Path) -> None:
+    """Only an earlier report, or an empty directory, may give way to a report."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    record = {}
+    with contextlib.suppress(OSError, ValueError):
+        record = json.loads((out / "comparison.json").read_bytes())
+    if not isinstance(record, dict) or record.get("kind") != KIND:
+        raise EvaluateError(f"{out}: exists and is not a report; choose another place")
+    foreign = {str(path.relative_to(out)) for path in out.rglob("*") if not path.is_dir()} - set(
+        record.get("files", [])
+    )
+    if foreign:
+        raise EvaluateError(
+            f"{out}: holds {sorted(foreign)[0]}, which is not the report's; move it or choose another place"
+        )
+
+
+def _write_directory(out: Path, files: dict[str, bytes]) -> None:
+    """Write all files beside ``out``, then put the whole directory in its place."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        (work / "new").mkdir()
+        for name, data in files.items():
+            path = work / "new" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+        if out.exists():
+            out.rename(work / "old")
+        try:
+            os.rename(work / "new", out)
+        except OSError:
+            if (work / "old").exists():
+                (work / "old").rename(out)
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

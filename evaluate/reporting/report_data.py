@@ -1,0 +1,104 @@
+"""Comparison -> what the page's script draws: places on every scale, and the words of every point."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..judging.comparison import ArmSummary, Comparison, Row
+from ..judging.formatting import NONE, percent, signed
+from ..judging.trends import Scale
+from .figure_style import Axis, Frame, frame, line_on_scale, looks, on_scale, trend_line
+from .report_tables import is_published
+
+FIELDS = ("Arm", "Architecture", "Seed", "Epoch", "ID macro-F1", "OOD macro-F1", "Effective robustness", "Source")
+
+
+def scatter_data(comparison: Comparison) -> dict[str, Any]:
+    """Values for JSON. Places are parts of the axes, 0 to 1 from left and from bottom, to 4 digits.
+
+    ``scales``: of each scale its axes, line y = x, and of each arm trend, extension and band.
+    ``points``: of each row its arm (a position in ``arms``), words in the order of ``fields``
+    (None where there is none), and places ``at`` each scale.
+    """
+    scales: tuple[Scale, ...] = get_args(Scale)
+    boxes = {scale: frame(comparison, scale) for scale in scales}
+    style = looks(comparison)
+    names = [summary.arm.name for summary in comparison.arms]
+    return {
+        "scale": comparison.scale,
+        "fields": FIELDS,
+        "arms": [
+            {"name": s.arm.name, "factor": s.arm.factor, "baseline": s.arm.name == comparison.baseline}
+            | {"color": style[s.arm.name].color, "path": style[s.arm.name].path, "dash": style[s.arm.name].dasharray}
+            for s in comparison.arms
+        ],
+        "scales": {scale: _of_scale(comparison, scale, box) for scale, box in boxes.items()},
+        "points": [
+            {
+                "arm": names.index(row.arm),
+                "architecture": row.architecture,
+                "final": row.final,
+                "words": _words(row, with_robustness=len(names) > 1),
+                "at": {
+                    scale: _places(box, on_scale(comparison, scale, (row.id.macro_f1, row.ood.macro_f1)))[0]
+                    for scale, box in boxes.items()
+                },
+            }
+            for row in sorted(comparison.rows, key=lambda row: row.final)  # the last epochs lie on top
+        ],
+    }
+
+
+def _words(row: Row, *, with_robustness: bool) -> list[str | None]:
+    published = is_published(row)
+    robustness = signed(row.effective_robustness) if with_robustness else NONE
+    return [
+        row.arm,
+        row.architecture,
+        None if published else str(row.seed),
+        None if published else f"{row.epoch} (last)" if row.final else str(row.epoch),
+        f"{percent(row.id.macro_f1)}%",
+        f"{percent(row.ood.macro_f1)}%",
+        None if robustness == NONE else f"{robustness} points",
+        row.finetune if published else None,
+    ]
+
+
+def _of_scale(comparison: Comparison, scale: Scale, box: Frame) -> dict[str, Any]:
+    ends = np.array([max(box.x.start, box.y.start), min(box.x.end, box.y.end)])  # where y = x is inside
+    diagonal = [[_part(box.x, end), _part(box.y, end)] for end in ends] if ends[0] < ends[1] else []
+    return {
+        "x": _axis(box.x),
+        "y": _axis(box.y),
+        "diagonal": diagonal,
+        "arms": [_arm(comparison, scale, box, summary) for summary in comparison.arms],
+    }
+
+
+def _arm(comparison: Comparison, scale: Scale, box: Frame, summary: ArmSummary) -> dict[str, Any]:
+    name, band = summary.arm.name, summary.band
+    own = [row.id.macro_f1 for row in comparison.rows if row.arm == name]
+    everyone = [row.id.macro_f1 for row in comparison.rows]
+    spans = {"trend": own, "extension": everyone if name == comparison.baseline else []}
+    lines: dict[str, ArrayLike] = {key: trend_line(summary, ids) if ids else () for key, ids in spans.items()}
+    lines["band"] = ()
+    if band:
+        low, high = ([*zip(band.id, edge, strict=True)] for edge in (band.low, band.high))
+        lines["band"] = [*low, *high[::-1]]  # once around
+    return {key: _places(box, line_on_scale(scale, f1)) for key, f1 in lines.items()}
+
+
+def _places(box: Frame, places: NDArray[np.float64]) -> list[list[float]]:
+    """Places on the scale, ID and OOD [n, 2], as parts of the axes."""
+    return [[_part(box.x, x), _part(box.y, y)] for x, y in places.reshape(-1, 2)]
+
+
+def _axis(axis: Axis) -> dict[str, Any]:
+    return {"label": axis.label, "ticks": [[_part(axis, place), text] for place, text in axis.ticks]}
+
+
+def _part(axis: Axis, place: float) -> float:
+    return round(float((place - axis.start) / (axis.end - axis.start)), 4)

@@ -1,0 +1,329 @@
+"""Comparison -> tables: the same values for the page, for Markdown and LaTeX, and in full for CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from markupsafe import escape
+
+from ..judging.comparison import ArmSummary, Comparison, Effect, Estimate, Location, OrderedTrend, Row
+from ..judging.counts import FEW_IMAGES
+from ..judging.formatting import NONE, estimate, p_value, percent, plain, signed
+from .tables import MARKDOWN, written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column for readers."""
+
+    title: str  # with the unit
+    kind: str  # "name", "number", "code" or "text"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table in two forms: rounded for readers, and in full for programs."""
+
+    name: str  # of its files
+    caption: str
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[str, ...], ...]  # [rows][columns]
+    arms: tuple[str | None, ...]  # [rows], the arm whose mark stands before the row
+    records: tuple[Mapping[str, Any], ...]  # for CSV; scores are fractions, differences percentage points
+
+
+def tables(comparison: Comparison) -> dict[str, Table]:
+    """The tables by name: arms and runs, and where there are any the others.
+
+    Those of the effects against the reference are named as those against the baseline, with "-reference".
+    """
+    made = [_arms(comparison), _effects(comparison), _checks(comparison), _ordered(comparison)]
+    if comparison.reference:
+        against = replace(comparison, baseline=comparison.reference.arm, effects=comparison.reference.effects)
+        made += [replace(table, name=f"{table.name}-reference") for table in (_effects(against), _checks(against))]
+    made += [_worst(comparison), _locations(comparison), _runs(comparison)]
+    return {table.name: table for table in made if table.cells}
+
+
+def table_files(table: Table) -> dict[str, bytes]:
+    """File name -> content, as CSV, Markdown and LaTeX."""
+    titles = [column.title for column in table.columns]
+    rows = [dict(zip(titles, cells, strict=True)) for cells in table.cells]
+    caption = " ".join(table.caption.split())
+    needs = "% Needs the package booktabs; names beyond Latin letters need lualatex or xelatex."
+    texts = {
+        "csv": written([{k: "" if v is None else v for k, v in record.items()} for record in table.records], "csv"),
+        "md": f"{caption.translate(MARKDOWN)}\n\n{written(rows, 'markdown')}",
+        "tex": f"{needs}\n% {caption}\n{written(rows, 'latex')}",
+    }
+    return {f"{table.name}.{kind}": f"{text}\n".encode() for kind, text in texts.items()}
+
+
+def to_html(comparison: Comparison) -> str:
+    """The comparison for a notebook: its sentences and the tables of arms and effects, as HTML."""
+    made = tables(comparison)
+    parts = [f"<p><b>Pre-training image sets compared on {escape(comparison.task)}</b></p>"]
+    parts += [f"<p>{escape(sentence)}</p>" for sentence in comparison.summary]
+    for table in (made[name] for name in ("arms", "effects", "effects-reference") if name in made):
+        parts.append(f"<table><caption style='text-align:left'>{escape(table.caption)}</caption>")
+        parts.append(f"<thead><tr>{''.join(f'<th>{escape(c.title)}</th>' for c in table.columns)}</tr></thead><tbody>")
+        parts += [f"<tr>{''.join(f'<td><bdi>{escape(cell)}</bdi></td>' for cell in row)}</tr>" for row in table.cells]
+        parts.append("</tbody></table>")
+    return f"<div style='overflow-x:auto'>{''.join(parts)}</div>"
+
+
+def is_published(row: Row) -> bool:
+    """Whether the row is a published score: no seed, epoch or image was seen."""
+    return row.n_id is None
+
+
+def _table(
+    name: str,
+    caption: str,
+    columns: Sequence[tuple[str, str]],
+    rows: Iterable[tuple[str | None, Sequence[str], Mapping[str, Any]]],
+) -> Table:
+    """``rows`` are arm, cells, record; columns in which no row has a value are left out for readers."""
+    rows = list(rows)
+    kept = [i for i in range(len(columns)) if any(cells[i] not in ("", NONE) for _, cells, _ in rows)]
+    return Table(
+        name=name,
+        caption=caption,
+        columns=tuple(Column(title=columns[i][0], kind=columns[i][1]) for i in kept),
+        cells=tuple(tuple(cells[i] for i in kept) for _, cells, _ in rows),
+        arms=tuple(arm for arm, _, _ in rows),
+        records=tuple(record for _, _, record in rows),
+    )
+
+
+def _interval(name: str, value: Estimate | None) -> dict[str, float | None]:
+    found = asdict(value) if value else {"value": None, "low": None, "high": None}
+    return {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
+
+
+def _mean_sd(mean: float | None, sd: float | None) -> str:
+    return percent(mean) if sd is None else f"{percent(mean)} ± {percent(sd)}"
+
+
+def _arms(comparison: Comparison) -> Table:
+    published = all(map(is_published, comparison.rows))
+    reference = comparison.reference
+    beside = dict(reference.robustness) if reference else {}
+    columns = (
+        ("Arm", "name"),
+        ("Factor", "text"),
+        ("Level", "text"),
+        ("Images", "text"),
+        ("Models" if published else "Finished runs", "number"),
+        ("ID macro-F1 (%)", "number"),
+        ("OOD macro-F1 (%)", "number"),
+        ("ER (points)", "number"),
+        (f"ER from the trend of {reference.arm} (points)" if reference else "", "number"),
+        ("Trend slope (95% interval)", "number"),
+        ("Trend R²", "number"),
+        ("Trend points", "number"),
+    )
+
+    def row(s: ArmSummary) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+        name, trend = s.arm.name, s.trend
+        several = len(comparison.arms) > 1
+        slope = s.slope or (Estimate(value=trend.slope, low=None, high=None) if trend else None)
+        cells = (
+            f"{name} (baseline)" if several and name == comparison.baseline else name,
+            s.arm.factor,
+            s.arm.level,
+            s.arm.description,
+            str(s.finished) if published else f"{s.finished} of {s.planned}",
+            _mean_sd(s.id_mean, s.id_sd),
+            _mean_sd(s.ood_mean, s.ood_sd),
+            signed(s.effective_robustness) if several else NONE,
+            signed(beside.get(name)),
+            estimate(slope, 2, plain),
+            NONE if trend is None or trend.r2 is None else f"{trend.r2:.2f}",
+            str(trend.n) if trend else NONE,
+        )
+        record: dict[str, Any] = {
+            "arm": name,
+            "factor": s.arm.factor,
+            "level": s.arm.level,
+            "images": s.arm.description,
+        }
+        record |= {key: getattr(s, key) for key in ("planned", "finished", "id_mean", "id_sd", "ood_mean", "ood_sd")}
+        record["effective_robustness"] = s.effective_robustness
+        record |= {"effective_robustness_from_reference": beside.get(name)}
+        record |= {"trend_scale": trend.scale if trend else None, **_interval("trend_slope", slope)}
+        record |= {f"trend_{key}": getattr(trend, key, None) for key in ("intercept", "r2", "n")}
+        record |= {"worst_location": s.worst_location, "extrapolated": s.extrapolated}
+        return name, cells, record
+
+    caption = (
+        f"Macro-F1 as published: mean ± sd over models. Trends are on the {comparison.scale} scale."
+        if published
+        else "What models were pre-trained on, and macro-F1 at the last evaluated epoch: mean ± sd over finished runs,"
+        f" architectures and seeds together. Trends are on the {comparison.scale} scale, over all evaluated epochs; ER"
+        " is effective robustness, here from the baseline's trend."
+    )
+    return _table("arms", caption, columns, map(row, comparison.arms))
+
+
+def _effects(comparison: Comparison) -> Table:
+    columns = (
+        ("Arm", "name"),
+        ("Factor", "text"),
+        ("Level", "text"),
+        ("Blocks", "number"),
+        ("OOD macro-F1, difference in points (95% interval)", "number"),
+        ("ER, difference in points (95% interval)", "number"),
+        ("p", "number"),
+        ("Adjusted p", "number"),
+        ("What the test supports", "text"),
+    )
+
+    def row(e: Effect) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+        intervals = estimate(e.ood), estimate(e.robustness)
+        values = p_value(e.p), p_value(e.p_adjusted)
+        record: dict[str, Any] = {
+            "arm": e.arm,
+            "factor": e.factor,
+            "level": e.level,
+            "blocks": e.n,
+            "unpaired_runs": e.unpaired,
+        }
+        record |= {**_interval("ood_points", e.ood), **_interval("effective_robustness_points", e.robustness)}
+        record |= {"p": e.p, "p_adjusted": e.p_adjusted, "smallest_p": e.smallest_p, "verdict": e.verdict}
+        return e.arm, (e.arm, e.factor, e.level, str(e.n), *intervals, *values, e.verdict), record
+
+    caption = (
+        f"Arm minus {comparison.baseline} over blocks, which are runs paired by architecture and seed. ER is effective"
+        " robustness, here at equal ID macro-F1. p tests ER, two-sided; adjusted p allows for the number of arms of the"
+        " factor (Holm)."
+    )
+    return _table("effects", caption, columns, map(row, comparison.effects))
+
+
+def _checks(comparison: Comparison) -> Table:
+    columns = (
+        ("Arm", "name"),
+        ("Slope, difference (95% interval)", "number"),
+        ("p of slopes", "number"),
+        ("Smallest p possible", "number"),
+        ("Difference at ID scores, points (95% interval)", "number"),
+        (f"p of equivalence within ±{comparison.margin:g} points", "number"),
+        ("Power (%)", "number"),
+        ("Blocks needed", "number"),
+        ("ER difference otherwise, points", "text"),
+        ("Mixed model", "text"),
+    )
+    ways = tuple(dict.fromkeys(way for effect in comparison.effects for way, _ in effect.sensitivity))
+
+    def row(e: Effect) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+        at = "; ".join(f"at {percent(f1)}%: {estimate(value)}" for f1, value in e.at)
+        otherwise = "; ".join(f"{way}: {signed(value)}" for way, value in e.sensitivity)
+        needed = NONE if e.blocks_needed is None else str(e.blocks_needed)
+        slopes = estimate(e.slope, 2), p_value(e.slope_p), p_value(e.smallest_p)
+        cells = (e.arm, *slopes, at, p_value(e.equivalence_p), percent(e.power, 0), needed, otherwise, e.mixed_model)
+        record: dict[str, Any] = {"arm": e.arm, "factor": e.factor, "level": e.level}
+        record |= {**_interval("slope_difference", e.slope), "slope_p": e.slope_p, "points_at_id_scores": at}
+        record |= {"margin_points": comparison.margin, "equivalence_p": e.equivalence_p}
+        record |= {"power": e.power, "blocks_needed": e.blocks_needed, "mixed_model": e.mixed_model}
+        record |= {f"otherwise: {way}": dict(e.sensitivity).get(way) for way in ways}
+        return e.arm, cells, record
+
+    caption = (
+        f"Checks of each difference from {comparison.baseline}: whether slopes are the same, whether the arm is as"
+        " good, how many blocks would tell, and what other choices of analysis give."
+    )
+    return _table("checks", caption, columns, map(row, comparison.effects))
+
+
+def _ordered(comparison: Comparison) -> Table:
+    columns = (("Factor", "name"), ("Levels in order", "text"), ("Blocks", "number"), ("p", "number"))
+
+    def row(o: OrderedTrend) -> tuple[None, Sequence[str], Mapping[str, Any]]:
+        levels = " → ".join(o.levels)
+        record: dict[str, Any] = {"factor": o.factor, "levels": levels, "blocks": o.n, "p": o.p, "verdict": o.verdict}
+        return None, (o.factor, levels, str(o.n), p_value(o.p), o.verdict), record
+
+    caption = "One test a factor: whether effective robustness rises or falls along its levels."
+    return _table("ordered", caption, (*columns, ("What the test supports", "text")), map(row, comparison.ordered))
+
+
+def _worst(comparison: Comparison) -> Table:
+    columns = (
+        ("Arm", "name"),
+        ("Runs", "number"),
+        ("OOD macro-F1 of all locations (%)", "number"),
+        ("of the worst location (%), mean over runs", "number"),
+        ("lowest run", "number"),
+        ("highest run", "number"),
+    )
+
+    def row(s: ArmSummary) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+        name = s.arm.name
+        found = [
+            r.worst_location for r in comparison.rows if r.arm == name and r.final and r.worst_location is not None
+        ]
+        ends = (min(found), max(found)) if found else (None, None)
+        record: dict[str, Any] = {
+            "arm": name,
+            "runs": len(found),
+            "ood": s.ood_mean,
+            "worst_location": s.worst_location,
+        }
+        record |= {"worst_location_lowest": ends[0], "worst_location_highest": ends[1]}
+        values = (s.ood_mean, s.worst_location, *ends)
+        return name, (name, str(len(found)), *map(percent, values)), record
+
+    known = [summary for summary in comparison.arms if summary.worst_location is not None]
+    caption = (
+        "OOD macro-F1 at the last evaluated epoch, over all new camera locations and over the one where a run has its"
+        " lowest."
+    )
+    return _table("worst", caption, columns, map(row, known))
+
+
+def _locations(comparison: Comparison) -> Table:
+    names = [summary.arm.name for summary in comparison.arms]
+    columns = [("Location", "name"), ("Images", "number"), *((f"{name} (%)", "number") for name in names)]
+
+    def row(one: Location) -> tuple[None, Sequence[str], Mapping[str, Any]]:
+        record: dict[str, Any] = {"location": one.location, "images": one.n_images, "few_images": one.few}
+        record |= {f"macro_f1: {name}": value for name, value in zip(names, one.macro_f1, strict=True)}
+        few = " (few)" if one.few else ""
+        return None, (str(one.location), f"{one.n_images:,}{few}", *map(percent, one.macro_f1)), record
+
+    caption = (
+        "OOD macro-F1 at every new camera location, over the classes that occur there: mean over runs at the last"
+        f" evaluated epoch. Locations with fewer than {FEW_IMAGES} images are never the worst, as theirs is 0 or 1 by"
+        " chance."
+    )
+    return _table("locations", caption, columns, map(row, sorted(comparison.locations, key=lambda one: -one.n_images)))
+
+
+def _runs(comparison: Comparison) -> Table:
+    published = all(map(is_published, comparison.rows))
+    columns = [("Arm", "name"), ("Factor", "text"), ("Level", "text"), ("Architecture", "text"), ("Seed", "number")]
+    columns.append(("Epoch", "number"))
+    for split in ("ID", "OOD"):
+        columns += [(f"{split} {what}", "number") for what in ("macro-F1 (%)", "recall (%)", "accuracy (%)", "images")]
+    columns += [("Worst location (%)", "number"), ("ER (points)", "number"), ("Pre-training run", "code")]
+    columns.append(("Source", "text") if published else ("Fine-tuning run", "code"))
+
+    def row(r: Row) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+        record = asdict(r)
+        for split in ("id", "ood"):
+            record |= {f"{split}_{key}": value for key, value in record.pop(split).items()}
+        when = (NONE, NONE) if is_published(r) else (str(r.seed), str(r.epoch))
+        cells = [r.arm, r.factor, r.level, r.architecture, *when]
+        for scores, n in ((r.id, r.n_id), (r.ood, r.n_ood)):
+            cells += [percent(scores.macro_f1), percent(scores.recall), percent(scores.accuracy)]
+            cells.append(NONE if n is None else f"{n:,}")
+        robustness = signed(r.effective_robustness) if len(comparison.arms) > 1 else NONE
+        cells += [percent(r.worst_location), robustness, r.pretrain or NONE, r.finetune]
+        return r.arm, cells, record
+
+    caption = "Scores as published." if published else "Every finished run at its last evaluated epoch."
+    final = _table("runs", caption, columns, [row(r) for r in comparison.rows if r.final])
+    return replace(final, records=tuple(row(r)[2] for r in comparison.rows))

@@ -1,0 +1,1 @@
+"""A suite's runs, done: the grid, networks, the training loop, several workers."""

@@ -1,0 +1,150 @@
+"""One run by hand, without a suite file: pre-train on a source, or fine-tune some weights on a task.
+
+Imports no torch, so that a wrong option is told at once.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from synthgen.files.places import place
+
+from ..camera_traps.tasks import TaskSpec
+from ..design.arms import ArmSpec, FolderSource, FractalSource, ShardSource, Source
+from ..design.choice import captions_of, choose
+from ..design.suite import Suite
+from ..errors import EvaluateError
+from ..metrics import Scores, scores
+from ..models import problem
+from ..recipe import Recipe
+
+PRETRAIN = Recipe(epochs=20, warmup_epochs=1.0, label_smoothing=0.1, min_crop=0.35)
+FINETUNE = Recipe(epochs=12, batch_size=32, warmup_epochs=1.0, min_crop=0.5)
+
+
+def recipe_of(default: Recipe, settings: Sequence[str]) -> Recipe:
+    """A recipe with some settings changed, each written ``KEY=VALUE``; raises EvaluateError naming a wrong one."""
+    keys = [key.name for key in fields(Recipe)]
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or key not in keys:
+            raise EvaluateError(f"--set {setting}: write KEY=VALUE; the keys are {', '.join(keys)}")
+        try:
+            changes[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            changes[key] = text  # a word without quotes
+    try:
+        recipe = default.changed(changes)
+    except EvaluateError as error:
+        raise EvaluateError(f"--set {error}") from None
+    for words in recipe.problems():
+        raise EvaluateError(f"--set {words}")
+    return recipe
+
+
+def source_of(text: str) -> Source:
+    """A source in a word: ``fractals[:CATEGORIES]``, a synthgen dataset directory or its URL, or an image folder."""
+    kind, colon, number = text.partition(":")
+    if kind == "fractals" and (not colon or number.isdigit()):
+        fractals = FractalSource(kind="fractals")
+        return replace(fractals, categories=int(number)) if number else fractals
+    try:
+        if (place(text) / "plan.json").exists():
+            return ShardSource(kind="shards", path=text)
+    except Exception:  # a store's client has errors of its own; the folder source tells them
+        pass
+    return FolderSource(kind="folder", path=text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What both commands are told."""
+
+    architecture: str
+    image_size: int  # pixels
+    seed: int
+    recipe: Recipe
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    device: str = "auto"
+
+    def check(self) -> None:
+        """Raise EvaluateError where the images do not suit the architecture."""
+        words = problem(self.architecture, self.image_size)
+        if words:
+            raise EvaluateError(f"--architecture: {words}")
+
+
+def pretrain(arm: ArmSpec, settings: Settings, out: Path) -> Path:
+    """Pre-train on an arm's images and write the weights to ``out`` (.safetensors); returns the run's directory.
+
+    The run, its checkpoints and decoded images lie beside ``out``; called again, it goes on where it was.
+    """
+    settings.check()
+    if out.suffix != ".safetensors":
+        raise EvaluateError(f"--out {out}: a file of weights, ending in .safetensors")
+    chosen = choose(arm, settings.image_size)
+    captions = captions_of(arm, chosen) if settings.recipe.objective == "image-text" else ()
+
+    from ..images.pixels import PixelCache
+    from ..runs import RunConfig
+    from .execute import make_accelerator, run_step
+    from .grid import Step, pretraining_data
+    from .inputs import pretraining_images
+
+    config = RunConfig(
+        kind="pretrain",
+        architecture=settings.architecture,
+        seed=settings.seed,
+        image_size=settings.image_size,
+        data=pretraining_data(chosen, captions),
+        recipe=settings.recipe,
+        precision=settings.precision,
+    )
+    accelerator = make_accelerator(settings.device, settings.precision)
+    step = Step(title=f"pre-train {settings.architecture}, seed {settings.seed}", arm=arm, config=config)
+    run = step.run(out.parent)
+    if not run.done:
+        cache = PixelCache(out.parent / "cache", limit=None)
+        images = pretraining_images(arm.name, chosen, captions, settings.image_size, cache, accelerator)
+        run_step(step, step.title, images, out.parent, accelerator)
+    if accelerator.is_main_process:
+        unfinished = out.with_suffix(".tmp")
+        shutil.copyfile(run.weights, unfinished)
+        unfinished.replace(out)
+    return run.directory
+
+
+def finetune(task: TaskSpec, checkpoint: str | None, settings: Settings, out: Path) -> list[tuple[int, str, Scores]]:
+    """Fine-tune a checkpoint, or from scratch, into a runs directory; the scores by evaluated epoch and split."""
+    settings.check()
+    recipe = settings.recipe
+    if not recipe.evaluate_epochs:
+        recipe = replace(recipe, evaluate_epochs=(recipe.epochs,))
+    arm = ArmSpec(name=checkpoint or "scratch", checkpoint=checkpoint)
+    suite = Suite(
+        name=f"by-hand-{settings.architecture}-{settings.seed}",
+        baseline=arm.name,
+        task=task,
+        image_size=settings.image_size,
+        architectures=(settings.architecture,),
+        seeds=(settings.seed,),
+        pretrain=recipe,
+        finetune=recipe,
+        precision=settings.precision,
+        arms=(arm,),
+    )
+
+    from .execute import open_suite, run_suite
+
+    outcome = run_suite(suite, out, device=settings.device)
+    for line in outcome.failed:
+        raise EvaluateError(line)
+    run = open_suite(suite).grid.steps[-1].run(out)
+    found = [(epoch, split, run.predictions(epoch, split)) for epoch, split in run.evaluated()]
+    return [(epoch, split, scores(one.y_true, one.y_pred)) for epoch, split, one in found]

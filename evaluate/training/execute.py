@@ -1,0 +1,321 @@
+"""Run a suite: open and decode everything first, then train what is not done."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import broadcast_object_list
+
+from synthgen.generate import free_space
+
+from ..camera_traps.tasks import Task, open_task
+from ..design.choice import Chosen, captions_of, choose
+from ..design.selection import write_selection
+from ..design.suite import Suite
+from ..errors import EvaluateError
+from ..images.pixelfile import busy
+from ..images.pixels import PixelCache
+from ..models import n_parameters
+from ..runs import Run, write_suite_record
+from . import checkpoints
+from .grid import Grid, Step, make_grid, suite_record
+from .inputs import Images, pretraining_images, shown, split_images, task_images
+from .journal import set_state
+from .train import train
+
+LONG = timedelta(days=30)  # that a process waits for another: one decodes, or holds a run, for all
+
+
+LOCK = "lock"  # file in a run's directory
+
+
+class BusyError(Exception):
+    """Another process is at a run; there may be others to do meanwhile."""
+
+
+class OutOfTimeError(Exception):
+    """The hours given are over; the run in hand goes on from its last epoch another time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of running a suite."""
+
+    done: int  # runs finished now
+    kept: int  # runs that were finished before
+    failed: tuple[str, ...]  # a line a run
+    left: int = 0  # runs for which there was no time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """A suite with its sources and its task opened: what there is to do."""
+
+    suite: Suite
+    task: Task
+    chosen: dict[str, Chosen]  # by arm
+    captions: dict[str, tuple[str, ...]]  # by arm, where its objective reads them
+    grid: Grid
+
+    def steps(self, share: tuple[int, int] = (0, 1)) -> list[Step]:
+        """The runs of a share (i, k): every k-th pre-training from the i-th, with what starts from it."""
+        index, n = share
+        chains = {chain: number for number, chain in enumerate(dict.fromkeys(map(_chain, self.grid.steps)))}
+        return [step for step in self.grid.steps if chains[_chain(step)] % n == index]
+
+    def todo(self, out: Path, share: tuple[int, int] = (0, 1)) -> list[Step]:
+        """The runs of a share that are not done."""
+        return [step for step in self.steps(share) if not step.run(out).done]
+
+
+def _chain(step: Step) -> str:
+    """The digest of the run that a run's path begins with."""
+    return step.config.digest if step.checkpoint is not None or step.config.init is None else step.config.init
+
+
+def open_suite(suite: Suite, only: Collection[str] = ()) -> Plan:
+    """Open the sources and the task of a suite and lay out its runs, of the arms in ``only`` where it names any.
+
+    Raises EvaluateError where a source, the task or a checkpoint cannot be used as the suite wants.
+    """
+    names = [arm.name for arm in suite.arms]
+    for name in only:
+        if name not in names:
+            raise EvaluateError(f"--only {name}: no such arm; there are {', '.join(names)}")
+    task = open_task(suite.task)
+    chosen = {arm.name: choose(arm, suite.image_size) for arm in suite.arms if arm.pretrains}
+    captions = {
+        arm.name: captions_of(arm, chosen[arm.name])
+        for arm in suite.arms
+        if arm.pretrains and suite.recipe(arm).objective == "image-text"
+    }
+    grid = make_grid(suite, task, chosen, captions, set(only) or set(names))
+    return Plan(suite=suite, task=task, chosen=chosen, captions=captions, grid=grid)
+
+
+def make_accelerator(device: str, precision: str) -> Accelerator:
+    """The device, and the processes beside this one where ``accelerate launch`` started several."""
+    if device != "auto":
+        try:
+            wanted = torch.device(device)
+        except RuntimeError:
+            raise EvaluateError(f"--device {device}: not a device; auto, cpu, cuda or cuda:N") from None
+        if wanted.type == "cuda":
+            if not torch.cuda.is_available() or (wanted.index or 0) >= torch.cuda.device_count():
+                raise EvaluateError(
+                    f"--device {device}: {torch.cuda.device_count()} CUDA devices here; use --device cpu"
+                )
+            torch.cuda.set_device(wanted)
+    try:
+        return Accelerator(
+            cpu=device == "cpu",
+            mixed_precision="no" if precision == "float32" else precision,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=LONG)],
+        )
+    except ValueError as error:  # accelerate's state is one a process
+        raise EvaluateError(f"precision = {precision}: {error}") from None
+
+
+def run_suite(
+    suite: Suite,
+    out: Path,
+    *,
+    device: str = "auto",
+    only: Collection[str] = (),
+    max_hours: float | None = None,
+    cache_bytes: int | None = None,
+    share: tuple[int, int] = (0, 1),
+) -> Outcome:
+    """Run what is not done of a suite or of a share of it (see Plan.steps), all arms at one seed first.
+
+    Sources and task are opened and decoded before the first training, so that a broken image or a
+    missing folder is told at once.  A failed run does not stop the others, and a run that another process
+    is at waits until the others are done: several processes may share a suite.  After ``max_hours`` the run
+    in hand stops at its next checkpoint.  Decoded images are kept in ``out``/cache, up to ``cache_bytes``;
+    what does not fit is decoded as it is needed.
+    """
+    until = None if max_hours is None else time.monotonic() + 3600 * max_hours
+    accelerator = make_accelerator(device, suite.precision)
+    plan = open_suite(suite, only)
+    todo = plan.todo(out, share)
+    for step in todo:
+        if step.checkpoint is not None:
+            checkpoints.check(step.checkpoint, step.config.architecture, suite.image_size)
+    cache = PixelCache(out / "cache", limit=cache_bytes)
+    _check_disk(out, plan, todo, cache)
+    images = _decode(plan, todo, cache, accelerator)
+    if accelerator.is_main_process:
+        write_suite_record(out, suite_record(suite, plan.task, plan.grid, plan.chosen))
+    failed: list[str] = []
+    done = tried = 0
+    queue = deque((step, f"{number}/{len(todo)} {step.title}", False) for number, step in enumerate(todo, start=1))
+    with _deterministic(accelerator.device):
+        while queue:
+            step, title, wait = queue.popleft()
+            try:
+                done += run_step(step, title, images[_key(step)], out, accelerator, until=until, wait=wait)
+            except BusyError:
+                queue.append((step, title, True))
+                continue
+            except EvaluateError as error:
+                failed.append(f"{step.title}: {error}")
+            except OutOfTimeError:
+                break
+            tried += 1
+    kept = len(plan.steps(share)) - len(todo) + tried - done - len(failed)
+    return Outcome(done=done, kept=kept, failed=tuple(failed), left=len(todo) - tried)
+
+
+def run_step(
+    step: Step,
+    title: str,
+    images: Images,
+    out: Path,
+    accelerator: Accelerator,
+    *,
+    until: float | None = None,
+    wait: bool = True,
+) -> bool:
+    """Train one run; False where another process has finished it meanwhile.
+
+    Raises BusyError where another process is at it, or at the run that it starts from, unless it is to
+    ``wait``, and OutOfTimeError at the first checkpoint after ``until``, a time of the monotonic clock.
+    """
+    run, main = step.run(out), accelerator.is_main_process
+    with ExitStack() as stack:
+        free = not main or (_free(step, out, wait) and stack.enter_context(_locked(run, title, wait)))
+        if not _agreed(free, accelerator):
+            raise BusyError
+        show = stack.enter_context(shown(title, step.config.recipe.epochs, "epochs", accelerator))
+        if _agreed(run.done, accelerator):
+            return False
+
+        def after(epochs: int) -> None:
+            show(epochs)
+            late = until is not None and time.monotonic() > until and epochs < step.config.recipe.epochs
+            if _agreed(late, accelerator):
+                raise OutOfTimeError
+
+        try:
+            if main and images.chosen is not None and not run.selection.exists():
+                write_selection(run.selection, images.chosen.selection, images.chosen.source.identity)
+            init = _initial_weights(step, out)
+            train(run, step.config, images.train, images.evaluation, init=init, accelerator=accelerator, progress=after)
+        except torch.OutOfMemoryError:
+            error = EvaluateError("out of device memory; lower batch_size, or raise accumulate")
+            _fail(run, error, accelerator)
+            raise error from None
+        except EvaluateError as error:
+            _fail(run, error, accelerator)
+            raise
+        finally:
+            accelerator.free_memory()
+    return True
+
+
+def _fail(run: Run, error: EvaluateError, accelerator: Accelerator) -> None:
+    """Mark a run as failed, with the reason; a later start tries it again from its last checkpoint."""
+    if accelerator.is_main_process:
+        set_state(run, "failed", accelerator, error=str(error))
+
+
+def _initial_weights(step: Step, out: Path) -> Path | Mapping[str, torch.Tensor] | None:
+    if step.checkpoint is not None:
+        return checkpoints.fetch(step.checkpoint, step.config.architecture)
+    if step.config.init is None:
+        return None
+    before = Run(directory=out / step.config.init)
+    if not before.done:
+        raise EvaluateError(f"its pre-training run {step.config.init} is not done")
+    return before.weights
+
+
+def _agreed(value: bool, accelerator: Accelerator) -> bool:
+    """The first process's value, in all of them."""
+    if accelerator.num_processes == 1:
+        return value
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
+def _key(step: Step) -> str:
+    """Which images a run sees: an arm's, or the task's."""
+    return step.arm.name if step.config.kind == "pretrain" else ""
+
+
+def _decode(plan: Plan, todo: Sequence[Step], cache: PixelCache, accelerator: Accelerator) -> dict[str, Images]:
+    """The images of all runs to do, by ``_key``."""
+    images = {}
+    for step in todo:
+        key = _key(step)
+        if key not in images and key:
+            captions = plan.captions.get(key, ())
+            images[key] = pretraining_images(key, plan.chosen[key], captions, plan.suite.image_size, cache, accelerator)
+        elif key not in images:
+            images[key] = task_images(plan.task, plan.suite.image_size, cache, accelerator)
+    return images
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """The same results for the same runs on a CPU; CUDA kernels are left free to be fast."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _check_disk(out: Path, plan: Plan, todo: Sequence[Step], cache: PixelCache) -> None:
+    """Raise EvaluateError where the decoded images and weights of the runs to do would not fit."""
+    keys, size = {_key(step) for step in todo}, plan.suite.image_size
+    wanted = [(plan.chosen[arm].source, plan.chosen[arm].selection.indices) for arm in keys - {""}]
+    pixels = cache.missing_bytes(wanted + (list(split_images(plan.task).values()) if "" in keys else []), size)
+    n_bytes = {name: 4 * n_parameters(name, size) for name in {step.config.architecture for step in todo}}
+    weights = sum(n_bytes[step.config.architecture] for step in todo)
+    checkpoint = 6 * max(n_bytes.values(), default=0)  # weights and two moments, while the old one still stands
+    needed = pixels + weights + checkpoint
+    free = free_space(out)
+    if free < needed:
+        raise EvaluateError(
+            f"{out}: the runs to do need about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free;"
+            " free some space, use another --out or a smaller --cache-gb"
+        )
+
+
+def _free(step: Step, out: Path, wait: bool) -> bool:
+    """Whether no other process is at the pre-training that a run starts from."""
+    if wait or step.config.init is None or step.checkpoint is not None:
+        return True
+    before = Run(directory=out / step.config.init)
+    return before.done or not busy(before.directory / LOCK)
+
+
+@contextmanager
+def _locked(run: Run, title: str, wait: bool) -> Iterator[bool]:
+    """Hold a run's lock; False where another process holds it and there is no waiting."""
+    run.directory.mkdir(parents=True, exist_ok=True)
+    with (run.directory / LOCK).open("a") as file:
+        held = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held = wait
+            if wait:
+                print(f"{title}: another process is at it; waiting", flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield held

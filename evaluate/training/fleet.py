@@ -1,0 +1,177 @@
+"""Several workers at one suite: each is the command ``evaluate run`` itself, and they share the directory of runs.
+
+A run is locked while a worker is at it and taken over where the worker dies, so workers need no
+coordinator; the fleet only starts them, again where they are killed, and says what stands in the end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synthgen.engines.request import Request
+from synthgen.progress import progress
+
+from ..design.suite import Suite
+from ..errors import EvaluateError
+from .execute import Outcome, Plan, open_suite
+
+GRACE = 10.0  # seconds that a worker gets to reach its next look at signals
+STARTS = 4  # of a worker that is killed, in all
+LOOK_EVERY = 0.2  # seconds between looks at workers of this machine
+RAY_LOOK_EVERY = 5.0  # seconds, at the runs of workers elsewhere
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """How a worker is started."""
+
+    arguments: tuple[str, ...]  # of ``evaluate run``
+    environment: dict[str, str]  # what is set for it
+
+    def command(self) -> list[str]:
+        """Its command line."""
+        return [sys.executable, "-m", "synthgen_evaluate", "run", *self.arguments]
+
+
+def run_fleet(
+    file: Path,
+    suite: Suite,
+    out: Path,
+    request: Request,
+    *,
+    device: str = "auto",
+    only: Sequence[str] = (),
+    options: Sequence[str] = (),
+) -> Outcome:
+    """Run a suite by several workers; ``options`` are those of ``evaluate run`` that each is given.
+
+    Raises EvaluateError or SynthgenError where a worker refuses to start or is killed STARTS times, or no Ray answers.
+    """
+    plan = open_suite(suite, only)
+    before = len(plan.todo(out))
+    options = [*options, *(word for arm in only for word in ("--only", arm))]
+    if request.engine == "local":
+        _run_local(_workers(file, out, _devices(device, request.workers), options))
+    else:
+        _run_on_ray(file, out, plan, request, options)
+    todo = plan.todo(out)
+    states = {step.title: step.run(out).state for step in todo}
+    failed = tuple(f"{title}: {state['error']}" for title, state in states.items() if state["status"] == "failed")
+    done, left = before - len(todo), len(todo) - len(failed)
+    if left and "--max-hours" not in options:
+        raise EvaluateError(f"{left} runs are not done, as their workers broke down; what they said stands above")
+    return Outcome(done=done, kept=len(plan.grid.steps) - before, failed=failed, left=left)
+
+
+def _devices(name: str, workers: int | None) -> list[str]:
+    """The devices of the workers of this machine: one each of its GPUs, else a share of its cores."""
+    n_gpus = torch.cuda.device_count() if name in ("auto", "cuda") else 0
+    if n_gpus:
+        return [f"cuda:{index}" for index in range(n_gpus)][:workers]
+    return [name if name != "auto" else "cpu"] * (workers or 1)
+
+
+def _workers(file: Path, out: Path, devices: Sequence[str], options: Sequence[str]) -> list[Worker]:
+    threads = str(max(1, (os.cpu_count() or 1) // len(devices)))
+    common = (str(file), "--out", str(out), *options)
+    return [
+        Worker(arguments=(*common, "--device", device), environment={"OMP_NUM_THREADS": threads}) for device in devices
+    ]
+
+
+def _run_local(workers: Sequence[Worker]) -> None:
+    """Have the workers run to their end on this machine, started again where they are killed."""
+    with _crew(workers) as crew:
+        starts = [1] * len(crew)
+        while True:
+            for number, process in enumerate(crew):
+                code = process.poll()
+                if code == 2:
+                    raise EvaluateError(f"worker {number} refused to start; its reason stands above")
+                if code is None or code >= 0:
+                    continue
+                if starts[number] == STARTS:
+                    raise EvaluateError(
+                        f"worker {number} was killed {STARTS} times ({signal.Signals(-code).name}); the finished"
+                        " runs stand: run the same command again, with fewer --workers if memory is short"
+                    )
+                starts[number] += 1
+                crew[number] = _start(workers[number])
+            if all(process.poll() in (0, 1) for process in crew):
+                return
+            time.sleep(LOOK_EVERY)
+
+
+@contextmanager
+def _crew(workers: Sequence[Worker]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    crew = [_start(worker) for worker in workers]
+    try:
+        yield crew
+    finally:
+        for process in crew:
+            if process.poll() is None:
+                process.terminate()
+        for process in crew:
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _start(worker: Worker) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(worker.command(), env={**os.environ, **worker.environment})
+
+
+def _run_on_ray(file: Path, out: Path, plan: Plan, request: Request, options: Sequence[str]) -> None:
+    """Have workers run on a cluster, whose nodes all reach suite, images and runs; a lost one is started again."""
+    from synthgen.engines.on_ray import connected, how_many, taking
+
+    cluster = request.cluster("GPU" if torch.cuda.is_available() else "CPU")
+    worker = Worker(
+        arguments=(str(file.absolute()), "--out", str(out.absolute()), *options),
+        environment={"OMP_NUM_THREADS": str(max(1, int(cluster.resources.get("CPU", 1))))},
+    )
+    with connected(cluster) as ray:
+        room = how_many(cluster.resources, ray.cluster_resources())
+        task = ray.remote(**taking(cluster.resources), max_retries=STARTS - 1, retry_exceptions=True)(_on_node)
+        futures = [task.remote(worker, os.getcwd()) for _ in range(min(room, cluster.workers or room) or 1)]
+        with progress("run", len(plan.grid.steps), "runs") as show:
+            done = -1
+            while futures:
+                ready, futures = ray.wait(futures, timeout=RAY_LOOK_EVERY)
+                if (now := len(plan.grid.steps) - len(plan.todo(out))) != done:
+                    show(done := now)
+                for future in ready:
+                    _refused(ray, future)
+
+
+def _refused(ray: Any, future: Any) -> None:
+    """Raise EvaluateError where a worker of Ray refused to start, or was lost too often."""
+    try:
+        code, words = ray.get(future)
+    except ray.exceptions.RayError as error:
+        raise EvaluateError(f"a worker was lost {STARTS} times ({type(error).__name__}); run it again") from None
+    if code == 2:
+        raise EvaluateError(words)
+
+
+def _on_node(worker: Worker, folder: str) -> tuple[int, str]:
+    """Run a worker on a node, on the GPU that Ray lets it see; returns its exit code and its last line of stderr."""
+    environment = {**os.environ, **worker.environment}
+    done = subprocess.run(worker.command(), cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode < 0:
+        raise RuntimeError(f"killed by signal {-done.returncode}")  # Ray starts it again
+    lines = done.stderr.strip().splitlines()
+    return done.returncode, lines[-1].removeprefix("evaluate: ") if lines else ""

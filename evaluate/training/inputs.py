@@ -1,0 +1,86 @@
+"""The decoded images of runs: what a pre-training arm has chosen, and the splits of the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from synthgen.progress import progress
+
+from ..camera_traps.tasks import Task
+from ..design.choice import Chosen
+from ..images.pixels import Identified, PixelCache
+from ..runs import Predictions
+from .train import EvaluationSet, LabelledImages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Images:
+    """What a run sees, decoded."""
+
+    train: LabelledImages
+    evaluation: dict[str, EvaluationSet]
+    chosen: Chosen | None = None  # of a pre-training run: the choice, to be kept beside it
+
+
+def pretraining_images(
+    name: str, chosen: Chosen, captions: tuple[str, ...], size: int, cache: PixelCache, accelerator: Accelerator
+) -> Images:
+    """Decode what an arm has chosen."""
+    selection = chosen.selection
+    with shown(f"decode {name}", len(selection.indices), "images", accelerator) as show:
+        pixels = cache.open(chosen.source, selection.indices, size, progress=show)
+    train_set = LabelledImages(
+        pixels=pixels, labels=selection.labels, n_classes=len(selection.class_names), captions=captions
+    )
+    return Images(train=train_set, evaluation={}, chosen=chosen)
+
+
+def split_images(task: Task) -> dict[str, tuple[Identified, NDArray[np.int64]]]:
+    """By split, what a cache is to open: its images, and the positions of all of them."""
+    return {
+        name: (
+            Identified(decoder=split, identity={**task.identity, "split": name}, n_images=len(split.y)),
+            np.arange(len(split.y)),
+        )
+        for name, split in task.splits.items()
+    }
+
+
+def task_images(task: Task, size: int, cache: PixelCache, accelerator: Accelerator) -> Images:
+    """Decode all splits of a task."""
+    pixels, wanted = {}, split_images(task)
+    for name, split in task.splits.items():
+        with shown(f"decode {name}", len(split.y), "images", accelerator) as show:
+            pixels[name] = cache.open(*wanted[name], size, progress=show)
+    train_set = LabelledImages(pixels=pixels["train"], labels=task.splits["train"].y, n_classes=len(task.class_names))
+    evaluation = {
+        name: EvaluationSet(
+            pixels=pixels[name],
+            truth=Predictions(
+                image_id=split.image_id,
+                y_true=split.y,
+                y_pred=split.y,
+                location=split.location,
+                sequence=split.sequence,
+            ),
+        )
+        for name, split in task.splits.items()
+        if name != "train"
+    }
+    return Images(train=train_set, evaluation=evaluation)
+
+
+@contextmanager
+def shown(what: str, total: int, unit: str, accelerator: Accelerator) -> Iterator[Callable[[int], None]]:
+    """Progress, shown by the first process alone."""
+    if accelerator.is_main_process:
+        with progress(what, total, unit) as show:
+            yield show
+    else:
+        yield lambda done: None

@@ -1,0 +1,323 @@
+"""The Ray engine: one task a shard, on actors that hold the renderer, wherever the cluster has room.
+
+Nodes may come and go: an actor that is lost gives its shard back, and new actors are asked for as the
+cluster's resources allow.  The output must be a place that every node reaches: a mounted folder or a URL.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from synthgen.engines.claims import claim_path, read_claims, worker_name
+from synthgen.engines.work import ATTEMPTS, Done, Engine, Renderer, Task, Work, told, write_one
+from synthgen.errors import SynthgenError
+from synthgen.files.places import place
+
+LOOK_EVERY = 1.0  # seconds between looks for more room in the cluster
+PATIENCE = 20.0  # seconds without any worker after which we say what is waited for
+CONNECT = 5.0  # seconds that an address gets to answer
+LOSSES = 10  # of workers at a shard before it is given up: it may be at fault, or nodes that are taken away
+STARTS = 5  # of workers that failed in a row, after which none is expected to start
+ELASTIC = ("CPU", "GPU", "memory")  # what nodes that a cluster does not have yet may bring
+
+# HTTP/2's opening words, which a gRPC server such as Ray's answers with a frame of type 4 (RFC 9113, 3.4).
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A Ray cluster, and what an actor takes of it."""
+
+    address: str | None  # HOST:PORT or auto; None starts Ray on this machine, unless RAY_ADDRESS says otherwise
+    resources: dict[str, float]  # by name, such as CPU or GPU
+    workers: int | None  # most actors at once; None for as many as there is room for
+
+
+def on_ray(cluster: Cluster, device: str | None) -> Engine:
+    """An engine of actors on a Ray cluster; ``device`` is what each finds itself on, None for the cores.
+
+    Raises SynthgenError as ``connected`` does.
+    """
+
+    def run(work: Work, tasks: Sequence[Task], advance: Callable[[int], None]) -> Iterator[Done]:
+        with connected(cluster) as ray:
+            crew = _Crew(ray, cluster, work, device, len(tasks))
+            try:
+                yield from crew.do(tasks, advance)
+            finally:
+                crew.end()
+
+    return run
+
+
+def require_ray() -> Any:
+    """The module ``ray``; raises SynthgenError where it is not installed."""
+    try:
+        import ray
+    except ImportError:
+        raise SynthgenError("--engine ray: Ray is not installed; pip install 'synthgen[ray]'") from None
+    return ray
+
+
+@contextmanager
+def connected(cluster: Cluster) -> Iterator[Any]:
+    """The module ``ray``, connected to the cluster, and disconnected at the end.
+
+    Raises SynthgenError where Ray is not installed, does not answer, or has not what an actor takes.
+    """
+    ray = require_ray()
+    ours = not ray.is_initialized()
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    if ours:
+        _connect(ray, address)
+    try:
+        _check_resources(ray, cluster.resources, elastic=bool(address))
+        yield ray
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray leaves one in the home directory
+        options = {"address": "local", "include_dashboard": False}
+    elif address != "auto":
+        _probe(address)
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+    except SystemExit:  # Ray's own answer to SIGTERM
+        raise KeyboardInterrupt from None
+    except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError, OSError, AssertionError) as error:
+        what = f"--address {address}" if address else "--engine ray"
+        raise SynthgenError(f"{what}: no Ray answers ({_reason(error)})") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
+    ray._private.worker._worker_logs_enabled = False  # of lost nodes, page by page, on stdout
+
+
+def _probe(address: str) -> None:
+    """Raise SynthgenError where no Ray answers, for which ray.init would take minutes and many lines."""
+    host, _, port = address.rpartition(":")
+    if "://" in address:
+        raise SynthgenError(
+            f"--address {address}: HOST:PORT or auto, on a node of the cluster; from elsewhere use `ray job submit`"
+        )
+    if not host or not port.isdecimal():
+        raise SynthgenError(f"--address {address}: HOST:PORT, such as 10.0.0.1:6379, or auto")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":  # it speaks another language
+                return
+            connection.sendall(HELLO)
+            answer = connection.recv(4)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SynthgenError(f"--address {address}: no Ray answers ({why}); start it with `ray start --head`") from None
+    if answer[3:] != b"\4":
+        raise SynthgenError(f"--address {address}: what answers is not Ray; give the port of `ray start --head`")
+
+
+def _reason(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if "AuthenticationError" in f"{type(cause).__name__} {cause}":
+            return "it asks for a token: export RAY_AUTH_MODE=token, with the cluster's in RAY_AUTH_TOKEN or ~/.ray"
+        cause = cause.__cause__
+    return told(error)
+
+
+def _check_resources(ray: Any, wanted: dict[str, float], *, elastic: bool) -> None:
+    """Raise SynthgenError for what no node has; with ``elastic`` nodes may come that have CPUs, GPUs and memory."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    short = [
+        f"{name} {amount:g}"
+        for name, amount in wanted.items()
+        if not (elastic and name in ELASTIC) and all(node.get(name, 0) < amount for node in nodes)
+    ]
+    if short:
+        raise SynthgenError(f"--resources: no node of the cluster has {' and '.join(short)}")
+
+
+def taking(resources: dict[str, float]) -> dict[str, Any]:
+    """Options of ``ray.remote`` for a task or an actor that takes so much of each resource."""
+    others = dict(resources)
+    cpus, gpus, memory = (others.pop(name, 0) for name in ELASTIC)
+    return {"num_cpus": cpus, "num_gpus": gpus, "memory": memory or None, "resources": others}
+
+
+def how_many(resources: dict[str, float], there: dict[str, float]) -> int:
+    """How many workers that take ``resources`` there is room for."""
+    return min(int(there.get(name, 0) / amount) for name, amount in resources.items())
+
+
+class _Writer:
+    """An actor: holds the renderer and writes shards."""
+
+    def __init__(self, work: Work, device: str | None) -> None:
+        self._work, self._device = work, device
+        self._renderer: Renderer | None = None
+
+    def prepare(self) -> str | SynthgenError:
+        """Make the renderer; returns the worker's name."""
+        try:
+            self._renderer = self._work.make(self._device)
+        except SynthgenError as error:
+            return SynthgenError(str(error))
+        return worker_name()
+
+    def write(self, task: Task) -> Done | SynthgenError | str:
+        """Write a shard; text is why it failed."""
+        assert self._renderer is not None
+        try:
+            n_samples = write_one(self._work, self._renderer, task)
+            return Done(span=task.span, n_samples=n_samples, worker=worker_name())
+        except SynthgenError as error:
+            return SynthgenError(str(error))
+        except Exception as error:
+            return told(error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Member:
+    """An actor that is up."""
+
+    actor: Any
+    name: str  # as its claims have it
+
+
+class _Crew:
+    """The actors of a run and what each is at."""
+
+    def __init__(self, ray: Any, cluster: Cluster, work: Work, device: str | None, n_tasks: int) -> None:
+        self._ray, self._work, self._device = ray, work, device
+        self._resources = cluster.resources
+        self._most = min(n_tasks, cluster.workers or n_tasks)
+        self._actor = ray.remote(**taking(cluster.resources), max_restarts=0)(_Writer)
+        self._shared = ray.put(work)
+        self._coming: dict[Any, Any] = {}  # future of its name -> actor
+        self._idle: list[_Member] = []
+        self._busy: dict[Any, tuple[_Member, Task]] = {}  # future of what came of it -> who is at which task
+        self._stillborn = 0  # since the last that came up
+        self._failures, self._losses = Counter[int](), Counter[int]()  # by shard
+
+    def do(self, tasks: Sequence[Task], advance: Callable[[int], None]) -> Iterator[Done]:
+        """Have all tasks done."""
+        queue = deque(tasks)
+        looked, alone = float("-inf"), time.monotonic()
+        while queue or self._busy:
+            now = time.monotonic()
+            if now - looked >= LOOK_EVERY:
+                self._grow(len(queue))
+                looked = now
+            while queue and self._idle:
+                member, task = self._idle.pop(), queue.popleft()
+                self._busy[member.actor.write.remote(task)] = (member, task)
+            if self._busy:
+                alone = now
+            elif now - alone > PATIENCE:
+                self._say_waiting()
+                alone = float("inf")
+            ready, _ = self._ray.wait([*self._coming, *self._busy], timeout=LOOK_EVERY)
+            for future in ready:
+                if future in self._coming:
+                    self._welcome(future)
+                elif (done := self._hear(future, queue)) is not None:
+                    advance(done.n_samples)
+                    yield done
+
+    def _grow(self, wanted: int) -> None:
+        """Ask for actors as there is room for them, and for one more, which comes with the next node."""
+        room = how_many(self._resources, self._ray.available_resources())
+        most = min(wanted - len(self._idle), self._most - len(self._idle) - len(self._busy))
+        ask = min(max(room, 1), most) - len(self._coming)
+        for _ in range(ask):
+            try:
+                actor = self._actor.remote(self._shared, self._device)
+            except ValueError as error:  # as of one GPU and a half
+                raise SynthgenError(f"--resources: {''.join(map(str, error.args))}") from None
+            self._coming[actor.prepare.remote()] = actor
+
+    def _say_waiting(self) -> None:
+        what = ", ".join(f"{name} {amount:g}" for name, amount in self._resources.items())
+        print(f"synthgen: the cluster has no room yet for a worker ({what}); waiting for it", file=sys.stderr)
+
+    def _welcome(self, future: Any) -> None:
+        """Take in an actor that is up.  Raises SynthgenError where none is expected to start."""
+        actor = self._coming.pop(future)
+        try:
+            answer = self._ray.get(future)
+        except self._ray.exceptions.RayError as error:
+            self._stillborn += 1
+            if self._stillborn == STARTS:
+                raise SynthgenError(
+                    f"--engine ray: {STARTS} workers in a row did not start ({_cause(error)})"
+                ) from None
+            return
+        if isinstance(answer, SynthgenError):
+            raise answer
+        self._stillborn = 0
+        self._idle.append(_Member(actor=actor, name=answer))
+
+    def _hear(self, future: Any, queue: deque[Task]) -> Done | None:
+        """The end of a task; None where it is tried again."""
+        member, task = self._busy.pop(future)
+        shard = task.span.index
+        try:
+            answer = self._ray.get(future)
+            self._idle.append(member)
+        except self._ray.exceptions.RayError as error:  # the actor or its node is lost
+            self._ray.kill(member.actor)  # it may be out of sight only
+            self._losses[shard] += 1
+            task = replace(task, force=True)  # its claim counts no longer
+            answer = f"{self._losses[shard]} workers were lost at it ({_cause(error)})"
+        else:
+            self._failures[shard] += isinstance(answer, str)
+        if isinstance(answer, Done):
+            return answer
+        if isinstance(answer, SynthgenError):
+            raise answer
+        if self._failures[shard] < ATTEMPTS and self._losses[shard] < LOSSES:
+            queue.append(task)
+            return None
+        return Done(span=task.span, n_samples=0, worker=member.name, failed=answer)
+
+    def end(self) -> None:
+        """Let all actors go, and the claims of those that were at work."""
+        names = {member.name for member, _ in self._busy.values()}
+        members = [*self._idle, *(member for member, _ in self._busy.values())]
+        for actor in [*self._coming.values(), *(member.actor for member in members)]:
+            with suppress(Exception):
+                self._ray.kill(actor)
+        if names:
+            directory = place(self._work.directory)
+            stale = [claim for claim in read_claims(directory).values() if claim.worker in names]
+            for claim in stale:
+                with suppress(Exception):
+                    claim_path(directory, self._work.plan.shard(claim.shard)).unlink()
+
+
+def _cause(error: Any) -> str:
+    """Why a task or an actor ended, in one line without Ray's own traceback."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        return told(cause)
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("class_name:", "actor_id:", "pid:", "namespace:"))]
+    return f"{type(error).__name__}: {' '.join(said)}"[:200]

@@ -1,0 +1,89 @@
+"""From what is asked of ``--engine`` and its options to an engine and a share of the shards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from synthgen.engines.local import local
+from synthgen.engines.work import Engine
+from synthgen.errors import SynthgenError
+
+if TYPE_CHECKING:
+    from synthgen.engines.on_ray import Cluster
+
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked of the engine."""
+
+    engine: str = "local"
+    workers: int | None = None  # most at once
+    address: str | None = None  # of a Ray cluster
+    resources: tuple[str, ...] = ()  # that a Ray actor takes, each NAME=AMOUNT
+    task_index: int | None = None
+    num_tasks: int | None = None
+
+    def check(self) -> None:
+        """Raises SynthgenError where the options are out of range or do not go together, or Ray is not installed."""
+        if self.engine not in ENGINES:
+            raise SynthgenError(f"--engine {self.engine}: one of {', '.join(ENGINES)}")
+        self.share  # noqa: B018 - raises
+        for text in self.resources:
+            _amount(text)
+        if self.engine == "ray":
+            from synthgen.engines.on_ray import require_ray
+
+            require_ray()
+        for option, value in (("--address", self.address), ("--resources", self.resources)):
+            if value and self.engine != "ray":
+                raise SynthgenError(f"{option}: only with --engine ray")
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which of how many equal shares of the work is this process's: (0, 1) is all."""
+        index, n = self.task_index, self.num_tasks
+        if index is None and n is None:
+            return 0, 1
+        if index is None or n is None:
+            missing = "--task-index" if index is None else "--num-tasks"
+            raise SynthgenError(f"{missing} is missing: --task-index and --num-tasks go together")
+        if n < 1:
+            raise SynthgenError(f"--num-tasks {n}: at least 1")
+        if not 0 <= index < n:
+            raise SynthgenError(f"--task-index {index}: 0 to {n - 1}, as --num-tasks is {n}")
+        return index, n
+
+    def cores(self) -> list[str | None]:
+        """The local workers that draw on a core each."""
+        return [None] * (self.workers or os.cpu_count() or 1)
+
+    def find(self, devices: Sequence[str | None], *, per_worker: str = "CPU") -> Engine:
+        """The engine: of one local worker a device, or of Ray actors that take one ``per_worker``."""
+        if self.engine == "local":
+            return local(devices)
+        from synthgen.engines.on_ray import on_ray
+
+        return on_ray(self.cluster(per_worker), None)
+
+    def cluster(self, per_worker: str) -> Cluster:
+        """The Ray cluster, and what a worker takes of it: what was asked, else one ``per_worker``."""
+        from synthgen.engines.on_ray import Cluster
+
+        amounts = dict(map(_amount, self.resources)) or {per_worker: 1.0}
+        return Cluster(address=self.address, resources=amounts, workers=self.workers)
+
+
+def _amount(text: str) -> tuple[str, float]:
+    name, equals, amount = text.partition("=")
+    try:
+        number = float(amount)
+    except ValueError:
+        number = 0.0
+    if not (name and equals and 0 < number < float("inf")):
+        raise SynthgenError(f"--resources {text}: NAME=AMOUNT, such as GPU=1 or CPU=4")
+    return name, number

@@ -1,0 +1,153 @@
+"""What every engine's workers do: make a renderer once, then render and write one shard after the other."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from synthgen.content import Sample
+from synthgen.engines.claims import Progress, telling, worker_name
+from synthgen.errors import SynthgenError
+from synthgen.files.masking import one_line, secrets_in, shown
+from synthgen.files.places import place
+from synthgen.plan import Plan, ShardSpan
+from synthgen.shard import Item
+from synthgen.stores import write_anywhere
+
+if TYPE_CHECKING:
+    from synthgen.files.places import Place
+
+ATTEMPTS = 3  # at a shard whose worker dies or fails, before it is given up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renderer:
+    """What turns samples into image files."""
+
+    render: Callable[[Iterable[Sample]], Iterator[Item]]  # in the order given
+    environment: dict[str, str]  # the versions and settings on which the bytes may depend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """All that a worker needs to know; it can be sent to another process or machine."""
+
+    directory: str  # path or URL
+    plan: Plan
+    make: Callable[[str | None], Renderer]  # by device; None where it finds one itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A shard to write."""
+
+    span: ShardSpan
+    force: bool = False  # whether the claim of another worker, which no longer counts, is taken over
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What came of a task."""
+
+    span: ShardSpan
+    n_samples: int  # 0 where another process has the shard
+    worker: str
+    failed: str = ""  # why it was given up
+
+
+class Engine(Protocol):
+    """Has shards written, by workers of its own."""
+
+    def __call__(self, work: Work, tasks: Sequence[Task], advance: Callable[[int], None]) -> Iterator[Done]:
+        """Yield each task's end; ``advance`` takes how many more images are rendered.
+
+        Raises SynthgenError where nothing would help: a full disk, a model that cannot be loaded.
+        """
+        ...
+
+
+def write_one(
+    work: Work, renderer: Renderer, task: Task, advance: Callable[[int], None] = lambda n_samples: None
+) -> int:
+    """Render and write one shard; returns its number of samples, 0 where another process has it.
+
+    Raises SynthgenError where no shard can be written.
+    """
+    directory, span = place(work.directory), task.span
+    with _told_of_rights(directory), telling(directory, span, force=task.force) as progress:
+        if progress is None:
+            return 0
+        items = renderer.render(work.plan.sample(index) for index in range(span.start, span.stop))
+        shard = write_anywhere(
+            directory,
+            span,
+            _shown(items, progress, advance),
+            plan_digest=work.plan.digest,
+            environment=renderer.environment,
+        )
+        return shard.n_samples if shard else 0
+
+
+@contextmanager
+def _told_of_rights(directory: Place) -> Iterator[None]:
+    """A place that cannot be written to, or no longer, as with keys that expired: in one line."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            why = one_line(error, secrets_in(str(directory)))
+            raise SynthgenError(f"{shown(str(directory))}: cannot be written to ({why})") from None
+        raise
+
+
+def _shown(items: Iterator[Item], progress: Progress, advance: Callable[[int], None]) -> Iterator[Item]:
+    for item in items:
+        yield item
+        progress.done += 1
+        advance(1)
+
+
+def here(renderer: Renderer) -> Engine:
+    """The engine that is this process."""
+
+    def run(work: Work, tasks: Sequence[Task], advance: Callable[[int], None]) -> Iterator[Done]:
+        for task in tasks:
+            yield _attempted(work, renderer, task, advance)
+
+    return run
+
+
+def _attempted(work: Work, renderer: Renderer, task: Task, advance: Callable[[int], None]) -> Done:
+    for attempt in range(1, ATTEMPTS + 1):
+        n_samples, failed = 0, ""
+        try:
+            n_samples = write_one(work, renderer, task, advance if attempt == 1 else lambda n_samples: None)
+        except SynthgenError:
+            raise
+        except Exception as error:
+            failed = told(error)
+            continue
+        break
+    return Done(span=task.span, n_samples=n_samples, worker=worker_name(), failed=failed)
+
+
+def told(error: BaseException) -> str:
+    """An error that is nobody's mistake, in one line without keys."""
+    return f"{type(error).__name__}: {one_line(error, secrets_in(''))}"
+
+
+class FailedShardsError(SynthgenError):
+    """Shards were given up; all others stand."""
+
+    exit_code = 1
+
+    def __init__(self, failed: Sequence[Done], directory: str) -> None:
+        first = "; ".join(f"{done.span.stem}: {done.failed}" for done in failed[:3])
+        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+        super().__init__(
+            f"{directory}: {len(failed)} shards were given up ({first}{more}); the others stand: run the same command"
+            " again to try them anew"
+        )

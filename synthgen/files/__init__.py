@@ -1,0 +1,1 @@
+"""Files that are whole or absent, archives read strictly, places on disks and at URLs, and how they are told."""

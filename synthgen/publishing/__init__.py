@@ -1,0 +1,1 @@
+"""A finished set for others: card, Croissant, uploads, exports in other layouts."""

@@ -1,0 +1,217 @@
+"""Write a finished dataset in other layouts: an image folder, Parquet files, or tars of another size.
+
+Every export streams: it holds a few images in memory, checks each against its record and the plan as
+it passes, and writes a file whole or not at all.  What a file holds is settled before the first is
+written, so that a killed export goes on where it was, and the same set gives the same files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from synthgen.content import Content, FractalContent, Sample
+from synthgen.errors import SynthgenError
+from synthgen.files.atomic import claimed, move_into_place, write_if_new
+from synthgen.files.tar import END, member
+from synthgen.manifest import Manifest
+from synthgen.publishing.export_record import FORMAT, Part, opened_export, told_of_space
+from synthgen.publishing.names import CLASSES, LONGEST, class_folders, class_table
+from synthgen.shard import Item, data_path, read_shard
+
+if TYPE_CHECKING:
+    from synthgen.files.places import Place
+
+LAYOUTS = ("imagefolder", "parquet", "webdataset")
+INDEX = "index.json"  # of an export in larger files: the classes, and what each file holds
+SHOW_EVERY = 64  # images
+MEND = "see synthgen verify, and --repair"
+
+Checked = Iterator[tuple[Sample, Item]]
+
+
+def export(
+    manifest: Manifest, out: Path, *, layout: str, shard_bytes: int, progress: Callable[[int], object]
+) -> tuple[Part, ...]:
+    """Write a dataset's images to ``out`` in a layout; returns the files, none for an image folder.
+
+    ``shard_bytes`` is about the size of a file, in Parquet and WebDataset; ``progress`` takes how many
+    images are done.  Raises SynthgenError where the set is unfinished or damaged, where ``out`` holds
+    anything but an unfinished export of the same, and where the disk is too small.
+    """
+    check_request(layout, shard_bytes)
+    if not manifest.complete:
+        raise SynthgenError(
+            f"{manifest.directory}: {manifest.n_samples} of {manifest.plan.n} images stand; finish it first"
+        )
+    parts = () if layout == "imagefolder" else cut(manifest, layout, shard_bytes)
+    with told_of_space(out), opened_export(manifest, out, layout, shard_bytes, parts):
+        if layout == "imagefolder":
+            _write_folders(manifest, out, progress)
+        else:
+            _write_parts(manifest, out, layout, parts, progress)
+    return parts
+
+
+def check_request(layout: str, shard_bytes: int) -> None:
+    """Raises SynthgenError where there is no such layout or the size is out of range."""
+    if layout not in LAYOUTS:
+        raise SynthgenError(f"--format {layout}: unknown; there are {', '.join(LAYOUTS)}")
+    if shard_bytes < 1:
+        raise SynthgenError(f"--shard-bytes {shard_bytes}: at least 1")
+
+
+def bytes_of(text: str) -> int:
+    """A size such as 1GB, 500MB or 2GiB in bytes; raises SynthgenError where it is none."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        raise SynthgenError(f"--shard-bytes {text}: not a size; write 500MB, 1GB or 2GiB") from None
+
+
+def cut(manifest: Manifest, layout: str, shard_bytes: int) -> tuple[Part, ...]:
+    """The files of an export of about ``shard_bytes`` each, by the sizes in the completion records.
+
+    Small shards are put together, and a larger one is cut into equal numbers of images.
+    """
+    spans: list[tuple[int, int]] = []
+    filled = 0  # bytes in the last of them, where more may be added
+    for shard in manifest.shards:
+        span = manifest.plan.shard(shard.index)
+        n = max(1, min(math.ceil(shard.n_bytes / shard_bytes), shard.n_samples))
+        if spans and n == 1 and 0 < filled <= shard_bytes - shard.n_bytes:
+            spans[-1] = (spans[-1][0], span.stop)
+            filled += shard.n_bytes
+        else:
+            edges = [span.start + k * shard.n_samples // n for k in range(n + 1)]
+            spans += pairwise(edges)
+            filled = shard.n_bytes if n == 1 else 0
+    ending = "parquet" if layout == "parquet" else "tar"
+    names = (f"data/train-{k:05d}-of-{len(spans):05d}.{ending}" for k in range(len(spans)))
+    return tuple(Part(name=name, start=start, stop=stop) for name, (start, stop) in zip(names, spans, strict=True))
+
+
+def checked(
+    manifest: Manifest, spans: Sequence[tuple[int, int]], progress: Callable[[int], object] = lambda done: None
+) -> Checked:
+    """The samples of spans that follow each other; only the shards that hold them are read.
+
+    Raises SynthgenError naming shard and key where an image, its label or its place is not as recorded and planned.
+    """
+    done = manifest.plan.n - sum(stop - start for start, stop in spans)
+    for shard in manifest.shards:
+        place = manifest.plan.shard(shard.index)
+        wanted = [range(max(start, place.start), min(stop, place.stop)) for start, stop in spans]
+        wanted = [one for one in wanted if one]
+        if not wanted:
+            continue
+        path = data_path(manifest.directory, place)
+        items, last = read_shard(path), wanted[-1].stop
+        for index in range(place.start, last):
+            item = next(items, None)
+            if item is None:
+                raise SynthgenError(f"{path}: {index - place.start} samples, planned {shard.n_samples}; {MEND}")
+            if any(index in one for one in wanted):
+                yield _check(path, manifest.plan.sample(index), item), item
+                done += 1
+                if done % SHOW_EVERY == 0:
+                    progress(done)
+        if last == place.stop and next(items, None) is not None:
+            raise SynthgenError(f"{path}: more samples than the planned {shard.n_samples}; {MEND}")
+    progress(done)
+
+
+def _check(path: Place, sample: Sample, item: Item) -> Sample:
+    if (item.key, item.label) != (sample.key, sample.label):
+        raise SynthgenError(
+            f"{path}: sample {item.key} has label {item.label}, planned {sample.key}: {sample.label}; {MEND}"
+        )
+    if hashlib.sha256(item.image).hexdigest() != item.record.get("sha256"):
+        raise SynthgenError(f"{path}: image {item.key} differs from its record; {MEND}")
+    return sample
+
+
+def _write_folders(manifest: Manifest, out: Path, progress: Callable[[int], object]) -> None:
+    """``OUT/<class>/<name>.<ending>`` for every image; for fractals this is FractalDB's published layout.
+
+    An image that stands with its content is kept.  A class without images gets no folder, which
+    torchvision would refuse.
+    """
+    content = manifest.plan.content
+    classes = class_folders(content.class_names)
+    write_if_new(out / CLASSES, class_table(classes))
+    folders = [one.folder for one in classes]
+    made: set[str] = set()
+    for sample, item in checked(manifest, [(0, manifest.plan.n)], progress):
+        folder = folders[sample.label]
+        if folder not in made:
+            (out / folder).mkdir(exist_ok=True)
+            made.add(folder)
+        _write_image(f"{out}/{folder}", f"{_stem(content, sample, folder)}.{item.ending}", item.image)
+
+
+def _stem(content: Content, sample: Sample, folder: str) -> str:
+    """The name of an image's file: of a fractal the published one, where its folder's name leaves room for it."""
+    if isinstance(content, FractalContent):
+        _, patches, flips = content.layout
+        weight, rest = divmod(sample.variant, patches * flips)
+        patch, flip = divmod(rest, flips)
+        stem = f"{folder}_{weight:02d}_count_{patch}_flip{flip}"
+        if len(f".{stem}.webp.tmp".encode()) <= LONGEST:
+            return stem
+    return sample.key
+
+
+def _write_image(folder: str, name: str, image: bytes) -> None:
+    path = f"{folder}/{name}"  # strings: a pathlib.Path takes as long to make as a file to write
+    try:
+        with open(path, "rb") as file:
+            if file.read() == image:
+                return
+    except FileNotFoundError:
+        pass
+    part = f"{folder}/.{name}.tmp"
+    with open(part, "wb") as file:
+        file.write(image)
+    os.replace(part, path)
+
+
+def _write_parts(
+    manifest: Manifest, out: Path, layout: str, parts: tuple[Part, ...], progress: Callable[[int], object]
+) -> None:
+    from synthgen.publishing.export_parquet import layout_of, write_parquet
+
+    missing = [part for part in parts if not (out / part.name).exists()]
+    samples = checked(manifest, [(part.start, part.stop) for part in missing], progress)
+    columns = layout_of(manifest) if layout == "parquet" and missing else None
+    for part in missing:
+        own = islice(samples, part.stop - part.start)
+        with claimed(out / part.name) as file:
+            assert file is not None  # the export is ours alone
+            if columns is None:
+                file.writelines(_members(own))
+            else:
+                write_parquet(Path(file.name), columns, own, where=str(manifest.directory))
+            move_into_place(file, out / part.name)
+    next(samples, None)  # its last word on the last shard
+    sizes = [{**asdict(part), "n_bytes": (out / part.name).stat().st_size} for part in parts]
+    index = {"format": FORMAT, "class_names": manifest.plan.content.class_names, "files": sizes}
+    write_if_new(out / INDEX, (json.dumps(index, indent=1) + "\n").encode())
+
+
+def _members(samples: Checked) -> Iterator[bytes]:
+    """The bytes of a tar: each sample as it stands in its shard."""
+    for _, item in samples:
+        yield member(f"{item.key}.{item.ending}", item.image)
+        yield member(f"{item.key}.cls", str(item.label).encode())
+        yield member(f"{item.key}.json", json.dumps(item.record).encode())
+    yield END

@@ -1,0 +1,126 @@
+"""Whose export a folder is: checked before work starts, held while it lasts, and told at its end."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synthgen.errors import SynthgenError
+from synthgen.files.atomic import claimed, write_atomically, write_if_new
+from synthgen.manifest import Manifest
+
+if TYPE_CHECKING:
+    from synthgen.files.places import Place
+
+FORMAT = 1  # of the record and of index.json
+RECORD = ".synthgen-export.json"
+LOCK = ".synthgen-export"
+DISK_BLOCK = 4096  # bytes: what a small file takes on a disk
+TAR_SHARE = 2560  # bytes of a sample in a tar, at least, that are not its image: headers, class and record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One file of an export: samples start..stop - 1."""
+
+    name: str  # within the export
+    start: int
+    stop: int
+
+
+@contextmanager
+def opened_export(
+    manifest: Manifest, out: Path, layout: str, shard_bytes: int, parts: Sequence[Part]
+) -> Iterator[None]:
+    """Hold ``out`` as the folder of this export alone, new or taken up; at the end its record says that it is whole."""
+    record = _record(manifest, layout, shard_bytes)
+    _check_place(manifest.directory, out)
+    _check_disk(manifest, out, layout, parts, taken_up=_taken_up(out, record))
+    with claimed(out / LOCK) as lock:
+        if lock is None:
+            raise SynthgenError(f"{out}: another process is exporting to it; wait for it, or choose another --out")
+        _taken_up(out, record)  # asked again, now that nobody else can lay one down
+        write_if_new(out / RECORD, _text(record))
+        yield
+        write_atomically(out / RECORD, _text(record | {"complete": True}))
+
+
+def _record(manifest: Manifest, layout: str, shard_bytes: int) -> dict[str, Any]:
+    """Whose export a folder is.  An image folder may grow with its set; files of several images may not."""
+    record: dict[str, Any] = {"format": FORMAT, "layout": layout, "plan": manifest.plan.digest}
+    if layout != "imagefolder":
+        sums = "".join(shard.sha256 for shard in manifest.shards)
+        record |= {"shard_bytes": shard_bytes, "shards": hashlib.sha256(sums.encode()).hexdigest()}
+    return record | {"complete": False}
+
+
+def _text(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record, indent=1) + "\n").encode()
+
+
+def _taken_up(out: Path, record: dict[str, Any]) -> bool:
+    """Whether ``out`` is an export of this record; raises SynthgenError where it is anything else but empty."""
+    try:
+        old = json.loads((out / RECORD).read_bytes())
+    except FileNotFoundError:
+        if out.is_dir() and any(path.suffix != ".tmp" for path in out.iterdir()):
+            raise SynthgenError(f"{out}: not empty and not an export (no {RECORD}); choose another --out") from None
+        return False
+    except ValueError as error:
+        raise SynthgenError(f"{out / RECORD}: not a record ({error}); choose another --out") from None
+    old = old if isinstance(old, dict) else {}
+    differing = [key for key in record if key != "complete" and old.get(key) != record[key]]
+    if differing:
+        told = ", ".join(f"{key} {_short(old.get(key))} there, {_short(record[key])} asked" for key in differing)
+        raise SynthgenError(f"{out}: another export ({told}); choose another --out")
+    return True
+
+
+def _short(value: object) -> str:
+    return str(value)[:16]
+
+
+def _check_place(directory: Place, out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise SynthgenError(f"{out}: not a directory")
+    if not isinstance(directory, Path):
+        if directory.protocol not in ("file", "local"):
+            return
+        directory = Path(directory.path)
+    if out.resolve().is_relative_to(directory.resolve()):
+        raise SynthgenError(f"{out}: lies in the dataset directory {directory}; choose another --out")
+
+
+def _check_disk(manifest: Manifest, out: Path, layout: str, parts: Sequence[Part], *, taken_up: bool) -> None:
+    from synthgen.generate import free_space
+
+    each = manifest.n_bytes / manifest.plan.n
+    if layout != "webdataset":
+        each = max(each - TAR_SHARE, 0) + (DISK_BLOCK / 2 if layout == "imagefolder" else 0)
+    n = sum(part.stop - part.start for part in parts if not (out / part.name).exists())
+    if layout == "imagefolder":
+        n = 0 if taken_up else manifest.plan.n  # of those that stand, nobody knows how many
+    free = free_space(out)
+    if free < n * each:
+        raise SynthgenError(
+            f"{out}: {n} images need about {n * each / 1e9:.3g} GB, {free / 1e9:.3g} GB are free; free some space"
+        )
+
+
+@contextmanager
+def told_of_space(out: Path) -> Iterator[None]:
+    """Turn a full device into a SynthgenError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SynthgenError(
+                f"no space left on the device at {out}; what is finished stands: free some space and run again"
+            ) from None
+        raise

@@ -1,0 +1,274 @@
+"""Publishing a dataset directory: check it, describe it, send it.
+
+What cannot work is refused before the hours that checking takes: a bad target, no permission, an
+unfinished set, a place that holds something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from synthgen.errors import SynthgenError
+from synthgen.files.atomic import write_if_new
+from synthgen.files.masking import LOGIN, secrets_in, shown, without
+from synthgen.files.places import EXTRAS, is_url, place
+from synthgen.manifest import DOCUMENTS, Manifest, read_manifest
+from synthgen.progress import progress
+from synthgen.publishing.card import documents
+from synthgen.publishing.upload import File, Standing, Store, Target, Work, arrange
+from synthgen.shard import data_path, record_path, table_path
+from synthgen.verify import inspect
+
+if TYPE_CHECKING:
+    from synthgen.quality import Quality
+
+TOLD = 3  # faults that a refusal names
+WELCOME = {"README.md", "LICENSE"}  # of a new repository, whose history keeps them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What becomes of one file."""
+
+    name: str
+    size: int | None  # bytes; None of a document that is still to be written
+    state: str  # "new", "same", "different"; of documents that are still to be written "to write"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """Where a dataset stands now, and how it got there."""
+
+    target: str  # without secrets
+    n_sent: int  # files
+    n_bytes: int  # of them
+    n_kept: int  # files that stood there already
+    tag: str | None  # on the Hub
+    faults: tuple[str, ...]  # of a set that was published all the same; its shards with faults were left out
+    load: str  # how to read it
+
+    def lines(self) -> list[str]:
+        """The same in words."""
+        what = f"{self.n_sent} files sent ({self.n_bytes / 1e6:.1f} MB), {self.n_kept} stood there already"
+        lines = [f"{self.target}: {what}" + (f", tag {self.tag}" if self.tag else "")]
+        if self.faults:
+            lines.append(f"unfinished, as its card says: {_some(self.faults)}")
+        return [*lines, f"load it: {self.load}"]
+
+
+def publish(directory: Path, target: str, *, public: bool = False, allow_incomplete: bool = False) -> Published:
+    """Verify a dataset directory, write its documents into it, and send it to ``target``.
+
+    The target is hf://datasets/USER/NAME[@BRANCH], a URL that fsspec reaches, or a folder.  A killed
+    run is taken up by the next one.  With ``allow_incomplete`` the shards that are whole are sent,
+    without manifest, and the card tells of the faults.  Raises SynthgenError, in one line without
+    secrets, where anything is in the way.
+    """
+    to = open_target(directory, target, public=public)
+    manifest = _readable(directory, allow_incomplete)
+    to.check(write=True)
+    _refuse_another(to, to.standing(), manifest, _names(manifest))
+    manifest, faults, quality = _checked(manifest, allow_incomplete)
+    for name, content in documents(manifest, quality, faults=faults, repo=to.repo).items():
+        write_if_new(directory / name, content)
+    files = _files(directory, manifest, finished=not faults)
+    standing = to.standing()
+    _refuse_another(to, standing, manifest, {file.name for file in files})
+    work = arrange(files, standing, to.same(files, standing), DOCUMENTS)
+    _send(to, work)
+    sums = next((file for file in files if file.name == "SHA256SUMS"), None)
+    tag = to.finish(f"plan-{manifest.plan.digest[:16]}-{manifest.plan.n}", sums)
+    return Published(
+        target=shown(target),
+        n_sent=len(work.files),
+        n_bytes=sum(file.size for file in work.files),
+        n_kept=len(files) - len(work.files),
+        tag=tag,
+        faults=tuple(faults),
+        load=to.load(tag),
+    )
+
+
+def _send(to: Target, work: Work) -> None:
+    sizes = {file.name: file.size for file in work.files}
+    total = -(-sum(sizes.values()) // 10**6)
+    lock = threading.Lock()
+
+    def sent(file: File) -> None:
+        with lock:
+            sizes.pop(file.name, None)  # once, however often it was tried
+            show(total - -(-sum(sizes.values()) // 10**6))
+
+    with progress("publish", total, "MB") as show:
+        to.send(work, sent)
+
+
+def plan_upload(directory: Path, target: str, *, public: bool = False, allow_incomplete: bool = False) -> list[Step]:
+    """What ``publish`` would send, touching neither the directory nor the target.
+
+    Images are not checked.  Raises SynthgenError as ``publish`` does before it checks them.
+    """
+    to = open_target(directory, target, public=public)
+    manifest = _readable(directory, allow_incomplete)
+    to.check(write=False)
+    files = _files(directory, manifest, finished=_finished(manifest))
+    standing = to.standing()
+    _refuse_another(to, standing, manifest, {file.name for file in files})
+    same = to.same(files, standing)
+    states = {file.name: "different" if file.name in standing else "new" for file in files}
+    states |= dict.fromkeys(same, "same")
+    there = {file.name for file in files}
+    made = [Step(name=name, size=None, state="to write") for name in DOCUMENTS if name not in there]
+    return [*(Step(name=file.name, size=file.size, state=states[file.name]) for file in files), *made]
+
+
+def step_lines(steps: Sequence[Step], target: str) -> list[str]:
+    """What ``plan_upload`` found, in words."""
+    lines = [f"{step.state:>10}  {'-' if step.size is None else step.size:>13}  {step.name}" for step in steps]
+    for state in ("new", "different", "same"):
+        sizes = [step.size or 0 for step in steps if step.state == state]
+        lines.append(f"{state}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB")
+    return [*lines, f"{shown(target)}: nothing was sent, and the images were not checked"]
+
+
+def open_target(directory: Path, target: str, *, public: bool) -> Target:
+    """The place that a target names; raises SynthgenError where nothing can be published there."""
+    if target.startswith("hf://"):
+        from synthgen.publishing.upload_hub import hub
+
+        return hub(target, public=public)
+    if public:
+        raise SynthgenError(f"--public is for hf://; who may read {shown(target)} is settled there")
+    secrets = secrets_in(target)
+    if not is_url(target) or target.startswith(("file://", "local://")):
+        root = Path(url2pathname(urlsplit(target).path)) if is_url(target) else Path(target)
+        inner, outer = root.resolve(), directory.resolve()
+        if inner == outer or outer in inner.parents:
+            raise SynthgenError(f"{target}: that is within the dataset itself; name another place")
+        return Store(root=root, shown=str(root), secrets=secrets)
+    protocol = target.partition("://")[0]
+    if protocol in ("http", "https"):
+        raise SynthgenError(f"{shown(target)}: the web cannot be written to; use hf://, s3://, gs:// or a folder")
+    if protocol in EXTRAS and LOGIN.search(target):
+        raise SynthgenError(f"{shown(target)}: keys do not go into the URL; set them in the environment")
+    try:
+        return Store(root=place(target, with_secrets=True), shown=shown(target), secrets=secrets)
+    except SynthgenError as error:
+        raise SynthgenError(without(str(error).replace(target, shown(target)), secrets)) from None
+
+
+def _readable(directory: Path, allow_incomplete: bool) -> Manifest:
+    manifest = read_manifest(directory)
+    if not manifest.shards:
+        raise SynthgenError(f"{directory}: no shard stands yet; there is nothing to publish")
+    if not (allow_incomplete or _finished(manifest)):
+        raise SynthgenError(
+            f"{directory}: unfinished, {manifest.n_samples} of {manifest.plan.n} images in {len(manifest.shards)} of"
+            f" {manifest.plan.n_shards} shards; finish it, or publish what there is with --allow-incomplete"
+        )
+    return manifest
+
+
+def _finished(manifest: Manifest) -> bool:
+    return manifest.complete and all((manifest.directory / name).exists() for name in ("manifest.json", "SHA256SUMS"))
+
+
+def _checked(manifest: Manifest, allow_incomplete: bool) -> tuple[Manifest, list[str], Quality]:
+    """The manifest with the whole shards alone, what is wrong with the rest, and what the images are like."""
+    from synthgen.quality import measure
+
+    directory = manifest.directory
+    with progress("verify", manifest.plan.n_shards, "shards") as show:
+        faults, quality = inspect(directory, quality=True, progress=show)
+    told = [str(fault) for fault in faults]
+    if not told and not _finished(manifest):
+        told = ["manifest.json or SHA256SUMS: missing"]
+    if told and not allow_incomplete:
+        raise SynthgenError(
+            f"{directory}: {_some(told)}; mend it with synthgen verify --repair, or publish what is whole with"
+            " --allow-incomplete"
+        )
+    damaged = {fault.shard for fault in faults}
+    whole = tuple(shard for shard in manifest.shards if shard.index not in damaged)
+    if not whole:
+        raise SynthgenError(f"{directory}: {_some(told)}; no shard is whole, there is nothing to publish")
+    stands = {shard.index for shard in whole}
+    spans = [manifest.plan.shard(index) for index in range(manifest.plan.n_shards)]
+    manifest = replace(manifest, shards=whole, missing=tuple(span for span in spans if span.index not in stands))
+    return manifest, told, quality or measure(manifest)
+
+
+def _some(faults: Sequence[str]) -> str:
+    """The first faults, and how many there are."""
+    more = ", ..." if len(faults) > TOLD else ""
+    return f"{len(faults)} fault{'s' * (len(faults) != 1)} ({', '.join(faults[:TOLD])}{more})"
+
+
+def _files(directory: Path, manifest: Manifest, *, finished: bool) -> list[File]:
+    """What is to stand at the target, in the order of sending; without the closing files where unfinished."""
+    files = [_file(directory, directory / "plan.json")]
+    for shard in manifest.shards:
+        span = manifest.plan.shard(shard.index)
+        record = _file(directory, record_path(directory, span))
+        tar = File(
+            name=f"data/{shard.filename}",
+            source=data_path(directory, span),
+            size=shard.n_bytes,
+            sha256=shard.sha256,
+            record=record.name,
+        )
+        files += [_file(directory, table_path(directory, span), record.name), tar, record]
+    last = ("SHA256SUMS", *DOCUMENTS, "manifest.json") if finished else DOCUMENTS
+    return files + [_file(directory, directory / name) for name in last if (directory / name).exists()]
+
+
+def _file(directory: Path, path: Path, record: str | None = None) -> File:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    name = path.relative_to(directory).as_posix()
+    return File(name=name, source=path, size=path.stat().st_size, sha256=digest, record=record)
+
+
+def _names(manifest: Manifest) -> set[str]:
+    """The names that files of a set's shards have."""
+    spans = [manifest.plan.shard(index) for index in range(manifest.plan.n_shards)]
+    paths = [path(Path(), span) for span in spans for path in (table_path, data_path, record_path)]
+    return {path.as_posix() for path in paths}
+
+
+def _refuse_another(to: Target, standing: Mapping[str, Standing], manifest: Manifest, ours: Iterable[str]) -> None:
+    """Raise where the target holds something that is not this set, or more of it."""
+    where = to.shown
+    strange = sorted(standing.keys() - (WELCOME if to.repo else set()))
+    strange = [name for name in strange if not name.startswith(".")]
+    if "plan.json" not in standing:
+        if strange:
+            raise SynthgenError(f"{where}: holds {strange[0]} and is not a dataset; choose an empty place")
+        return
+    try:
+        plan = json.loads(to.read("plan.json"))
+        digest, n = str(plan["digest"]), int(plan["n"])
+    except (ValueError, KeyError, TypeError):
+        raise SynthgenError(f"{where}: its plan.json is not that of a dataset; choose an empty place") from None
+    if digest != manifest.plan.digest:
+        raise SynthgenError(
+            f"{where}: holds a set of another plan ({digest[:16]} there, {manifest.plan.digest[:16]} here);"
+            " choose another place"
+        )
+    if n > manifest.plan.n:
+        raise SynthgenError(f"{where}: holds the same set with {n} images, more than the {manifest.plan.n} here")
+    mine = set(ours)
+    more = [name for name in strange if name.startswith(("data/", "metadata/")) and name not in mine]
+    if more:
+        raise SynthgenError(
+            f"{where}: holds {more[0]}, which this set does not have (whole); readers would take it for a part of it:"
+            " remove it there or choose another place"
+        )
