@@ -170,7 +170,8 @@ def run_command(
             raise EvaluateError("--task-index is for the tasks of an array job; leave --workers and --engine ray away")
         given = {"--max-hours": max_hours, "--cache-gb": cache_gb}
         options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-        outcome = run_fleet(suite, chosen, out, request, device=device, only=only or (), options=options)
+        with request.ready():
+            outcome = run_fleet(suite, chosen, out, request, device=device, only=only or (), options=options)
     else:
         limit = None if cache_gb is None else int(cache_gb * 1e9)
         outcome = run_suite(

@@ -89,19 +89,20 @@ def fractal(
             n_available=n_categories * math.prod(each),
             stock=fractal_stock(n_categories, each),
         )
-    where = place(out)
-    chosen, origin = _categories(categories, seed, sampling, existing_plan(where))
-    content = fractal_content(chosen, seed=seed, style=style)
-    plan = new_plan(
-        name="fractal",
-        content=content,
-        n=content.n_available if n is None else n,
-        shard_size=shard_size,
-        origin=origin,
-    )
-    cores = request.cores()
-    open_directory(where, plan, workers=len(cores))
-    manifest = generate(where, engine=request.find(cores), share=request.share)
+    with request.ready():
+        where = place(out)
+        chosen, origin = _categories(categories, seed, sampling, existing_plan(where))
+        content = fractal_content(chosen, seed=seed, style=style)
+        plan = new_plan(
+            name="fractal",
+            content=content,
+            n=content.n_available if n is None else n,
+            shard_size=shard_size,
+            origin=origin,
+        )
+        cores = request.cores()
+        open_directory(where, plan, workers=len(cores))
+        manifest = generate(where, engine=request.find(cores), share=request.share)
     print(
         f"{out}: {manifest.n_samples} images of {len(chosen)} categories in {len(manifest.shards)} shards,"
         f" {manifest.n_bytes / 1e6:.1f} MB, plan {plan.digest[:16]}{_rest(manifest)}"
@@ -249,7 +250,8 @@ def sd(
         print(*describe(plan, rate=measured_rate(plan, weights, device=device, batch=batch)), sep="\n")
         return
     out = out or f"{weights.name.rpartition('/')[2]}-{templates.name}"
-    manifest, failed = make(place(out), plan, weights, device=device, batch=batch, request=request)
+    with request.ready():
+        manifest, failed = make(place(out), plan, weights, device=device, batch=batch, request=request)
     print(
         f"{out}: {manifest.n_samples} images of {len(class_list.ids)} classes in {len(manifest.shards)} shards,"
         f" {manifest.n_bytes / 1e6:.1f} MB, plan {plan.digest[:16]}{_rest(manifest)}"

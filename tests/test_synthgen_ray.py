@@ -474,8 +474,9 @@ def test_an_address_where_no_ray_answers_is_one_line_before_long(
     done = synthgen_here(*asked, "--out", tmp_path / "set", "--address", address)
     assert time.monotonic() - begin < 15
     assert (done.returncode, done.stdout) == (2, "")
-    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("generate: ")]
+    (line,) = done.stderr.splitlines()
     assert line.startswith(f"synthgen: --address {address}: {REFUSED[where]}")
+    assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.slow
@@ -487,7 +488,9 @@ def test_an_address_where_no_ray_answers_is_one_line_before_long(
         ("GPU=1.5", "synthgen: --resources: GPU resource quantities >1 must be whole numbers. The specified quantity"),
     ],
 )
-def test_what_no_node_has_is_one_line(tmp_path: Path, nodes: Nodes, start: Start, resources: str, told: str) -> None:
+def test_what_no_node_has_is_one_line_before_any_work(
+    tmp_path: Path, nodes: Nodes, start: Start, resources: str, told: str
+) -> None:
     nodes.add(num_cpus=2)
     process = start(tmp_path / "set", "--address", nodes.address, "--resources", resources)
     _, lines = process.communicate(timeout=60)
@@ -495,6 +498,7 @@ def test_what_no_node_has_is_one_line(tmp_path: Path, nodes: Nodes, start: Start
     found = [line for line in lines.splitlines() if not line.startswith("generate: ")]
     assert len(found) == bool(told)
     assert all(line.startswith(told) for line in found)
+    assert (tmp_path / "set").exists() == (resources != "green=1")
 
 
 @pytest.mark.parametrize(

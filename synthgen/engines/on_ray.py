@@ -96,8 +96,8 @@ def _connect(ray: Any, address: str | None) -> None:
     if address is None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray leaves one in the home directory
         options = {"address": "local", "include_dashboard": False}
-    elif address != "auto":
-        _probe(address)
+    else:
+        probe(address)
     ours = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
@@ -112,8 +112,10 @@ def _connect(ray: Any, address: str | None) -> None:
     ray._private.worker._worker_logs_enabled = False  # of lost nodes, page by page, on stdout
 
 
-def _probe(address: str) -> None:
+def probe(address: str) -> None:
     """Raise SynthgenError where no Ray answers, for which ray.init would take minutes and many lines."""
+    if address == "auto":  # which Ray itself is quick to look for
+        return
     host, _, port = address.rpartition(":")
     if "://" in address:
         raise SynthgenError(

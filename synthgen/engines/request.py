@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,19 +30,39 @@ class Request:
     num_tasks: int | None = None
 
     def check(self) -> None:
-        """Raises SynthgenError where the options are out of range or do not go together, or Ray is not installed."""
+        """Look at the options themselves, and whether somebody answers at the address.
+
+        Raises SynthgenError where they are out of range or do not go together, Ray is not installed or not there.
+        """
         if self.engine not in ENGINES:
             raise SynthgenError(f"--engine {self.engine}: one of {', '.join(ENGINES)}")
         self.share  # noqa: B018 - raises
         for text in self.resources:
             _amount(text)
         if self.engine == "ray":
-            from synthgen.engines.on_ray import require_ray
+            from synthgen.engines.on_ray import probe, require_ray
 
             require_ray()
+            if self.address:
+                probe(self.address)
         for option, value in (("--address", self.address), ("--resources", self.resources)):
             if value and self.engine != "ray":
                 raise SynthgenError(f"{option}: only with --engine ray")
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """For as long as the work takes: what was asked is possible, and Ray, if that was asked, is connected.
+
+        Raises SynthgenError as ``check`` does, and where no Ray answers or none of its nodes has the resources.
+        """
+        self.check()
+        if self.engine == "local":
+            yield
+            return
+        from synthgen.engines.on_ray import connected
+
+        with connected(self.cluster(None)):
+            yield
 
     @property
     def share(self) -> tuple[int, int]:
@@ -70,11 +91,11 @@ class Request:
 
         return on_ray(self.cluster(per_worker), None)
 
-    def cluster(self, per_worker: str) -> Cluster:
-        """The Ray cluster, and what a worker takes of it: what was asked, else one ``per_worker``."""
+    def cluster(self, per_worker: str | None) -> Cluster:
+        """The Ray cluster, and what a worker takes of it: what was asked, else one ``per_worker``, if any."""
         from synthgen.engines.on_ray import Cluster
 
-        amounts = dict(map(_amount, self.resources)) or {per_worker: 1.0}
+        amounts = dict(map(_amount, self.resources)) or ({per_worker: 1.0} if per_worker else {})
         return Cluster(address=self.address, resources=amounts, workers=self.workers)
 
 
