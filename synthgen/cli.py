@@ -10,6 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from synthgen import cli_make, cli_sets
+from synthgen.engines.processes import interrupt_soon, keep_interruptions
 from synthgen.errors import SynthgenError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ def run(application: typer.Typer, name: str, errors: tuple[type[Exception], ...]
     A user's mistake is one line on stderr and exit code 2, an interruption exit code 130.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pre-emption ends it as Ctrl-C does
+    keep_interruptions(interrupt_soon)
     try:
         call: Callable[..., object] = typer.main.get_command(application)
         code = call(standalone_mode=False, prog_name=name)

@@ -9,6 +9,7 @@ size (in exact arithmetic not even on that).
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ import transformers
 from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from synthgen.content import ModelRecord, Sampling
 from synthgen.errors import SynthgenError
@@ -296,6 +298,7 @@ def _load(folder: Path, model: ModelRecord, sampling: Sampling) -> Any:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, of which Python complains where a worker is killed
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of diffusers to its own callers

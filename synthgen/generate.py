@@ -193,7 +193,7 @@ def generate(
         finally:
             _remove_orphans(directory)  # of processes killed in the meantime
     if manifest.complete:
-        finish(manifest, anew=[index for index, times in wrote.items() if times])
+        finish(manifest)
         remove_claims(directory)
     elif failed:
         raise FailedShardsError(list(failed.values()), str(directory))

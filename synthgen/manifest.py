@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,8 +71,8 @@ class Manifest:
 def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
     """Read the plan and the completion records of a dataset directory, here or at a URL.
 
-    A record counts where it is of this plan and shard, its table stands, and the tar beside it has its
-    size.  Those ``known`` from an earlier look are not read again.  Raises SynthgenError where there is no
+    A record counts where it is of this plan and shard, and the tar and the table beside it have its
+    sizes.  Those ``known`` from an earlier look are not read again.  Raises SynthgenError where there is no
     readable plan, or the store cannot be reached.
     """
     path = directory / "plan.json"
@@ -83,14 +83,15 @@ def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
     spans = [plan.shard(index) for index in range(plan.n_shards)]
 
     def standing(span: ShardSpan) -> Shard | None:
-        size = sizes.get(data_name(span))
-        if size is None or record_name(span) not in sizes or table_name(span) not in sizes:
+        there = sizes.get(data_name(span)), sizes.get(table_name(span))
+        if None in there or record_name(span) not in sizes:
             return None
         try:
             shard = before.get(span.index) or read_record(directory / record_name(span))
         except (FileNotFoundError, SynthgenError):
             return None
-        return shard if not strange(shard, span, digest) and shard.n_bytes == size else None
+        whole = there == (shard.n_bytes, shard.table_n_bytes) and not strange(shard, span, digest)
+        return shard if whole else None
 
     found = list(zip(spans, concurrently(standing, spans, at=directory), strict=True))
     return Manifest(
@@ -156,20 +157,16 @@ def _entries(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
                 yield f"{prefix}{entry.name}", 0
 
 
-def finish(manifest: Manifest, *, anew: Collection[int] | None = None) -> None:
+def finish(manifest: Manifest) -> None:
     """Write ``manifest.json`` and ``SHA256SUMS`` of a complete directory, manifest last; not where they stand.
 
-    Where only the shards ``anew`` were written since the directory was last complete, the sums of the other
-    tables stay as they are told: a table that was damaged since must not be told of as it is now.
+    All sums but the plan's are those of the completion records: a file that was damaged since must not be told
+    of as it is now.
     """
     directory = manifest.directory
-    others = {table_name(manifest.plan.shard(shard.index)): shard.index for shard in manifest.shards}
-    told = _sums(directory) if anew is not None else {}
-    kept = {name: told[name] for name, index in others.items() if name in told and index not in (anew or ())}
     sums = {f"data/{shard.filename}": shard.sha256 for shard in manifest.shards}
-    names = [*others, "plan.json"]
-    digests = concurrently(lambda name: kept.get(name) or _sha256(directory / name), names, at=directory)
-    sums |= dict(zip(names, digests, strict=True))
+    sums |= {table_name(manifest.plan.shard(shard.index)): shard.table_sha256 for shard in manifest.shards}
+    sums["plan.json"] = hashlib.sha256((directory / "plan.json").read_bytes()).hexdigest()
     record = summary_of(manifest.plan, manifest.shards)
     for name, text in (
         ("SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sums.items())),
@@ -191,16 +188,3 @@ def summary_of(plan: Plan, shards: Sequence[Shard]) -> dict[str, Any]:
         "class_names": list(plan.content.class_names),
         "shards": [asdict(shard) for shard in shards],
     }
-
-
-def _sums(directory: Place) -> dict[str, str]:
-    """What ``SHA256SUMS`` tells, where it stands: name -> SHA-256."""
-    try:
-        lines = patiently((directory / "SHA256SUMS").read_bytes, waits=BRIEF).decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        return {}
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines) if len(digest) == 64}
-
-
-def _sha256(path: Place) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -22,6 +22,7 @@ from synthgen.shard import (
     read_shard,
     record_name,
     record_text,
+    restore_table,
     rewrite_shard,
     strange,
     table_bytes,
@@ -91,23 +92,21 @@ def _mend(
     directory: Path, plan: Plan, span: ShardSpan, names: set[str], papers: Papers, made: Callable[[], Renderer]
 ) -> list[str]:
     """Mend a shard's files ``names``; returns what is to be told of it.  Raises _NotAsItWasError."""
-    tar, table = directory / data_name(span), directory / table_name(span)
-    told = papers.sums.get(table_name(span))
-    standing = _sha256(tar)
-    records = [record for record in (_record(directory, plan, span), papers.shards.get(span.index)) if record]
+    tar, standing = directory / data_name(span), _sha256(directory / data_name(span))
+    own = _record(directory, plan, span) if record_name(span) not in names else None
+    records = [record for record in (own, papers.shards.get(span.index)) if record]
+    told = {record.table_sha256 for record in records} | _present(papers.sums.get(table_name(span)))
     if data_name(span) not in names:
         record = next((record for record in records if record.sha256 == standing), None)
         if record is not None:  # else what the tar depends on is not known any more
-            if table_name(span) in names:
-                write_if_new(table, table_bytes([item.record for item in read_shard(tar)]))
-            if record_name(span) in names:
-                write_if_new(directory / record_name(span), record_text(record))
-            return _table_note(table, span, told)
+            record = restore_table(
+                directory, span, record, lambda: table_bytes([item.record for item in read_shard(tar)])
+            )
+            write_if_new(directory / record_name(span), record_text(record))
+            return _table_note(directory, span, told)
         sums = {standing} if standing else set[str]()
     else:
-        sums = {record.sha256 for record in records}
-        if data_name(span) in papers.sums:
-            sums.add(papers.sums[data_name(span)])
+        sums = {record.sha256 for record in records} | _present(papers.sums.get(data_name(span)))
         # What is said of a damaged tar as it stands says nothing, but it may come out so: then it was none.
         sums = sums | {str(standing)} if sums - {standing} else set()
     renderer = made()
@@ -121,13 +120,16 @@ def _mend(
         known=records,
         sums=sums,
         standing=standing,
-        keep_table=told is not None and told == _sha256(table),
     )
     if written is None:
         raise _NotAsItWasError(f"{data_name(span)}: another process is writing it; run again when it is done")
     if sums and written.sha256 not in sums:
         raise _NotAsItWasError(f"{data_name(span)}: {_unlike(written, records)}")
-    return _table_note(table, span, told)
+    return _table_note(directory, span, told)
+
+
+def _present(sum_: str | None) -> set[str]:
+    return set() if sum_ is None else {sum_}
 
 
 def _unlike(written: Shard, records: list[Shard]) -> str:
@@ -145,8 +147,8 @@ def _unlike(written: Shard, records: list[Shard]) -> str:
     )
 
 
-def _table_note(table: Path, span: ShardSpan, told: str | None) -> list[str]:
-    if told in (None, _sha256(table)):
+def _table_note(directory: Path, span: ShardSpan, told: set[str]) -> list[str]:
+    if not told or _sha256(directory / table_name(span)) in told:
         return []
     return [f"{table_name(span)}: has the rows it had, in other bytes, as pyarrow writes them now; its sum is new"]
 

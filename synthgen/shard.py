@@ -10,9 +10,9 @@ import errno
 import hashlib
 import io
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
@@ -41,13 +41,15 @@ else:
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """A completion record: the shard's tar stands whole, with these contents."""
+    """A completion record: the shard's tar and its metadata table stand whole, with these contents."""
 
     index: int
     filename: str
     n_samples: int
     n_bytes: int
     sha256: str
+    table_n_bytes: int
+    table_sha256: str
     plan_digest: str
     environment: dict[str, str]  # library versions that the bytes may depend on
 
@@ -126,13 +128,13 @@ def strange(shard: Shard, span: ShardSpan, plan_digest: str) -> str | None:
 
 
 def committed(directory: Place, span: ShardSpan, plan_digest: str) -> Shard | None:
-    """The record of a shard that stands: of this plan and place, its table and a tar of its size beside it."""
+    """The record of a shard that stands: of this plan and place, a tar and a table of its sizes beside it."""
     try:
         shard = read_record(record_path(directory, span))
-        size = data_path(directory, span).stat().st_size
+        sizes = data_path(directory, span).stat().st_size, table_path(directory, span).stat().st_size
     except (FileNotFoundError, SynthgenError):
         return None
-    whole = not strange(shard, span, plan_digest) and shard.n_bytes == size and table_path(directory, span).exists()
+    whole = not strange(shard, span, plan_digest) and sizes == (shard.n_bytes, shard.table_n_bytes)
     return shard if whole else None
 
 
@@ -153,8 +155,8 @@ def write_shard(
         if file is None or committed(directory, span, plan_digest):
             return None
         record_path(directory, span).unlink(missing_ok=True)  # of a tar that is damaged or gone
-        shard, rows = write_tar(file, span, items, plan_digest, environment)
-        write_atomically(table_path(directory, span), table_bytes(rows))
+        shard, table = write_tar(file, span, items, plan_digest, environment)
+        write_atomically(table_path(directory, span), table)
         move_into_place(file, path)
         write_atomically(record_path(directory, span), record_text(shard))
         return shard
@@ -170,12 +172,11 @@ def rewrite_shard(
     known: Collection[Shard],
     sums: Collection[str],
     standing: str | None,
-    keep_table: bool,
 ) -> Shard | None:
     """Write a damaged shard again, in place of what stands once the new tar is known to be the one that was.
 
     That is where its SHA-256 is one of ``sums``, or these are none; else what stands stays.  A record
-    among ``known`` with its sum is kept as it was, and with ``keep_table`` so is the table.  Files that
+    among ``known`` with its sum is kept as it was, and so is a table that is as this tells.  Files that
     come out as they stand are not touched, of which the tar has the SHA-256 ``standing``.  Returns the
     shard as it was drawn, or None where another process is at it; raises as write_shard does.
     """
@@ -183,16 +184,29 @@ def rewrite_shard(
     with told_of_space(path), claimed(path) as file:
         if file is None:
             return None
-        shard, rows = write_tar(file, span, items, plan_digest, environment)
+        shard, table = write_tar(file, span, items, plan_digest, environment)
         if sums and shard.sha256 not in sums:
             return shard
         record = next((old for old in known if old.sha256 == shard.sha256), shard)
-        if not keep_table:
-            write_if_new(table_path(directory, span), table_bytes(rows))
+        record = restore_table(directory, span, record, lambda: table)
         if shard.sha256 != standing:
             move_into_place(file, path)
         write_if_new(record_path(directory, span), record_text(record))
         return shard
+
+
+def restore_table(directory: Path, span: ShardSpan, record: Shard, made: Callable[[], bytes]) -> Shard:
+    """Write the table of a shard again, unless it stands as the record tells; returns the record that is then true.
+
+    That is another one where pyarrow now writes the same rows in other bytes.
+    """
+    path = table_path(directory, span)
+    with suppress(FileNotFoundError):
+        if hashlib.sha256(path.read_bytes()).hexdigest() == record.table_sha256:
+            return record
+    data = made()
+    write_if_new(path, data)
+    return replace(record, table_n_bytes=len(data), table_sha256=hashlib.sha256(data).hexdigest())
 
 
 @contextmanager
@@ -210,8 +224,8 @@ def told_of_space(path: Path) -> Iterator[None]:
 
 def write_tar(
     file: IO[bytes], span: ShardSpan, items: Iterable[Item], plan_digest: str, environment: dict[str, str]
-) -> tuple[Shard, list[dict[str, Any]]]:
-    """Write a tar to the disk; returns its record and the rows of its table."""
+) -> tuple[Shard, bytes]:
+    """Write a tar to the disk; returns its record and its metadata table, which is to stand beside it."""
     digest = hashlib.sha256()
     rows = []
     for item in items:
@@ -227,16 +241,19 @@ def write_tar(
     file.write(END)
     if len(rows) != span.stop - span.start:
         raise AssertionError(f"{span.stem}: rendered {len(rows)} samples of {span.stop - span.start}")
+    table = table_bytes(rows)
     shard = Shard(
         index=span.index,
         filename=f"{span.stem}.tar",
         n_samples=len(rows),
         n_bytes=file.tell(),
         sha256=digest.hexdigest(),
+        table_n_bytes=len(table),
+        table_sha256=hashlib.sha256(table).hexdigest(),
         plan_digest=plan_digest,
         environment=environment,
     )
-    return shard, rows
+    return shard, table
 
 
 def table_bytes(rows: Sequence[dict[str, Any]]) -> bytes:

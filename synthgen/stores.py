@@ -22,7 +22,6 @@ from synthgen.shard import (
     data_path,
     record_path,
     record_text,
-    table_bytes,
     table_path,
     told_of_space,
     write_shard,
@@ -157,10 +156,10 @@ def write_anywhere(
         return None
     with told_of_space(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
         overwrite = patiently(lambda: there(data_path(directory, span)))  # damaged, or of a killed worker
-        shard, rows = write_tar(file, span, items, plan_digest, environment)
+        shard, table = write_tar(file, span, items, plan_digest, environment)
         if _stands(directory, span, plan_digest):  # we were slow, or frozen, and another did it
             return None
-        return shard if _Upload(directory, span, file, shard, table_bytes(rows)).send(overwrite=overwrite) else None
+        return shard if _Upload(directory, span, file, shard, table).send(overwrite=overwrite) else None
 
 
 def _stands(directory: UPath, span: ShardSpan, plan_digest: str) -> bool:

@@ -2,7 +2,7 @@
 
 Each shard is read once: its tar is hashed, every image decoded, and every label, record and row of its
 table held against the plan.  What the completion records, ``SHA256SUMS`` and ``manifest.json`` say of
-a tar are three witnesses: the file that disagrees with the others is the one that is told of.
+a tar and a table are three witnesses: the file that disagrees with the others is the one that is told of.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from synthgen.engines.processes import end_with_parent
 from synthgen.errors import SynthgenError
 from synthgen.files.atomic import held
 from synthgen.files.places import is_url
@@ -33,7 +34,7 @@ from synthgen.files.tar import reading
 from synthgen.manifest import CONNECTIONS, DOCUMENTS, listing, summary_of
 from synthgen.plan import Plan, ShardSpan, read_plan
 from synthgen.scan import Fault, Job, Scanned, scan
-from synthgen.shard import Shard, data_name, read_shard, record_name, strange, table_bytes, table_name
+from synthgen.shard import Shard, data_name, record_name, strange, table_name
 
 if TYPE_CHECKING:
     from synthgen.files.places import Place
@@ -69,7 +70,7 @@ def inspect(
     papers = read_papers(directory, plan, sizes)
     faults, keys, looks = list[Fault](), list[str](), []
     for done, (span, found) in enumerate(zip(spans, _scan_all(job, spans, sizes), strict=True), 1):
-        faults += _shard_faults(directory, span, found, papers)
+        faults += _shard_faults(span, found, papers)
         keys += found.keys
         looks += found.looks
         progress(done)
@@ -167,43 +168,41 @@ def _read_manifest(data: bytes, plan: Plan, spans: list[ShardSpan]) -> tuple[dic
 # Shard by shard
 
 
-def _shard_faults(directory: Place, span: ShardSpan, found: Scanned, papers: Papers) -> Iterator[Fault]:
+def _shard_faults(span: ShardSpan, found: Scanned, papers: Papers) -> list[Fault]:
     """What is wrong with a shard: what was found in it, and what its record and the papers say otherwise."""
-    tar, table = data_name(span), table_name(span)
-    yield from found.faults
-    blamed = any(fault.name == tar for fault in found.faults)
-    entry = papers.shards.get(span.index)
-    if own := found.sums.get(tar):
-        said = {record_name(span): found.record and found.record.sha256, SUMS: papers.sums.get(tar)}
-        said |= {MANIFEST: entry and entry.sha256}
-        witnesses = {name: told for name, told in said.items() if told}
-        others = {name: told for name, told in witnesses.items() if told != own}
-        if others and (blamed or 2 * len(others) > len(witnesses)):
-            what = "; ".join(
-                f"{told[:16]} by {', '.join(name for name in others if others[name] == told)}"
-                for told in dict.fromkeys(others.values())
-            )
-            yield Fault(name=tar, what=f"has sha256 {own[:16]}; {what}", shard=span.index)
-            blamed = True
-        elif others:
-            for name, told in others.items():
-                what = f"says sha256 {told[:16]} of {tar}, which has {own[:16]}"
-                yield Fault(name=name, what=what, shard=span.index if name == record_name(span) else None)
-        elif entry and found.record and entry != found.record:
-            yield Fault(name=MANIFEST, what=f"entry {span.index} of shards: not as {record_name(span)} has it")
-    if found.row and not blamed:
-        yield Fault(name=table, what=found.row, shard=span.index)
-    elif (own := found.sums.get(table)) and (told := papers.sums.get(table, own)) != own:
-        if not blamed and not any(fault.name == table for fault in found.faults) and _as_written(directory, span, own):
-            yield Fault(name=SUMS, what=f"says sha256 {told[:16]} of {table}, which has {own[:16]}")
-        else:
-            yield Fault(name=table, what=f"has sha256 {own[:16]}, {told[:16]} by {SUMS}", shard=span.index)
+    tar, table, record = data_name(span), table_name(span), record_name(span)
+    faults, entry = list(found.faults), papers.shards.get(span.index)
+    said = {name: shard for name, shard in ((record, found.record), (MANIFEST, entry)) if shard}
+    told = {name: {SUMS: papers.sums[name]} if name in papers.sums else {} for name in (tar, table)}
+    for witness, shard in said.items():
+        told[tar][witness], told[table][witness] = shard.sha256, shard.table_sha256
+    faults += _unlike(span, tar, found.sums.get(tar), told[tar], faults)
+    if found.row and all(fault.name != tar for fault in faults):
+        faults.append(Fault(name=table, what=found.row, shard=span.index))
+    faults += _unlike(span, table, found.sums.get(table), told[table], faults)
+    if found.record and entry and found.record != entry and all(len(set(sums.values())) == 1 for sums in told.values()):
+        faults.append(Fault(name=MANIFEST, what=f"entry {span.index} of shards: not as {record} has it"))
+    return faults
 
 
-def _as_written(directory: Place, span: ShardSpan, sha256: str) -> bool:
-    """Whether a table is, byte for byte, the one that would be written now."""
-    rows = [item.record for item in read_shard(directory / data_name(span))]
-    return hashlib.sha256(table_bytes(rows)).hexdigest() == sha256
+def _unlike(
+    span: ShardSpan, name: str, own: str | None, witnesses: Mapping[str, str], faults: Sequence[Fault]
+) -> Iterator[Fault]:
+    """The file whose sum is not what most witnesses tell of it, or the witnesses who tell otherwise."""
+    blamed = any(fault.name == name for fault in faults)
+    others = {witness: sum_ for witness, sum_ in witnesses.items() if sum_ != own}
+    if own is None or not others:
+        return
+    if blamed or 2 * len(others) > len(witnesses):
+        what = "; ".join(
+            f"{sum_[:16]} by {', '.join(witness for witness in others if others[witness] == sum_)}"
+            for sum_ in dict.fromkeys(others.values())
+        )
+        yield Fault(name=name, what=f"has sha256 {own[:16]}; {what}", shard=span.index)
+        return
+    for witness, sum_ in others.items():
+        what = f"says sha256 {sum_[:16]} of {name}, which has {own[:16]}"
+        yield Fault(name=witness, what=what, shard=span.index if witness == record_name(span) else None)
 
 
 def _extras(directory: Place, spans: list[ShardSpan], sizes: Mapping[str, int]) -> Iterator[Fault]:
@@ -273,18 +272,10 @@ _worker: Job | None = None  # of a worker process, set once when it starts
 def _start_worker(job: Job) -> None:
     global _worker
     _worker = job
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     warnings.simplefilter("ignore")  # of decoders, which what they warn of follows as a fault
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process of a terminal
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _end_with_parent() -> None:
-    """A killed parent must not leave workers behind."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _scan_in_worker(span: ShardSpan, sizes: dict[str, int]) -> Scanned:

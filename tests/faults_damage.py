@@ -27,8 +27,8 @@ def corrupt_bytes(stage: Stage) -> Injury:
     told = []
     for stem in stage.rng.sample(stems, min(len(stems), stage.rng.randint(1, 3))):
         name = stage.rng.choice((f"data/{stem}.tar",) * 3 + (f"data/{stem}.json", f"metadata/{stem}.parquet"))
-        # Before SHA256SUMS tells of it, a bit that holds no value of a table or record has no witness.
-        how = stage.rng.choice(HOW if finished or name.endswith(".tar") else HOW[1:])
+        # Before manifest.json tells of it, a bit that holds no value of a record has no witness.
+        how = stage.rng.choice(HOW if finished or not name.endswith(".json") else HOW[1:])
         _damage(stage, name, files[name], how)
         injury.damaged.add(name)
         told.append(f"{name} {how}")
@@ -76,9 +76,7 @@ def _find_and_mend(stage: Stage, injury: Injury) -> None:
         return
     mend = stage.call(program, "verify", "--repair", url)
     end = mend.end()
-    # The sum of a table that was damaged before SHA256SUMS was written is that of the damage, and is told to be new.
-    well = end.code == 0 or (end.code == 2 and end.lines[-1].endswith("its sum is new"))
-    if not well or any("Traceback" in line for line in end.lines):
+    if end.code or any("Traceback" in line for line in end.lines):
         injury.wrong.append(f"verify --repair: exit code {end.code}: {' | '.join(end.lines)[-300:]}")
 
 

@@ -34,10 +34,11 @@ NOTES = """## What was asked of each case
   itself is starting gets Python's own traceback.
 - What stood when a fault hit is still there after it, and is not written again ("done again, of what stood"),
   unless it was damaged: all damage is found by `synthgen verify`, by the name of the file, and mended by
-  `verify --repair`, in a store by removing the shard's record and running the command again.  A bit in a table
-  or record that is not among its values has no witness before `SHA256SUMS` is written, so none was flipped there.
+  `verify --repair`, in a store by removing the shard's record and running the command again.  A bit in a record
+  that is not among its values has no witness before `manifest.json` is written, so none was flipped there.
 - A store's claim of a killed worker counts for 30 seconds more, which the next run waits.
-- A clock that jumps is libfaketime's; the monotonic clock, which no system lets jump, goes on.
+- A clock that jumps is libfaketime's; the monotonic clock, which no system lets jump, goes on.  libfaketime then
+  fails every `time.sleep`, with which `evaluate run --workers` looks after its workers: there it was left out.
 """
 
 

@@ -22,6 +22,7 @@ from synthgen.manifest import read_manifest
 from synthgen.plan import Plan
 from synthgen.watch import Eye, words
 
+PROMPTS = Path(__file__).parents[1] / "prompts/quickstart.txt"
 PLAN = plan()  # 6 shards of 10 images
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -308,6 +309,34 @@ def test_a_run_whose_shards_are_written_where_it_does_not_look_ends(tmp_path: Pa
     lay(tmp_path / "set", PLAN)
     with pytest.raises(SynthgenError, match="all workers must reach the same place"):
         generate(tmp_path / "set", engine=elsewhere, make=Maker(log=log))  # type: ignore[arg-type]
+
+
+def test_killed_workers_of_diffusion_leave_no_semaphore_and_nobody_says_a_word(tmp_path: Path) -> None:
+    asked = ["sd", "--prompts", str(PROMPTS), "--model", "tiny", "--n", "24", "--size", "32", "--shard-size", "4"]
+    asked += ["--steps", "4", "--batch", "4", "--device", "cpu", "--workers", "2", "--out", str(tmp_path / "set")]
+    program = str(Path(sys.executable).with_name("synthgen"))
+    process = subprocess.Popen([program, *asked], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait(lambda: any((tmp_path / "set/data").glob("*.json")), 60)
+    workers = [pid for pid in members(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(workers[0], signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert [line for line in said.splitlines() if not line.startswith("generate: ")] == []
+
+
+def test_an_interruption_inside_a_callback_from_c_is_not_lost() -> None:
+    program = (
+        "import ctypes, os, signal, time, typer; from synthgen import cli\n"
+        "app = typer.Typer()\n"
+        "@app.command()\n"
+        "def work() -> None:\n"
+        "    def hit() -> None: os.kill(os.getpid(), signal.SIGTERM); [None for _ in range(10_000)]\n"
+        "    ctypes.CFUNCTYPE(None)(hit)()\n"
+        "    time.sleep(30)\n"
+        "raise SystemExit(cli.run(app, 'work', ()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=25)
+    assert (done.returncode, done.stderr) == (130, "work: interrupted; run the same command again to go on\n")
 
 
 def test_a_worker_whose_parent_died_with_its_words_unheard_says_nothing() -> None:

@@ -172,6 +172,8 @@ def test_a_thousand_shards_are_listed_in_less_than_a_second(tmp_path: Path, whol
             n_samples=5,
             n_bytes=3,
             sha256="a" * 64,
+            table_n_bytes=0,
+            table_sha256="0" * 64,
             plan_digest=plan.digest,
             environment={"numpy": "2"},
         )

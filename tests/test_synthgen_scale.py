@@ -68,6 +68,8 @@ def stand(directory: Path, asked: Plan, n_missing: int) -> None:
             n_samples=span.stop - span.start,
             n_bytes=3_000_000,
             sha256=f"{index:064x}",
+            table_n_bytes=0,
+            table_sha256="0" * 64,
             plan_digest=digest,
             environment={"pretend": "1"},
         )

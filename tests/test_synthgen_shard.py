@@ -113,7 +113,7 @@ def test_images_can_be_read_at_their_offsets(tmp_path: Path) -> None:
 
 def test_the_record_tells_count_size_sum_plan_and_versions(tmp_path: Path) -> None:
     shard = write(tmp_path)
-    data = data_path(tmp_path, SPAN).read_bytes()
+    data, table = data_path(tmp_path, SPAN).read_bytes(), table_path(tmp_path, SPAN).read_bytes()
     assert shard == read_record(record_path(tmp_path, SPAN))
     assert shard is not None
     assert asdict(shard) == {
@@ -122,6 +122,8 @@ def test_the_record_tells_count_size_sum_plan_and_versions(tmp_path: Path) -> No
         "n_samples": 5,
         "n_bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
+        "table_n_bytes": len(table),
+        "table_sha256": hashlib.sha256(table).hexdigest(),
         "plan_digest": PLAN,
         "environment": {"numpy": "1"},
     }

@@ -25,12 +25,12 @@ from synthgen.errors import SynthgenError
 from synthgen.files.atomic import claimed
 from synthgen.files.places import place
 from synthgen.generate import Renderer, fractal_renderer
-from synthgen.manifest import read_manifest
+from synthgen.manifest import finish, read_manifest
 from synthgen.plan import read_plan
 from synthgen.quality import measure
 from synthgen.repair import repair
 from synthgen.sd_request import plan_renderer
-from synthgen.shard import Item, read_shard
+from synthgen.shard import Item, read_record, read_shard, record_text
 from synthgen.verify import Fault, check, inspect
 
 pytestmark = pytest.mark.filterwarnings("ignore:CUDA initialization:UserWarning:torch")
@@ -475,20 +475,35 @@ def test_a_shard_of_which_nothing_is_known_any_more_is_made_as_it_is_made_now(da
 
 def test_a_table_in_other_bytes_is_told_of_and_summed_anew(whole: Path, dataset: Path) -> None:
     write_the_table_otherwise(dataset)
-    sums = (dataset / SUMS).read_text().splitlines()
-    own = hashlib.sha256((dataset / TABLE).read_bytes()).hexdigest()
-    lines = [f"{own}  {TABLE}" if line.endswith(TABLE) else line for line in sums]
-    (dataset / SUMS).write_text("\n".join(lines) + "\n")  # as if another pyarrow had written it
+    table, record = (dataset / TABLE).read_bytes(), read_record(dataset / RECORD)
+    record = replace(record, table_n_bytes=len(table), table_sha256=hashlib.sha256(table).hexdigest())
+    (dataset / RECORD).write_bytes(record_text(record))
+    finish(read_manifest(dataset))  # as if another pyarrow had written it
     assert check(dataset) == []
     flip_a_bit(dataset)
-    table = stats(dataset)[TABLE]
+    before = stats(dataset)[TABLE]
     assert repair(dataset, check(dataset)) == [1]
-    assert stats(dataset)[TABLE] == table
+    assert stats(dataset)[TABLE] == before
     delete_the_table(dataset)
     with pytest.raises(SynthgenError, match=r"000001\.parquet: has the rows it had, in other bytes"):
         repair(dataset, check(dataset))
     assert check(dataset) == []
     assert contents(dataset) == contents(whole)
+
+
+def test_what_is_damaged_before_a_set_is_finished_is_found_without_its_sums(whole: Path, dataset: Path) -> None:
+    for name in (SUMS, MANIFEST):
+        (dataset / name).unlink()
+    table = bytearray((dataset / TABLE).read_bytes())
+    table[5] ^= 1  # of no value, perhaps; its record knows
+    (dataset / TABLE).write_bytes(table)
+    assert {fault.name for fault in check(dataset) if fault.shard is not None} == {TABLE}
+    finish(read_manifest(dataset))  # of which the sums tell as it was made
+    assert (dataset / SUMS).read_bytes() == (whole / SUMS).read_bytes()
+    assert repair(dataset, check(dataset)) == [1]
+    assert contents(dataset) == contents(whole)
+    os.truncate(dataset / TABLE, 100)  # of another size is not there
+    assert [span.index for span in read_manifest(dataset).missing] == [1]
 
 
 class Killed(BaseException):

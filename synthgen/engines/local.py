@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -15,7 +17,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from synthgen.engines.claims import worker_name
-from synthgen.engines.processes import end_with_parent, interrupts, unheard
+from synthgen.engines.processes import end_with_parent, interrupts, keep_interruptions, unheard
 from synthgen.engines.work import ATTEMPTS, Done, Engine, Task, Work, told, write_one
 from synthgen.errors import SynthgenError
 
@@ -172,10 +174,21 @@ def _stop(slots: Sequence[_Slot]) -> None:
 
 def _work(pipe: Connection, work: Work, device: str | None) -> None:
     """A worker process: takes tasks until it is told None."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    code = 0
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _end)
+        keep_interruptions(lambda: os._exit(128 + signal.SIGTERM))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        threading.Thread(target=end_with_parent, daemon=True).start()
+        _take_tasks(pipe, work, device)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    sys.stderr.flush()
+    os._exit(code)  # else threads of libraries may abort at Python's own end
+
+
+def _take_tasks(pipe: Connection, work: Work, device: str | None) -> None:
     renderer = None
     with suppress(EOFError, ConnectionError):  # the parent is gone
         while (task := pipe.recv()) is not None:

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 def end_with_parent() -> None:
     """End this process with its parent, for a thread: a killed parent must not leave workers behind."""
+    import multiprocessing
+
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def keep_interruptions(again: Callable[[], object]) -> None:
+    """Call ``again`` where an interruption came inside a callback from C code, such as a compiler's, and was lost.
+
+    Python drops all exceptions there; ``again`` must see to it that another comes when the callback is over.
+    """
+    before = sys.unraisablehook
+
+    def hook(lost: Any) -> None:
+        if isinstance(lost.exc_value, KeyboardInterrupt | SystemExit):
+            again()
+        else:
+            before(lost)
+
+    sys.unraisablehook = hook
+
+
+def interrupt_soon() -> None:
+    """Have this process hear Ctrl-C in a moment."""
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    timer.daemon = True
+    timer.start()
 
 
 @contextmanager
