@@ -136,7 +136,7 @@ def _start(worker: Worker) -> subprocess.Popen[bytes]:
 
 def _run_on_ray(file: Path, out: Path, plan: Plan, request: Request, options: Sequence[str]) -> None:
     """Have workers run on a cluster, whose nodes all reach suite, images and runs; a lost one is started again."""
-    from synthgen.engines.on_ray import connected, how_many, taking
+    from synthgen.engines.cluster import connected, how_many, taking
 
     cluster = request.cluster("GPU" if torch.cuda.is_available() else "CPU")
     worker = Worker(

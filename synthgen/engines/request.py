@@ -13,7 +13,7 @@ from synthgen.engines.work import Engine
 from synthgen.errors import SynthgenError
 
 if TYPE_CHECKING:
-    from synthgen.engines.on_ray import Cluster
+    from synthgen.engines.cluster import Cluster
 
 ENGINES = ("local", "ray")
 
@@ -40,7 +40,7 @@ class Request:
         for text in self.resources:
             _amount(text)
         if self.engine == "ray":
-            from synthgen.engines.on_ray import probe, require_ray
+            from synthgen.engines.cluster import probe, require_ray
 
             require_ray()
             if self.address:
@@ -59,7 +59,7 @@ class Request:
         if self.engine == "local":
             yield
             return
-        from synthgen.engines.on_ray import connected
+        from synthgen.engines.cluster import connected
 
         with connected(self.cluster(None)):
             yield
@@ -93,7 +93,7 @@ class Request:
 
     def cluster(self, per_worker: str | None) -> Cluster:
         """The Ray cluster, and what a worker takes of it: what was asked, else one ``per_worker``, if any."""
-        from synthgen.engines.on_ray import Cluster
+        from synthgen.engines.cluster import Cluster
 
         amounts = dict(map(_amount, self.resources)) or ({per_worker: 1.0} if per_worker else {})
         return Cluster(address=self.address, resources=amounts, workers=self.workers)

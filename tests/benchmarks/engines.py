@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fractaldb.render import Style
 from fractaldb.search import search
+from synthgen.engines.cluster import Cluster, connected
 from synthgen.engines.local import local
-from synthgen.engines.on_ray import Cluster, connected, on_ray
+from synthgen.engines.on_ray import on_ray
 from synthgen.engines.work import Engine
 from synthgen.fractal import fractal_content
 from synthgen.generate import fractal_renderer, generate, open_directory
