@@ -1,4 +1,4 @@
-"""docs/cluster.md and its examples: what is shown is what the programs take, and it works as far as it can here."""
+"""docs/cluster.md, what README has of it, and the examples: what is shown is taken, and works as far as it can here."""
 
 import os
 import re
@@ -19,8 +19,13 @@ from synthgen_evaluate.cli import app as evaluate_app
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs/examples"
 PAGE = (ROOT / "docs/cluster.md").read_text()
+README = (ROOT / "README.md").read_text()
 LINES = [
-    line for block in re.findall(r"^```\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()
+    line
+    for page in (PAGE, README)
+    for block in re.findall(r"^```\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    for line in block.splitlines()
+    if page is PAGE or line.startswith(("accelerate ", "python docs/", "sky "))
 ]
 COMMANDS = {name: typer.main.get_command(app) for name, app in (("synthgen", synthgen_app), ("evaluate", evaluate_app))}
 SMALL = "--categories 2 --n 160 --size 40 --points 1000 --shard-size 20 --workers 1"
