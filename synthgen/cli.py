@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
@@ -44,7 +45,9 @@ def run(application: typer.Typer, name: str, errors: tuple[type[Exception], ...]
         return getattr(error, "exit_code", 2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"{name}: {where}{error.strerror or error}", file=sys.stderr)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what_to_do = "; what is finished stands: free some space and run again" if full else ""
+        print(f"{name}: {where}{error.strerror or error}{what_to_do}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         code = 130

@@ -321,3 +321,16 @@ def test_an_unknown_sampling_is_refused_in_one_line(tmp_path: Path, synthgen_her
     assert "give a number of categories" in both.stderr
     assert not (tmp_path / "csv").exists()
     assert not (tmp_path / "set").exists()
+
+
+def test_a_full_disk_is_one_line_that_says_what_to_do() -> None:
+    program = (
+        "import typer; from synthgen import cli\n"
+        "app = typer.Typer()\n"
+        "@app.command()\n"
+        "def work() -> None: open('/dev/full', 'wb', buffering=0).write(b'x')\n"
+        "raise SystemExit(cli.run(app, 'work', ()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    said = "work: No space left on device; what is finished stands: free some space and run again\n"
+    assert (done.returncode, done.stderr) == (2, said)
