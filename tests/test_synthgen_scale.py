@@ -170,7 +170,7 @@ def test_looking_again_reads_no_record_twice(million: Path, monkeypatch: pytest.
 
 GROWTH = 4.0  # mebibytes, from a fifth of the work to its end
 WORK = """
-import sys
+import ctypes, sys
 from pathlib import Path
 from synthgen.generate import generate, open_directory
 from synthgen.shard import Item
@@ -178,6 +178,7 @@ from synthgen.engines.work import Renderer
 import synthgen.engines.work
 
 def resident():
+    ctypes.CDLL(None).malloc_trim(0)  # what is free counts as free: how much of it malloc keeps depends on its threads
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 sizes, real = [], synthgen.engines.work.write_one
@@ -246,4 +247,4 @@ make(Path(sys.argv[1]), plan, model, device="cpu", batch=50, request=Request(wor
 
 @pytest.mark.slow
 def test_a_worker_does_not_grow_over_2_000_diffusion_images(tmp_path: Path) -> None:
-    assert growth(DIFFUSION, tmp_path / "set", ROOT / "prompts/quickstart.txt", 2000, 50) < 2 * GROWTH
+    assert growth(DIFFUSION, tmp_path / "set", ROOT / "prompts/quickstart.txt", 2000, 50) < GROWTH
