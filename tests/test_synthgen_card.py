@@ -38,6 +38,7 @@ HOSTILE = [
 ]
 
 Render = Callable[[str], str]
+of_diffusion = pytest.mark.parametrize("manifest", ["diffusion"], indirect=True)
 
 
 @pytest.fixture(scope="module", params=["fractal", "diffusion"])
@@ -97,8 +98,7 @@ def named(manifest: Manifest, names: list[str]) -> Manifest:
 
 def with_model(manifest: Manifest, name: str) -> Manifest:
     content = manifest.plan.content
-    if isinstance(content, FractalContent):
-        pytest.skip("fractals have no model")
+    assert isinstance(content, DiffusionContent)
     model = replace(content.model, name=name)
     return replace(manifest, plan=replace(manifest.plan, content=replace(content, model=model)))
 
@@ -245,10 +245,10 @@ def test_hostile_class_names_show_as_text(manifest: Manifest, quality: Quality, 
     assert "<script" not in html
 
 
+@of_diffusion
 def test_a_hostile_prompt_and_model_show_as_text(manifest: Manifest, quality: Quality, as_html: Render) -> None:
     content = manifest.plan.content
-    if isinstance(content, FractalContent):
-        pytest.skip("fractals have no prompts")
+    assert isinstance(content, DiffusionContent)
     prompts = replace(content.prompts, templates=("<img src=x onerror=alert(1)> {} | `",))
     sampling = replace(content.sampling, negative_prompt="```\n<b>bold</b>")
     hostile = replace(content, prompts=prompts, sampling=sampling, model=replace(content.model, name="a/<i>x</i>"))
@@ -271,10 +271,10 @@ def test_the_card_links_only_to_known_places(published: Path, as_html: Render) -
     }
 
 
+@of_diffusion
 def test_many_classes_are_summed_up(manifest: Manifest, quality: Quality) -> None:
     content = manifest.plan.content
-    if not isinstance(content, DiffusionContent):
-        pytest.skip("one kind is enough")
+    assert isinstance(content, DiffusionContent)
     names = tuple(f"class{i}" for i in range(100))
     many = replace(content, classes=replace(content.classes, ids=names, names=names))
     counts = replace(quality, class_names=names, n_images=np.arange(100, 200))
@@ -308,6 +308,7 @@ def test_nothing_is_said_of_an_empty_set_or_a_wrong_name(manifest: Manifest, qua
 # Licences
 
 
+@of_diffusion
 @pytest.mark.parametrize(
     ("model", "licence"),
     [
@@ -335,6 +336,7 @@ def test_every_preset_has_a_known_licence() -> None:
     assert {preset.hub for preset in PRESETS.values() if preset.hub} <= about.LICENCES.keys()
 
 
+@of_diffusion
 def test_a_model_of_unknown_terms_is_not_given_any(manifest: Manifest, quality: Quality) -> None:
     from huggingface_hub import DatasetCard
 
@@ -347,10 +349,10 @@ def test_a_model_of_unknown_terms_is_not_given_any(manifest: Manifest, quality: 
     assert (turbo["license"], turbo["license_name"]) == ("other", "stability-ai-community")
 
 
+@of_diffusion
 def test_a_folder_called_tiny_is_not_the_built_in_model(manifest: Manifest, quality: Quality) -> None:
     content = manifest.plan.content
-    if isinstance(content, FractalContent):
-        pytest.skip("fractals have no model")
+    assert isinstance(content, DiffusionContent)
     other = replace(content, model=replace(content.model, revision="sha256:" + "0" * 64))
     assert "\nlicense: other\n" in card(replace(manifest, plan=replace(manifest.plan, content=other)), quality)
 

@@ -14,6 +14,7 @@ import pytest
 from conftest import Command
 from PIL import Image
 
+from synthgen.content import DiffusionContent
 from synthgen.manifest import Manifest, read_manifest
 from synthgen.plan import Segment
 from synthgen.publishing import about
@@ -166,10 +167,10 @@ def test_a_grown_set_has_another_minor_version(manifest: Manifest, record: Any) 
     assert json.loads(croissant(replace(manifest, plan=grown)))["version"] == f"1.1.0+{digest}"
 
 
+@pytest.mark.parametrize("manifest", ["webp"], indirect=True)
 def test_hostile_names_stand_as_they_are(manifest: Manifest, tmp_path: Path) -> None:
     content = manifest.plan.content
-    if content.kind == "fractal":
-        pytest.skip("one kind is enough")
+    assert isinstance(content, DiffusionContent)
     names = ("<script>", 'a"b\\', "line\nbreak", "@id", "\U0001f41f", "http://x.org/", "{}", "", " ", "\x00")
     classes = replace(content.classes, ids=names, names=names)
     hostile = replace(manifest, plan=replace(manifest.plan, content=replace(content, classes=classes)))
