@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -28,6 +28,7 @@ PROGRAM = str(Path(sys.executable).with_name("synthgen"))
 PROMPTS = Path(__file__).parents[1] / "prompts"
 STORE = 80_000_000  # bytes of a node's object store, about the least there is
 
+T = TypeVar("T")
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -158,11 +159,13 @@ def committed(directory: Path) -> int:
     return len(list(directory.glob("data/*.json")))
 
 
-def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait(condition: Callable[[], T], seconds: float = 60.0) -> T:
+    """What the condition gives as soon as that is something."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end, "it never came"
         time.sleep(0.005)
+    return found
 
 
 def workers(directory: Path) -> dict[str, int]:
@@ -213,8 +216,7 @@ def test_a_node_that_joins_late_is_used(
 ) -> None:
     nodes.add()
     process = start(tmp_path / "set", "--address", nodes.address)
-    wait(lambda: committed(tmp_path / "set") >= 1 and workers(tmp_path / "set"))
-    (first,) = workers(tmp_path / "set").values()
+    (first,) = wait(lambda: committed(tmp_path / "set") >= 1 and workers(tmp_path / "set").values())
     os.kill(first, signal.SIGSTOP)  # for as long as a node needs to come
     before = committed(tmp_path / "set")
     nodes.add()
@@ -263,24 +265,6 @@ def test_resources_are_asked_for_by_name_and_workers_are_bounded(tmp_path: Path,
         assert len(seen) == most
 
 
-@pytest.mark.slow
-def test_a_worker_that_is_killed_more_often_than_a_shard_may_fail_is_replaced(
-    tmp_path: Path, nodes: Nodes, undisturbed: dict[str, bytes], start: Start
-) -> None:
-    nodes.add()
-    process = start(tmp_path / "set", "--address", nodes.address)
-    killed = set[int]()
-    stem = "fractal-train-000011"  # the last, which then is at the end of the queue again and again
-    while len(killed) <= ATTEMPTS:
-        wait(lambda: workers(tmp_path / "set").get(stem, 0) not in {0, *killed})
-        pid = workers(tmp_path / "set").get(stem, 0)
-        if pid and pid not in killed:
-            os.kill(pid, signal.SIGKILL)
-            killed.add(pid)
-    succeeded(process)
-    assert contents(tmp_path / "set") == undisturbed
-
-
 FAULTY = """
 import os, sys
 from synthgen import cli, generate
@@ -327,6 +311,25 @@ def test_a_shard_that_always_fails_is_given_up_and_all_others_stand(
     assert contents(tmp_path / "set") == undisturbed
 
 
+@pytest.mark.slow
+def test_a_shard_may_lose_more_workers_than_it_may_fail(
+    tmp_path: Path, nodes: Nodes, undisturbed: dict[str, bytes], start: Start
+) -> None:
+    nodes.add()
+    tally = tmp_path / "tally"
+    fault = f"""
+import os
+with open({str(tally)!r}, "a") as file:
+    file.write("x")
+if os.path.getsize({str(tally)!r}) <= {ATTEMPTS + 1}:
+    os.kill(os.getpid(), 9)
+"""
+    program = FAULTY.format(key=key_of_shard(undisturbed, 11), fault=fault)
+    succeeded(start(tmp_path / "set", "--address", nodes.address, program=program))
+    assert tally.read_text() == "x" * (ATTEMPTS + 2)
+    assert contents(tmp_path / "set") == undisturbed
+
+
 def key_of_shard(data: dict[str, bytes], index: int) -> str:
     """The key of an image in the middle of a shard, which no estimate of sizes draws."""
     import io
@@ -342,8 +345,7 @@ def test_a_killed_driver_leaves_no_worker_and_the_run_resumes(
 ) -> None:
     raylet = nodes.add()
     process = start(tmp_path / "set", "--address", nodes.address)
-    wait(lambda: committed(tmp_path / "set") >= 2)
-    (worker,) = workers(tmp_path / "set").values()
+    (worker,) = wait(lambda: committed(tmp_path / "set") >= 2 and workers(tmp_path / "set").values())
     assert parent(worker) == raylet
     process.kill()
     process.wait(20)
@@ -364,8 +366,7 @@ def test_an_interrupted_run_ends_with_one_line_leaves_no_claim_and_resumes(
     nodes.add()
     options = () if here else ("--address", nodes.address)
     process = start(tmp_path / "set", *options)
-    wait(lambda: committed(tmp_path / "set") >= 2 and workers(tmp_path / "set"))
-    pids = set(workers(tmp_path / "set").values())
+    pids = wait(lambda: committed(tmp_path / "set") >= 2 and set(workers(tmp_path / "set").values()))
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # a terminal sends it to every process of the group
     else:
