@@ -115,17 +115,17 @@ def words(directory: str, state: dict[str, Any]) -> list[str]:
     """The state, a line each: the whole, workers, failed shards."""
     how = "complete" if state["complete"] else "unfinished; run the same command again to go on"
     if not state["complete"] and not all(worker["silent"] for worker in state["workers"]):
-        how = f"{state['rate']:g} images/s"
+        how = f"{state['rate']:g} images/s" if state["rate"] else "under way"
         how += "" if state["left"] is None else f", about {duration(state['left'])} left"
     lines = [
         f"{directory}: {state['n_done']} of {state['n']} images of {state['n_classes']} classes,"
         f" {state['n_shards_done']} of {state['n_shards']} shards, {state['n_bytes'] / 1e6:.1f} MB: {how}"
     ]
     for worker in state["workers"]:
+        rate = f", {worker['rate']:g} images/s" if worker["rate"] else ""
         silent = ", silent" if worker["silent"] else ""
         lines.append(
-            f"  {worker['worker']}: {worker['shard']}, {worker['done']} of {worker['of']} images,"
-            f" {worker['rate']:g} images/s{silent}"
+            f"  {worker['worker']}: {worker['shard']}, {worker['done']} of {worker['of']} images{rate}{silent}"
         )
     return lines + [f"  failed: {stem}: {why}" for stem, why in state["failed"].items()]
 

@@ -272,6 +272,8 @@ def test_the_claims_of_a_folder_tell_who_is_where_and_go_with_the_last_shard(tmp
             assert another is not None  # there the lock on the tar decides
     assert (claim.worker, claim.shard, claim.of, claim.failed) == (claims.worker_name(), 2, 10, "")
     assert claim.rate > 0
+    with telling(tmp_path, SPAN):  # before it has anything to tell of its own
+        assert 0 < read_claims(tmp_path)[SPAN.stem].rate < claim.rate
     (tmp_path / "claims/.x.json.1.tmp").write_text("{")  # of a worker that was killed
     remove_claims(tmp_path)
     assert not (tmp_path / "claims").exists()

@@ -54,6 +54,8 @@ class Claim:
 class Progress:
     """How far a worker is; it counts, and the thread that tells reads."""
 
+    rate = 0.0  # images a second of the last shard of this process: what the next one tells at first
+
     def __init__(self) -> None:
         self.done = 0  # images
         self.told = time.monotonic()  # when the claim was last written
@@ -121,15 +123,17 @@ def telling(
     killed worker stays behind.  It is written anew every ``beat`` seconds (BEAT).
     """
     path, progress = claim_path(directory, span), Progress()
-    claim = Claim(worker=worker_name(), shard=span.index, done=0, of=span.stop - span.start, rate=0.0, beat=0)
+    n_samples = span.stop - span.start
+    claim = Claim(worker=worker_name(), shard=span.index, done=0, of=n_samples, rate=progress.rate, beat=0)
     if not _make(path, claim, force=force):
         yield None
         return
-    over = threading.Event()
+    over, start = threading.Event(), time.monotonic()
     thread = threading.Thread(target=_tell, args=(path, claim, progress, over, beat or BEAT), daemon=True)
     thread.start()
     try:
         yield progress
+        Progress.rate = _rate(progress, start)
     finally:
         over.set()
         thread.join()
@@ -140,12 +144,15 @@ def telling(
 def _tell(path: Place, claim: Claim, progress: Progress, over: threading.Event, beat: float) -> None:
     start = time.monotonic()
     while not over.wait(beat) and _ours(path, progress):
-        done = progress.done
-        rate = round(done / (time.monotonic() - start), 2)
-        claim = replace(claim, done=done, rate=rate, beat=claim.beat + 1)
+        rate = _rate(progress, start) or claim.rate
+        claim = replace(claim, done=progress.done, rate=rate, beat=claim.beat + 1)
         with suppress(Exception):  # telling is worth no failure; a store's client has errors of its own
             _write(path, claim)
             progress.told = time.monotonic()
+
+
+def _rate(progress: Progress, start: float) -> float:
+    return round(progress.done / max(time.monotonic() - start, 1e-3), 2)
 
 
 def _ours(path: Place, progress: Progress) -> bool:
