@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from synthgen.cli_make import local
 from synthgen.cli_sets import AsJson
 
 from .errors import EvaluateError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
 RunsOrNone = Annotated[list[Path] | None, typer.Argument(metavar="RUNS...", help="Directories of runs.")]
 Results = Annotated[
     Path | None,
@@ -30,7 +31,7 @@ Baseline = Annotated[str | None, typer.Option(help="Arm to compare with; the sui
 
 @app.command(epilog="Example: evaluate compare runs/miniature --out report")
 def compare(
-    out: Annotated[Path, typer.Option(help="Directory of the report.")],
+    out: Annotated[Path, typer.Option(help="Directory of the report.", callback=local)],
     runs: RunsOrNone = None,
     results: Results = None,
     baseline: Baseline = None,
@@ -99,5 +100,5 @@ def _loaded(runs: list[Path] | None, results: Path | None) -> list[LoadedRun]:
     from .judging.published import load_results
 
     if bool(runs) == (results is not None):
-        raise EvaluateError("name directories of runs, or a file of published scores with --results")
+        raise EvaluateError("name directories of runs, or with compare a file of published scores: --results")
     return load_results(results) if results is not None else load_runs(runs or [])

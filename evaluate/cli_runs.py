@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from typer.exceptions import Exit
 
-from synthgen.cli_make import Address, EngineName, NumTasks, Resources, TaskIndex
+from synthgen.cli_make import Address, EngineName, NumTasks, Resources, TaskIndex, local
 from synthgen.cli_sets import AsJson
 
 from .errors import EvaluateError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer()
 
@@ -35,7 +33,7 @@ Runs = Annotated[Path, typer.Argument(metavar="RUNS", help="Directory of runs.")
 
 @app.command(epilog="Example: evaluate simulate --out camera-traps --images 1500 --size 64")
 def simulate(
-    out: Annotated[Path, typer.Option(help="Directory of the set; an unfinished one is finished.")],
+    out: Annotated[Path, typer.Option(help="Directory of the set; an unfinished one is finished.", callback=local)],
     classes: Annotated[int, typer.Option(help="Classes, 'empty' counted.")] = 12,
     locations: Annotated[int, typer.Option(help="Camera locations.")] = 24,
     images: Annotated[int, typer.Option(help="Images in all five splits.")] = 1500,
@@ -112,7 +110,8 @@ def plan(
 def run_command(
     suite: SuiteFile,
     out: Annotated[
-        Path | None, typer.Option(help="Directory of runs, runs/NAME by default; finished runs in it are kept.")
+        Path | None,
+        typer.Option(help="Directory of runs, runs/NAME by default; finished runs in it are kept.", callback=local),
     ] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="ARM", help="Run this arm alone; may be repeated.")] = None,
     max_hours: Annotated[
@@ -173,7 +172,7 @@ def run_command(
         with request.ready():
             outcome = run_fleet(suite, chosen, out, request, device=device, only=only or (), options=options)
     else:
-        limit = None if cache_gb is None else int(cache_gb * 1e9)
+        limit = None if cache_gb in (None, math.inf) else int(cache_gb * 1e9)
         outcome = run_suite(
             chosen,
             out,
@@ -196,7 +195,9 @@ def pretrain(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Image folder, synthgen dataset, or fractals[:CATEGORIES].")
     ],
-    out: Annotated[Path, typer.Option(help="File of weights to write (.safetensors); the run lies beside it.")],
+    out: Annotated[
+        Path, typer.Option(help="File of weights to write (.safetensors); the run lies beside it.", callback=local)
+    ],
     architecture: Architecture = "resnet18",
     n: Annotated[int | None, typer.Option(help="Images, balanced over the classes; all by default.")] = None,
     image_size: ImageSize = 64,
@@ -226,7 +227,7 @@ def pretrain(
 @app.command(epilog="Example: evaluate finetune data/iwildcam --checkpoint weights.safetensors --out runs/by-hand")
 def finetune(
     task: Annotated[str, typer.Argument(metavar="TASK", help="Local copy of a WILDS set.")],
-    out: Annotated[Path, typer.Option(help="Directory of runs.")],
+    out: Annotated[Path, typer.Option(help="Directory of runs.", callback=local)],
     checkpoint: Annotated[
         str | None,
         typer.Option(help="File, torchvision:WEIGHTS, timm:NAME or open_clip:NAME/PRETRAINED; from scratch without."),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import BadParameter
 from typer.exceptions import Exit
 
 from synthgen.errors import SynthgenError
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
     from synthgen.plan import Plan
 
 app = typer.Typer()
+
+
+def local(path: Path | None) -> Path | None:
+    """The callback of an option that takes a path of this machine: a URL, which makes a path too, is refused."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):  # pathlib has made one slash of two
+        raise BadParameter(f"{str(path).replace(':/', '://', 1)}: a path of this machine, not a URL")
+    return path
+
 
 Out = Annotated[
     str, typer.Option(metavar="DIR|URL", help="Dataset directory, here or at a URL; taken up where it stands.")
@@ -131,7 +141,7 @@ def _categories(text: str, seed: int, sampling: str, old: Plan | None) -> tuple[
 
 @app.command(epilog="Example: synthgen fractal-search --out categories   (the published 1,000, number for number)")
 def fractal_search(
-    out: Annotated[Path, typer.Option(help="Folder for one CSV a category; must be new or empty.")],
+    out: Annotated[Path, typer.Option(help="Folder for one CSV a category; must be new or empty.", callback=local)],
     categories: Annotated[int, typer.Option(help="How many categories.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the search; 1 is the published one.")] = 1,
     sampling: Annotated[
@@ -211,7 +221,11 @@ def sd(
     if from_record is not None:
         if out is None:
             raise SynthgenError("--out FILE is missing; name the image file to write")
-        remake_file(from_record, Path(out), model=model, revision=revision, device=device)
+        file = Path(out)
+        local(file)
+        if file.is_dir():
+            raise SynthgenError(f"{out}: a folder; name the image file to write")
+        remake_file(from_record, file, model=model, revision=revision, device=device)
         print(f"{out}: drawn again from {from_record}")
         return
     if prompts is None or n is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import Exit
 
+from synthgen.cli_make import local
 from synthgen.errors import SynthgenError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Dataset directory.")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Dataset directory.", callback=local)]
 Anywhere = Annotated[str, typer.Argument(metavar="DIR|URL", help="Dataset directory, or its URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
 
@@ -115,14 +116,19 @@ def _repair(directory: Path, faults: list[Fault], model: str | None, device: str
 @app.command(epilog="Example: synthgen preview fractaldb-1k   (then open fractaldb-1k-preview/gallery.html)")
 def preview(
     directory: Directory,
-    out: Annotated[Path | None, typer.Option(help="Folder for the two files; DIR-preview by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the two files; DIR-preview by default.", callback=local)
+    ] = None,
     per_class: Annotated[int, typer.Option(help="Pictures a class, 1 to 100.")] = 10,
 ) -> None:
     """Make a contact sheet and a gallery page of some pictures of every class."""
+    from synthgen.files.places import check_outside
     from synthgen.manifest import read_manifest
     from synthgen.preview import write_preview
 
-    folder = out or directory.with_name(f"{directory.resolve().name}-preview")
+    beside = directory if directory.name not in ("", "..") else directory.resolve()
+    folder = out or beside.with_name(f"{directory.resolve().name}-preview")
+    check_outside(directory, folder)
     for path in write_preview(read_manifest(directory), folder, per_class=per_class):
         print(path)
 
@@ -130,7 +136,7 @@ def preview(
 @app.command(epilog="Example: synthgen export fractaldb-1k --format parquet --out fractaldb-parquet")
 def export(
     directory: Anywhere,
-    out: Annotated[Path, typer.Option(help="Where to write; an unfinished export is taken up.")],
+    out: Annotated[Path, typer.Option(help="Where to write; an unfinished export is taken up.", callback=local)],
     layout: Annotated[
         str, typer.Option("--format", help="imagefolder (OUT/CLASS/NAME.png), parquet or webdataset.")
     ] = "imagefolder",

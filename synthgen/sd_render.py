@@ -70,7 +70,7 @@ class DiffusionRenderer:
         return self.sampler.start([shot.prompt for shot in shots], [shot.seed for shot in shots])
 
     def _finish(self, shots: list[_Shot], pending: Pending) -> Iterator[Item]:
-        """The items of a batch; what does not pass the gate is drawn again, ATTEMPTS times at most."""
+        """The items of a batch; what does not pass the gate is drawn again, up to ATTEMPTS in all."""
         images, faults, flags = self._look(pending)
         while bad := [
             place

@@ -47,6 +47,8 @@ def test_weights_pretrained_by_hand_are_fine_tuned_by_hand(
     assert [line.split()[:2] for line in table[1:]] == [["1", name] for name in ("id_test", "id_val", "test", "val")]
     assert evaluate(monkeypatch, "finetune", traps, *common, "--out", tmp_path / "fine", "--json") == 0
     assert {row["split"] for row in json.loads(capsys.readouterr().out)} == {"id_test", "id_val", "test", "val"}
+    assert evaluate(monkeypatch, "status", tmp_path / "fine") == 0
+    assert "2 runs: 2 done" in capsys.readouterr().out
     runs = [json.loads(path.read_text()) for path in (tmp_path / "fine").glob("*/config.json")]
     assert sorted(run["init"] is None for run in runs) == [False, True]
     kept = load_file(weights)["features.1.block.0.0.weight"]
@@ -73,6 +75,16 @@ def test_weights_pretrained_by_hand_are_fine_tuned_by_hand(
         ),
         (("finetune", "nowhere", "--out", "runs"), "nowhere/iwildcam_v2.0: missing"),
         (("finetune", "nowhere", "--out", "runs", "--set", "epochs=0"), "--set epochs: 0; at least 1"),
+        (
+            ("finetune", "nowhere", "--out", "runs", "--set", "objective=simclr"),
+            "finetune.objective: simclr; fine-tuning is supervised",
+        ),
+        (
+            ("pretrain", "fractals:3", "--out", "w.safetensors", "--architecture", "timm:nix"),
+            "timm:nix: ",
+        ),
+        (("finetune", "nowhere", "--out", "s3://bucket/runs"), "s3://bucket/runs: a path of this machine, not a URL"),
+        (("simulate", "--out", "s3://bucket/set"), "Invalid value for '--out': s3://bucket/set: a path of this"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -103,7 +103,6 @@ def test_the_suites_of_the_project_are_valid(path: Path) -> None:
         ),
         ("image_size = 32", "image_size = 8", "image_size: 8 px"),
         ("image_size = 32", 'image_size = 32\nprecision = "int8"', "precision: Input should be 'float32', 'bf16'"),
-        ("epochs = 2", 'epochs = 2\nobjective = "simclr"', "finetune.evaluate_epochs: of supervised training"),
         ("[1, 2]", '[]\nobjective = "simclr"', "finetune.objective: simclr; fine-tuning is supervised"),
         ("n = 100", "n = 100\npretrain = { speed = 1 }", "arms: fractals: pretrain.speed: unknown key"),
         ("n = 100", 'n = 100\npretrain = { lr = "fast" }', "arms: fractals: pretrain.lr: Input should be a valid num"),
@@ -152,6 +151,9 @@ def test_the_suites_of_the_project_are_valid(path: Path) -> None:
             "cost.images_per_second.resnet18: no arm",
         ),
         ("[task]", "[task", "not a TOML file"),
+        ('name = "one"', 'name = "two/one"', "name: 'two/one' becomes a file's name"),
+        ('name = "one"', 'name = "../one"', "name: '../one'"),
+        ('name = "one"', 'name = ""', "name: ''"),
         ('path = "traps"', "", "task.path: "),
     ],
 )
@@ -164,9 +166,12 @@ def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, old: str, new: str
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_suite_is_named(tmp_path: Path) -> None:
+def test_a_missing_suite_and_a_file_that_is_no_text_are_named(tmp_path: Path) -> None:
     with pytest.raises(EvaluateError, match="No such file"):
         read_suite(tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(GOOD.replace("one", "\xe9t\xe9").encode("latin-1"))
+    with pytest.raises(EvaluateError, match=r"latin\.toml: not a TOML file"):
+        read_suite(tmp_path / "latin.toml")
 
 
 def read(tmp_path: Path, text: str) -> Suite:

@@ -244,6 +244,24 @@ def test_a_file_in_the_place_of_out_and_a_wrong_number_are_refused(fractals: Pat
     assert not (tmp_path / "other").exists()
 
 
+def test_the_folder_is_beside_the_set_by_default_and_never_within(
+    fractals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synthgen_here: Command
+) -> None:
+    copy = tmp_path / "set"
+    shutil.copytree(fractals, copy)
+    before = sorted(copy.rglob("*"))
+    for where, directory in ((copy, "."), (copy / "data", ".."), (tmp_path, "set")):
+        monkeypatch.chdir(where)
+        assert synthgen_here("preview", directory).returncode == 0
+        assert {path.name for path in (tmp_path / "set-preview").iterdir()} == {"contact-sheet.png", "gallery.html"}
+        shutil.rmtree(tmp_path / "set-preview")
+    for out in (copy, copy / "data/looks"):
+        done = synthgen_here("preview", copy, "--out", out)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"synthgen: {out}: lies in the dataset {copy} itself; name another place\n"
+    assert sorted(copy.rglob("*")) == before
+
+
 @pytest.mark.parametrize("damage", ["table", "image", "tar"])
 def test_a_damaged_shard_is_named(prompts: Path, tmp_path: Path, damage: str) -> None:
     dataset = Path(shutil.copytree(prompts, tmp_path / "set"))

@@ -499,12 +499,13 @@ def refused(done: "subprocess.CompletedProcess[str]") -> str:
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        ("{set}", "that is within the dataset itself; name another place"),
-        ("{set}/sub", "that is within the dataset itself"),
-        ("{set}/../set", "that is within the dataset itself"),
-        ("file://{set}/sub", "that is within the dataset itself"),
+        ("{set}", " itself; name another place"),
+        ("{set}/sub", "lies in the dataset "),
+        ("{set}/../set", "lies in the dataset "),
+        ("file://{set}/sub", "lies in the dataset "),
         ("{set}/..", "holds file and is not a dataset; choose an empty place"),
         ("{set}/../file", "not a folder"),
+        ("{set}/../file/sub", "file: not a folder"),
         ("https://example.org/set", "the web cannot be written to"),
         ("s3://no-such-bucket-here/x", "there is no no-such-bucket-here, or it cannot be seen with these keys"),
         ("s3://AKIA:abc/d+e@bucket/x", "s3://***@bucket/x: keys do not go into the URL; set them in the environment"),
@@ -601,7 +602,7 @@ def test_a_damaged_set_is_refused_by_its_first_faults_and_published_without_the_
     tar.write_bytes(damaged)
     line = refused(synthgen_here("publish", copied, "--to", out))
     assert "1 fault (data/fractal-train-000001.tar: " in line
-    assert "mend it with synthgen verify --repair, or publish what is whole with --allow-incomplete" in line
+    assert "mend shards with synthgen verify --repair and take away what does not belong there, or" in line
     assert not out.exists()
     assert synthgen_here("publish", copied, "--to", out, "--allow-incomplete").returncode == 0
     there = contents(out)

@@ -5,6 +5,7 @@ Imports no torch, so that looking at a plan is instant.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -59,32 +60,33 @@ class Suite:
 def read_suite(path: Path) -> Suite:
     """Read and check a suite file; raises EvaluateError naming file and key."""
     try:
-        text = path.read_text()
+        suite = TypeAdapter(Suite).validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise EvaluateError(f"{path}: {error.strerror}") from None
-    try:
-        suite = TypeAdapter(Suite).validate_python(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise EvaluateError(f"{path}: not a TOML file ({error})") from None
     except ValidationError as error:
         raise EvaluateError(f"{path}: {first_problem(error)}") from None
-    for words in _problems(suite):
+    for words in problems_of(suite):
         raise EvaluateError(f"{path}: {words}")
     return suite
 
 
-def _problems(suite: Suite) -> list[str]:
+def problems_of(suite: Suite) -> list[str]:
+    """What keeps a suite from being run, each beginning with the key."""
     problems = [f"architectures: {words}" for words in _unfit(suite.architectures, suite.image_size)]
+    if not re.fullmatch(r"\w[\w .-]*", suite.name):
+        problems.append(f"name: {suite.name!r} becomes a file's name; letters, digits, spaces and . _ - only")
     for key in ("architectures", "seeds"):
         values: tuple[Any, ...] = getattr(suite, key)
         if not values or len(set(values)) < len(values):
             problems.append(f"{key}: {list(values)} is empty or repeats a value")
     if suite.image_size < 16:
         problems.append(f"image_size: {suite.image_size} px; at least 16")
-    for key, recipe in (("pretrain", suite.pretrain), ("finetune", suite.finetune)):
-        problems += [f"{key}.{words}" for words in recipe.problems()]
     if suite.finetune.objective != "supervised":
         problems.append(f"finetune.objective: {suite.finetune.objective}; fine-tuning is supervised")
+    for key, recipe in (("pretrain", suite.pretrain), ("finetune", suite.finetune)):
+        problems += [f"{key}.{words}" for words in recipe.problems()]
     if not suite.finetune.evaluate_epochs:
         problems.append("finetune.evaluate_epochs: empty; name the epochs whose predictions are stored")
     problems += [f"pretrain_for.{words}" for words in _problems_by_architecture(suite)]

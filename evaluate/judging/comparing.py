@@ -6,6 +6,7 @@ Everything is recomputed from stored predictions. The unit of replication is the
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -49,6 +50,8 @@ def compare(
     Raises EvaluateError where runs are of different tasks or were evaluated on different images,
     where baseline or reference are unknown or not agreed on, or where nothing is finished.
     """
+    if not 0 < margin < math.inf:
+        raise EvaluateError(f"a margin of {margin:g} points: more than 0")
     if not runs:
         raise EvaluateError("the suites plan no runs, so there is nothing to compare")
     suites = tuple(dict.fromkeys(run.suite.name for run in runs))

@@ -5,10 +5,13 @@ Imports no torch, so that a wrong option is told at once.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import shutil
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +20,7 @@ from synthgen.files.places import place
 from ..camera_traps.tasks import TaskSpec
 from ..design.arms import ArmSpec, FolderSource, FractalSource, ShardSource, Source
 from ..design.choice import captions_of, choose
-from ..design.suite import Suite
+from ..design.suite import Suite, problems_of
 from ..errors import EvaluateError
 from ..metrics import Scores, scores
 from ..models import problem
@@ -92,11 +95,13 @@ def pretrain(arm: ArmSpec, settings: Settings, out: Path) -> Path:
     captions = captions_of(arm, chosen) if settings.recipe.objective == "image-text" else ()
 
     from ..images.pixels import PixelCache
+    from ..models import n_parameters
     from ..runs import RunConfig
     from .execute import make_accelerator, run_step
     from .grid import Step, pretraining_data
     from .inputs import pretraining_images
 
+    n_parameters(settings.architecture, settings.image_size)  # only timm and open_clip know what they make
     config = RunConfig(
         kind="pretrain",
         architecture=settings.architecture,
@@ -128,17 +133,20 @@ def finetune(task: TaskSpec, checkpoint: str | None, settings: Settings, out: Pa
         recipe = replace(recipe, evaluate_epochs=(recipe.epochs,))
     arm = ArmSpec(name=checkpoint or "scratch", checkpoint=checkpoint)
     suite = Suite(
-        name=f"by-hand-{settings.architecture}-{settings.seed}",
+        name="by-hand",
         baseline=arm.name,
         task=task,
         image_size=settings.image_size,
         architectures=(settings.architecture,),
         seeds=(settings.seed,),
-        pretrain=recipe,
+        pretrain=FINETUNE,  # of no arm
         finetune=recipe,
         precision=settings.precision,
         arms=(arm,),
     )
+    for words in problems_of(suite):
+        raise EvaluateError(words)
+    suite = replace(suite, name=_name(suite))
 
     from .execute import open_suite, run_suite
 
@@ -148,3 +156,10 @@ def finetune(task: TaskSpec, checkpoint: str | None, settings: Settings, out: Pa
     run = open_suite(suite).grid.steps[-1].run(out)
     found = [(epoch, split, run.predictions(epoch, split)) for epoch, split in run.evaluated()]
     return [(epoch, split, scores(one.y_true, one.y_pred)) for epoch, split, one in found]
+
+
+def _name(suite: Suite) -> str:
+    """A name of its own for each run by hand, the same when the command is given again."""
+    digest = hashlib.sha256(json.dumps(asdict(suite), sort_keys=True).encode()).hexdigest()
+    architecture = re.sub(r"[^\w.-]", "-", suite.architectures[0])
+    return f"by-hand-{architecture}-{suite.seeds[0]}-{digest[:8]}"

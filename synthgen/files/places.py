@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 
 
+def check_outside(directory: Place, out: Path) -> None:
+    """Raise SynthgenError where a path to write at lies in the dataset that is read."""
+    if not isinstance(directory, Path):
+        if directory.protocol not in ("file", "local"):
+            return
+        directory = Path(directory.path)
+    if out.resolve().is_relative_to(directory.resolve()):
+        raise SynthgenError(f"{out}: lies in the dataset {directory} itself; name another place")
+
+
 def is_url(text: str | Place) -> bool:
     """Whether a place is a URL such as s3://BUCKET/PREFIX rather than a local path."""
     return "://" in str(text)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from synthgen.errors import SynthgenError
 from synthgen.files.atomic import claimed, write_atomically, write_if_new
+from synthgen.files.places import check_outside
 from synthgen.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -89,12 +90,7 @@ def _short(value: object) -> str:
 def _check_place(directory: Place, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise SynthgenError(f"{out}: not a directory")
-    if not isinstance(directory, Path):
-        if directory.protocol not in ("file", "local"):
-            return
-        directory = Path(directory.path)
-    if out.resolve().is_relative_to(directory.resolve()):
-        raise SynthgenError(f"{out}: lies in the dataset directory {directory}; choose another --out")
+    check_outside(directory, out)
 
 
 def _check_disk(manifest: Manifest, out: Path, layout: str, parts: Sequence[Part], *, taken_up: bool) -> None:

@@ -19,7 +19,7 @@ from urllib.request import url2pathname
 from synthgen.errors import SynthgenError
 from synthgen.files.atomic import write_if_new
 from synthgen.files.masking import LOGIN, secrets_in, shown, without
-from synthgen.files.places import EXTRAS, is_url, place
+from synthgen.files.places import EXTRAS, check_outside, is_url, place
 from synthgen.manifest import DOCUMENTS, Manifest, read_manifest
 from synthgen.progress import progress
 from synthgen.publishing.card import documents
@@ -150,9 +150,7 @@ def open_target(directory: Path, target: str, *, public: bool) -> Target:
     secrets = secrets_in(target)
     if not is_url(target) or target.startswith(("file://", "local://")):
         root = Path(url2pathname(urlsplit(target).path)) if is_url(target) else Path(target)
-        inner, outer = root.resolve(), directory.resolve()
-        if inner == outer or outer in inner.parents:
-            raise SynthgenError(f"{target}: that is within the dataset itself; name another place")
+        check_outside(directory, root)
         return Store(root=root, shown=str(root), secrets=secrets)
     protocol = target.partition("://")[0]
     if protocol in ("http", "https"):
@@ -193,8 +191,8 @@ def _checked(manifest: Manifest, allow_incomplete: bool) -> tuple[Manifest, list
         told = ["manifest.json or SHA256SUMS: missing"]
     if told and not allow_incomplete:
         raise SynthgenError(
-            f"{directory}: {_some(told)}; mend it with synthgen verify --repair, or publish what is whole with"
-            " --allow-incomplete"
+            f"{directory}: {_some(told)}; mend shards with synthgen verify --repair and take away what does not belong"
+            " there, or publish what is whole with --allow-incomplete"
         )
     damaged = {fault.shard for fault in faults}
     whole = tuple(shard for shard in manifest.shards if shard.index not in damaged)

@@ -257,6 +257,8 @@ def _check_folder(root: Path) -> None:
     there = root.absolute()
     while not there.exists():
         there = there.parent
+    if not there.is_dir():
+        raise SynthgenError(f"{there}: not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise SynthgenError(f"{there}: no permission to write there")
 
