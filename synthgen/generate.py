@@ -14,6 +14,8 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -24,12 +26,13 @@ from synthgen.engines.claims import BEAT, FOLDER, Watch, remove_claims, tell_fai
 from synthgen.engines.local import local
 from synthgen.engines.work import Done, Engine, FailedShardsError, Renderer, Task, Work, here
 from synthgen.errors import SynthgenError
+from synthgen.files.atomic import claimed, move_into_place, remove_orphans
 from synthgen.files.tar import reading
 from synthgen.manifest import Manifest, finish, listing, read_manifest
 from synthgen.plan import Plan, ShardSpan, difference, read_plan
 from synthgen.progress import progress
-from synthgen.shard import remove_orphans
-from synthgen.stores import check_writable, patiently, write
+from synthgen.shard import told_of_space
+from synthgen.stores import check_writable, create, patiently, write
 
 if TYPE_CHECKING:
     from synthgen.files.places import Place
@@ -61,10 +64,11 @@ def existing_plan(directory: Place) -> Plan | None:
 
     Raises SynthgenError where the directory holds something else, or a store cannot be reached.
     """
-    if isinstance(directory, Path) and not directory.is_dir():
-        if directory.exists():
+    if isinstance(directory, Path):
+        if not directory.exists():
+            return None
+        if not directory.is_dir():
             raise SynthgenError(f"{directory}: not a directory")
-        return None
     names = _names(directory)
     path = directory / "plan.json"
     with reading(path):
@@ -89,29 +93,67 @@ def open_directory(directory: Place, plan: Plan, *, workers: int = 1) -> Plan:
     planned for more samples, the disk is too small for what is missing (of a store: for a shard of
     each of the ``workers``), or a store cannot be written to.
     """
-    old = existing_plan(directory)
-    if old is not None:
-        if old.digest != plan.digest:
-            raise SynthgenError(
-                f"{directory}: made by another plan ({old.digest[:16]} there, {plan.digest[:16]} asked):"
-                f" {difference(old, plan)}"
-            )
-        try:
-            plan = old.grown(plan.n, plan.segments[-1].shard_size)
-        except SynthgenError as error:
-            raise SynthgenError(f"{directory}: {error}") from None
-    n_missing = plan.n - (read_manifest(directory).n_samples if old else 0)
-    if isinstance(directory, Path):
-        _check_disk(directory, plan, n_missing)
-    else:
-        largest = max(min(one.shard_size, one.stop - one.start) for one in plan.segments)
-        _check_disk(Path(tempfile.gettempdir()), plan, min(n_missing, workers * largest))
-    if old is None or plan is not old:
-        for name in ("manifest.json", "SHA256SUMS"):  # they tell of a finished directory
-            if (directory / name).exists():
-                (directory / name).unlink()
-        write(directory / "plan.json", plan.to_json().encode())
-    return plan
+    while True:  # another process may be at the same
+        old = existing_plan(directory)
+        grown = plan if old is None else _grown(directory, old, plan)
+        n_missing = grown.n - (read_manifest(directory).n_samples if old else 0)
+        if isinstance(directory, Path):
+            _check_disk(directory, grown, n_missing)
+        else:
+            largest = max(min(one.shard_size, one.stop - one.start) for one in grown.segments)
+            _check_disk(Path(tempfile.gettempdir()), grown, min(n_missing, workers * largest))
+        if grown is old or replace_plan(directory, old, grown):
+            return grown
+
+
+def _grown(directory: Place, old: Plan, plan: Plan) -> Plan:
+    if old.digest != plan.digest:
+        raise SynthgenError(
+            f"{directory}: made by another plan ({old.digest[:16]} there, {plan.digest[:16]} asked):"
+            f" {difference(old, plan)}"
+        )
+    try:
+        return old.grown(plan.n, plan.segments[-1].shard_size)
+    except SynthgenError as error:
+        raise SynthgenError(f"{directory}: {error}") from None
+
+
+def replace_plan(directory: Place, old: Plan | None, new: Plan) -> bool:
+    """Write a plan in the place of ``old`` (None: of none); False where another process has just written one.
+
+    Of a store that is certain only of the first plan: two that grow it at once are not told apart.
+    """
+    path, data = directory / "plan.json", new.to_json().encode()
+    if isinstance(path, Path):
+        with told_of_space(path), claimed(path) as file:
+            if file is None or not _stands(path, old):
+                time.sleep(0.01)
+                return False
+            _unfinish(directory)
+            file.write(data)
+            move_into_place(file, path)
+        return True
+    if old is None:
+        return create(path, data)
+    if not _stands(path, old):
+        return False
+    _unfinish(directory)
+    write(path, data)
+    return True
+
+
+def _stands(path: Place, plan: Plan | None) -> bool:
+    with reading(path):
+        there = read_plan(path) if path.exists() else None
+    return (there and there.to_json()) == (plan and plan.to_json())
+
+
+def _unfinish(directory: Place) -> None:
+    """Remove what tells of a finished directory."""
+    for path in (directory / "manifest.json", directory / "SHA256SUMS"):
+        with reading(path), suppress(FileNotFoundError):
+            if patiently(path.exists):
+                patiently(path.unlink)
 
 
 def _check_disk(directory: Path, plan: Plan, n: int) -> None:
@@ -185,6 +227,7 @@ def generate(
                         failed[done.span.index] = done
                         tell_failed(directory, done.span, done.worker, done.failed)
                 manifest = _looked(partial(read_manifest, directory, manifest.shards))
+                work = replace(work, plan=_grown_only(directory, work.plan, manifest.plan))
                 count.set(manifest.n_samples)
                 failed |= _unseen(manifest, wrote)
                 todo = [span for span in _shared(manifest, share) if span.index not in failed]
@@ -198,6 +241,13 @@ def generate(
     elif failed:
         raise FailedShardsError(list(failed.values()), str(directory))
     return manifest
+
+
+def _grown_only(directory: Place, before: Plan, now: Plan) -> Plan:
+    """The plan that stands now, which another process may have grown, but not exchanged."""
+    if now.digest != before.digest:
+        raise SynthgenError(f"{directory}: another plan was laid down while this one was at work")
+    return now
 
 
 def _looked(look: Callable[[], T]) -> T:

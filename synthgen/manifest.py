@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -152,7 +153,8 @@ def _entries(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
             if entry.is_dir():
                 yield f"{prefix}{entry.name}/", 0
             elif entry.is_file():  # or a link to one
-                yield f"{prefix}{entry.name}", entry.stat().st_size
+                with suppress(FileNotFoundError):  # it has just gone
+                    yield f"{prefix}{entry.name}", entry.stat().st_size
             else:  # a link to nothing, or a device
                 yield f"{prefix}{entry.name}", 0
 
@@ -166,7 +168,9 @@ def finish(manifest: Manifest) -> None:
     directory = manifest.directory
     sums = {f"data/{shard.filename}": shard.sha256 for shard in manifest.shards}
     sums |= {table_name(manifest.plan.shard(shard.index)): shard.table_sha256 for shard in manifest.shards}
-    sums["plan.json"] = hashlib.sha256((directory / "plan.json").read_bytes()).hexdigest()
+    plan = directory / "plan.json"
+    with reading(plan):
+        sums["plan.json"] = hashlib.sha256(patiently(plan.read_bytes)).hexdigest()
     record = summary_of(manifest.plan, manifest.shards)
     for name, text in (
         ("SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sums.items())),

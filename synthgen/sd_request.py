@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -12,14 +13,15 @@ from synthgen.content import ClassRecord, DiffusionContent, ModelRecord, PromptR
 from synthgen.engines.request import Request
 from synthgen.engines.work import Renderer
 from synthgen.errors import SynthgenError
-from synthgen.generate import bytes_per_image, generate, open_directory
+from synthgen.files.tar import reading
+from synthgen.generate import bytes_per_image, generate, open_directory, replace_plan
 from synthgen.manifest import Manifest, read_manifest
 from synthgen.models import Model, find_model
-from synthgen.plan import Plan
+from synthgen.plan import Plan, read_plan
 from synthgen.prompts import ClassList, PromptSet, prompt
 from synthgen.publishing.about import is_built_in
 from synthgen.shard import table_path
-from synthgen.stores import write
+from synthgen.stores import patiently
 from synthgen.watch import duration
 
 if TYPE_CHECKING:
@@ -175,9 +177,9 @@ def make(
         here = request.engine == "local" and len(devices) == 1
         batch = batch or plan.origin.get("batch")
         sampler = load(plan, model, device=devices[0], batch=batch) if here or batch is None else None
-        if "batch" not in plan.origin:
-            plan = replace(plan, origin=plan.origin | {"batch": batch or (sampler and sampler.batch)})
-            write(out / "plan.json", plan.to_json().encode())
+        plan = _with_batch(out, plan, batch or (sampler.batch if sampler else None))
+        if batch is None and sampler and sampler.batch != plan.origin["batch"]:  # another command was first
+            sampler = load(plan, model, device=devices[0], batch=plan.origin["batch"])
         assert isinstance(plan.content, DiffusionContent)
         if here and sampler:
             manifest = generate(out, renderer=_renderer(plan.content, sampler), share=request.share)
@@ -211,6 +213,16 @@ def _of_worker(plan: Plan, model: str | None, n_workers: int | None, asked: str 
     return plan_renderer(plan, model=model, device=device or asked)
 
 
+def _with_batch(out: Place, plan: Plan, batch: int | None) -> Plan:
+    """The plan with a batch size stated in its file: this one, unless another command has stated one."""
+    while "batch" not in plan.origin:
+        stated = replace(plan, origin=plan.origin | {"batch": batch})
+        if replace_plan(out, plan, stated):
+            return stated
+        plan = read_plan(out / "plan.json")
+    return plan
+
+
 def _nothing_to_draw(device: str | None) -> Renderer:
     raise AssertionError("the dataset is complete")
 
@@ -222,8 +234,8 @@ def failed(manifest: Manifest) -> list[str]:
     keys = []
     for shard in manifest.shards:
         path = table_path(manifest.directory, manifest.plan.shard(shard.index))
-        with path.open("rb") as file:
-            table = pq.read_table(file, columns=["key", "fault"]).to_pydict()
+        with reading(path):
+            table = pq.read_table(io.BytesIO(patiently(path.read_bytes)), columns=["key", "fault"]).to_pydict()
         keys += [key for key, what in zip(table["key"], table["fault"], strict=True) if what]
     return keys
 

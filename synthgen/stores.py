@@ -104,6 +104,14 @@ def created(path: UPath, send: Callable[[str], object], same: Callable[[], bool]
     return True
 
 
+def create(path: UPath, data: bytes) -> bool:
+    """Write an object where there is none; whether it then stands as sent.  Raises SynthgenError as ``write`` does."""
+    with _told(path):
+        return created(
+            path, lambda mode: path.fs.pipe_file(path.path, data, mode=mode), lambda: bool(path.read_bytes() == data)
+        )
+
+
 def _unknown(error: Exception) -> bool:
     """Whether a store may have refused because it does not know what is asked; clients tell it in several ways."""
     return isinstance(error, TypeError) or getattr(error, "errno", None) in (errno.EINVAL, errno.ENOSYS)

@@ -212,7 +212,7 @@ def _extras(directory: Place, spans: list[ShardSpan], sizes: Mapping[str, int]) 
         if any(fnmatch(name, pattern) for pattern in ALLOWED):
             continue
         if name.endswith(".tmp") and isinstance(directory, Path):
-            if not held(directory / name):
+            if not held(directory / name.removesuffix(".tmp")):
                 yield Fault(name=name, what="unfinished, of a process that was killed")
             continue
         yield Fault(name=name, what="not a file of this dataset" if name[-1] != "/" else "not a folder of a dataset")

@@ -65,7 +65,7 @@ class Eye:
             return True
         tar = self._directory / "data" / f"{stem}.tar"
         try:
-            return held(tar.with_name(f"{tar.name}.tmp")) or tar.exists()
+            return held(tar) or tar.exists()
         except OSError:  # a disk without locks
             return True
 

@@ -8,7 +8,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from small_suite import make_world, results
@@ -84,6 +87,17 @@ def test_two_workers_find_what_one_process_finds_though_one_is_killed(
     assert workers_at_work(out) == []
 
 
+def test_a_worker_that_is_asked_to_end_is_replaced(world: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    process = subprocess.Popen(
+        command(world, out, "--workers", "2"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait(lambda: any(out.glob("*/log.jsonl")))
+    os.kill(workers_at_work(out)[-1], signal.SIGTERM)
+    assert process.wait(200) == 0
+    assert results(out) == alone
+
+
 def test_a_stopped_fleet_leaves_no_worker_and_goes_on(world: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "runs"
     process = subprocess.Popen(
@@ -124,6 +138,55 @@ def test_two_workers_of_ray_find_what_one_process_finds_though_one_is_killed(
     assert workers_at_work(out) == []
 
 
+class Growing:
+    """As much of Ray as a fleet asks for, with other room at each look, and a run done at each from the second."""
+
+    def __init__(self, rooms: list[int], n_runs: int) -> None:
+        self.rooms, self.left, self.begun = rooms, n_runs, list[int]()
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": self.rooms.pop(0) if len(self.rooms) > 1 else self.rooms[0]}
+
+    def remote(self, **options: object) -> Callable[[object], Any]:
+        self.begun.append(0)
+        return lambda function: SimpleNamespace(remote=self._begin)
+
+    def _begin(self, *arguments: object) -> object:
+        self.begun[-1] += 1
+        return object()
+
+    def wait(self, futures: list[object], **options: object) -> tuple[list[object], list[object]]:
+        self.left -= len(self.begun) > 1
+        self.begun.append(0)
+        return [], futures
+
+
+@pytest.mark.parametrize(
+    ("workers", "rooms", "begun"),
+    [(None, [0, 1, 3, 9], [1, 0, 2, 1, 0]), (None, [2], [2, 0, 0, 0, 0]), (32, [0], [6, 0, 0, 0, 0]), (1, [9], [1])],
+)
+def test_room_that_comes_late_is_used_and_what_was_asked_for_is_asked_of_ray(
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int | None,
+    rooms: list[int],
+    begun: list[int],
+) -> None:
+    ray = Growing(rooms, n_runs=6)
+
+    @contextmanager
+    def connected(cluster: object) -> Iterator[Growing]:
+        yield ray
+
+    monkeypatch.setattr("synthgen.engines.cluster.connected", connected)
+    plan = open_suite(read_suite(world / "suite.toml"))
+    monkeypatch.setattr(fleet.Plan, "todo", lambda self, out: plan.grid.steps[:1] * ray.left)
+    fleet._run_on_ray(world / "suite.toml", tmp_path, plan, Request(engine="ray", workers=workers), ())
+    assert ray.begun[: len(begun)] == begun
+    assert sum(ray.begun) == sum(begun)
+
+
 def test_a_stopped_fleet_on_ray_leaves_no_worker(world: Path, tmp_path: Path, ray: tuple[str, ...]) -> None:
     out = tmp_path / "runs"
     process = subprocess.Popen(command(world, out, *ray), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -148,12 +211,16 @@ def test_shares_are_disjoint_and_together_the_whole_suite(world: Path, tmp_path:
     assert {path.parent.name for path in tmp_path.glob("*/state.json")} == set(shares[1])
 
 
-def test_a_worker_that_is_killed_again_and_again_ends_the_fleet_with_one_line(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [("os.kill(os.getpid(), 9)", "SIGKILL, perhaps for want of memory"), ("sys.exit(130)", "exit code 130")],
+)
+def test_a_worker_that_is_ended_again_and_again_ends_the_fleet_with_one_line(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, how: str
 ) -> None:
-    suicide = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    suicide = [sys.executable, "-c", f"import os, sys; {end}"]
     monkeypatch.setattr(fleet.Worker, "command", lambda self: suicide)
-    with pytest.raises(EvaluateError, match="killed 4 times \\(SIGKILL\\)"):
+    with pytest.raises(EvaluateError, match=f"killed 4 times \\({how}\\)"):
         run_fleet(world / "suite.toml", read_suite(world / "suite.toml"), tmp_path, Request(workers=2), device="cpu")
 
 

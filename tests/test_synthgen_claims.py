@@ -14,12 +14,14 @@ from pretend import Maker, command, contents, environment, lay, objects, plan, r
 
 from synthgen import generate as generate_module
 from synthgen.engines import claims
-from synthgen.engines.claims import Claim, claim_path, read_claims, remove_claims, tell_failed, telling
+from synthgen.engines.claims import Claim, Watch, claim_path, read_claims, remove_claims, tell_failed, telling
 from synthgen.engines.local import local
+from synthgen.files.atomic import claimed
 from synthgen.files.places import place
 from synthgen.generate import generate
 from synthgen.manifest import read_manifest
 from synthgen.plan import Plan
+from synthgen.shard import data_path
 
 pytest.importorskip("s3fs")
 
@@ -277,6 +279,14 @@ def test_the_claims_of_a_folder_tell_who_is_where_and_go_with_the_last_shard(tmp
     (tmp_path / "claims/.x.json.1.tmp").write_text("{")  # of a worker that was killed
     remove_claims(tmp_path)
     assert not (tmp_path / "claims").exists()
+
+
+def test_a_shard_of_a_folder_that_another_process_writes_is_not_tried(tmp_path: Path) -> None:
+    spans = [PLAN.shard(index) for index in range(3)]
+    watch = Watch(tmp_path)
+    with claimed(data_path(tmp_path, spans[1])):
+        assert watch.free(spans) == ([spans[0], spans[2]], set())
+    assert watch.free(spans) == (spans, set())
 
 
 def test_claims_that_cannot_be_written_cost_nothing_but_being_told(tmp_path: Path, log: str) -> None:

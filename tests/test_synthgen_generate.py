@@ -5,8 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +21,11 @@ from fractaldb.render import Style
 from synthgen import generate as module
 from synthgen.engines import work
 from synthgen.errors import SynthgenError
+from synthgen.files.atomic import write_atomically
+from synthgen.files.places import place
 from synthgen.fractal import fractal_content
 from synthgen.generate import generate, open_directory
-from synthgen.manifest import read_manifest
+from synthgen.manifest import finish, read_manifest
 from synthgen.plan import Plan, new_plan
 
 # 25 shards: enough to be killed between, about a second in all.
@@ -329,6 +335,57 @@ def test_a_plan_that_another_process_is_just_laying_down_is_taken_up(
     found = module.existing_plan(tmp_path / "set")
     assert found is not None
     assert found.digest == plan.digest
+
+
+def together(*calls: Callable[[], object]) -> list[str]:
+    """Call all at once; what was refused."""
+
+    def one(call: Callable[[], object]) -> str:
+        barrier.wait()
+        try:
+            call()
+        except SynthgenError as error:
+            return str(error)
+        return ""
+
+    barrier = threading.Barrier(len(calls))
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [told for told in pool.map(one, calls) if told]
+
+
+@pytest.mark.parametrize("where", ["folder", "store"])
+def test_of_two_plans_that_are_laid_down_at_once_one_is_refused(tmp_path: Path, categories: Path, where: str) -> None:
+    plans = [small(categories, 100, seed=seed) for seed in (1, 2)]
+    for number in range(10):
+        directory = tmp_path / str(number) if where == "folder" else place(f"memory://plans/{tmp_path.name}/{number}")
+        (told,) = together(*(partial(open_directory, directory, plan) for plan in plans))
+        assert "made by another plan" in told
+        assert told.count(read_manifest(directory).plan.digest[:16]) == 1
+        assert f"({read_manifest(directory).plan.digest[:16]} there" in told
+
+
+def test_a_finished_set_may_be_grown_by_several_at_once_and_never_shrinks(tmp_path: Path, categories: Path) -> None:
+    make(tmp_path / "set", small(categories, 60))
+    for n in range(100, 1100, 100):
+        made = small(categories, n)
+        finish(replace(read_manifest(tmp_path / "set"), missing=()))  # as of a finished set
+        more = small(categories, n + 20)
+        told = together(*(partial(open_directory, tmp_path / "set", plan) for plan in (made, more, made, more)))
+        assert all(f"already planned for {n + 20} images; asked for {n}" in line for line in told)
+        assert read_manifest(tmp_path / "set").plan.n == n + 20
+        assert {path.name for path in (tmp_path / "set").iterdir()} == {"plan.json", "data", "metadata"}
+
+
+def test_a_plan_is_not_exchanged_under_a_run(tmp_path: Path, categories: Path) -> None:
+    open_directory(tmp_path / "set", small(categories, 100))
+
+    def exchange(plan: Plan) -> Iterator[work.Done]:
+        write_atomically(tmp_path / "set/plan.json", plan.to_json().encode())
+        yield from ()
+
+    other = small(categories, 100, seed=2)
+    with pytest.raises(SynthgenError, match="set: another plan was laid down while this one was at work"):
+        generate(tmp_path / "set", engine=lambda *_: exchange(other))
 
 
 FULL_DEVICE = """

@@ -217,6 +217,36 @@ def test_a_signal_ends_a_run_cleanly_and_it_resumes(
     assert contents(out) == undisturbed
 
 
+STARTING = """
+import os, signal, sys
+from multiprocessing import popen_spawn_posix
+real, started = popen_spawn_posix.Popen._launch, []
+
+def launch(self, process):
+    started.append(process)
+    if len(started) == 2:
+        os.kill(os.getpid(), signal.{name})
+    real(self, process)
+
+popen_spawn_posix.Popen._launch = launch
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_while_a_worker_starts_ends_a_run_as_well(tmp_path: Path, log: str, name: str) -> None:
+    program, flag, text = command(tmp_path / "set", Maker(log=log, seconds=0.1), PLAN)
+    done = subprocess.run(
+        [program, flag, STARTING.format(name=name) + text],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("generate: ")]
+    assert (done.returncode, lines) == (130, ["synthgen: interrupted; run the same command again to go on"])
+    assert not list((tmp_path / "set").rglob("*.tmp"))
+
+
 def test_workers_that_hear_no_signal_are_killed_after_the_grace_and_leave_nothing(
     tmp_path: Path, log: str, start: Start
 ) -> None:

@@ -8,7 +8,7 @@ import tarfile
 import tracemalloc
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from PIL import Image
 
 from synthgen import shard as module
 from synthgen.errors import SynthgenError
+from synthgen.files.atomic import held, remove_orphans
 from synthgen.files.places import place
 from synthgen.files.tar import member
 from synthgen.fractal import encode_png
@@ -31,7 +32,6 @@ from synthgen.shard import (
     read_record,
     read_shard,
     record_path,
-    remove_orphans,
     table_path,
     write_atomically,
     write_shard,
@@ -260,6 +260,27 @@ def test_orphans_of_dead_writers_go(tmp_path: Path) -> None:
         remove_orphans(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar.tmp", "c.tar"]
     remove_orphans(tmp_path / "nowhere")
+
+
+def test_locks_are_asked_for_as_nfs_gives_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = fcntl.flock
+
+    def as_on_nfs(file: IO[bytes], kind: int) -> None:
+        """Locks of byte ranges: an exclusive one needs a file open for writing, a shared one for reading."""
+        mode = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+        if mode == (os.O_RDONLY if kind & fcntl.LOCK_EX else os.O_WRONLY):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        real(file, kind)
+
+    monkeypatch.setattr(fcntl, "flock", as_on_nfs)
+    (tmp_path / "a.tar.tmp").write_bytes(b"half")
+    assert not held(tmp_path / "a.tar")
+    with claimed(tmp_path / "b.tar") as file:
+        assert file is not None
+        assert held(tmp_path / "b.tar")
+        remove_orphans(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["b.tar.tmp"]
+    assert not held(tmp_path / "b.tar")
 
 
 def test_a_claim_on_an_orphan_starts_from_nothing(tmp_path: Path) -> None:

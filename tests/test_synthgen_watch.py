@@ -17,6 +17,7 @@ from synthgen.engines.claims import claim_path, tell_failed, telling, worker_nam
 from synthgen.errors import SynthgenError
 from synthgen.files.places import place
 from synthgen.generate import generate
+from synthgen.manifest import finish, read_manifest
 from synthgen.watch import Eye, duration, events, words
 
 PLAN = plan()  # 6 shards of 10 images
@@ -220,6 +221,33 @@ def test_watching_outlasts_a_store_that_fails_for_a_moment(tmp_path: Path, monke
     monkeypatch.setattr(module, "read_manifest", failing)
     assert next(looks)["n_done"] == 0
     assert left[0] < 0
+
+
+def test_a_set_is_finished_though_its_store_fails_for_a_moment(
+    tmp_path: Path, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("synthgen.stores.WAITS", (0.01,) * 3)
+    url = place(f"memory://watched/{tmp_path.name}")
+    lay(url, PLAN)
+    generate(url, renderer=Maker(log=log)(None))
+    manifest = read_manifest(url)
+    (url / "manifest.json").unlink()
+    real, left = type(url).read_bytes, [2]
+
+    def failing(path: Any) -> bytes:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise RuntimeError("no connection")  # clients have errors of their own
+        return real(path)
+
+    monkeypatch.setattr(type(url), "read_bytes", failing)
+    finish(manifest)
+    assert left[0] < 0
+    assert read_manifest(url).complete
+    assert (url / "manifest.json").exists()
+    left[0] = 9
+    with pytest.raises(SynthgenError, match=r"plan\.json: cannot be read \(RuntimeError\)"):
+        finish(manifest)
 
 
 def test_ctrl_c_ends_the_watching_of_an_unfinished_set(

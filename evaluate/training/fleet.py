@@ -7,7 +7,6 @@ coordinator; the fleet only starts them, again where they are killed, and says w
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 
+from synthgen.engines.processes import how_ended, unheard
 from synthgen.engines.request import Request
 from synthgen.progress import progress
 
@@ -28,6 +28,8 @@ from .execute import Outcome, Plan, open_suite
 
 GRACE = 10.0  # seconds that a worker gets to reach its next look at signals
 STARTS = 4  # of a worker that is killed, in all
+THROUGH = (0, 1)  # exit codes of a worker that did what there was to do
+REFUSED = 2
 LOOK_EVERY = 0.2  # seconds between looks at workers of this machine
 RAY_LOOK_EVERY = 5.0  # seconds, at the runs of workers elsewhere
 
@@ -97,37 +99,43 @@ def _run_local(workers: Sequence[Worker]) -> None:
         while True:
             for number, process in enumerate(crew):
                 code = process.poll()
-                if code == 2:
+                if code == REFUSED:
                     raise EvaluateError(f"worker {number} refused to start; its reason stands above")
-                if code is None or code >= 0:
+                if code is None or code in THROUGH:
                     continue
-                if starts[number] == STARTS:
+                if starts[number] == STARTS:  # killed, asked to end, or broken down
                     raise EvaluateError(
-                        f"worker {number} was killed {STARTS} times ({signal.Signals(-code).name}); the finished"
-                        " runs stand: run the same command again, with fewer --workers if memory is short"
+                        f"worker {number} was killed {STARTS} times ({how_ended(code)}); the finished runs stand: run"
+                        " the same command again, with fewer --workers if memory is short"
                     )
                 starts[number] += 1
                 crew[number] = _start(workers[number])
-            if all(process.poll() in (0, 1) for process in crew):
+            if all(process.poll() in THROUGH for process in crew):
                 return
             time.sleep(LOOK_EVERY)
 
 
 @contextmanager
 def _crew(workers: Sequence[Worker]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    crew = [_start(worker) for worker in workers]
+    crew = list[subprocess.Popen[bytes]]()
     try:
+        crew += map(_start, workers)
         yield crew
     finally:
-        for process in crew:
-            if process.poll() is None:
-                process.terminate()
-        for process in crew:
-            try:
-                process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        with unheard():
+            _end(crew)
+
+
+def _end(crew: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in crew:
+        if process.poll() is None:
+            process.terminate()
+    for process in crew:
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _start(worker: Worker) -> subprocess.Popen[bytes]:
@@ -144,17 +152,24 @@ def _run_on_ray(file: Path, out: Path, plan: Plan, request: Request, options: Se
         environment={"OMP_NUM_THREADS": str(max(1, int(cluster.resources.get("CPU", 1))))},
     )
     with connected(cluster) as ray:
-        room = how_many(cluster.resources, ray.cluster_resources())
         task = ray.remote(**taking(cluster.resources), max_retries=STARTS - 1, retry_exceptions=True)(_on_node)
-        futures = [task.remote(worker, os.getcwd()) for _ in range(min(room, cluster.workers or room) or 1)]
+        futures, n_through = list[Any](), 0
         with progress("run", len(plan.grid.steps), "runs") as show:
-            done = -1
-            while futures:
+            while todo := plan.todo(out):
+                show(len(plan.grid.steps) - len(todo))
+                if not n_through:  # else there are no more runs than workers; nodes may have joined
+                    room = cluster.workers or how_many(cluster.resources, ray.cluster_resources()) or 1
+                    more = min(room, len(todo)) - len(futures)
+                    futures += [task.remote(worker, os.getcwd()) for _ in range(more)]
+                if not futures:
+                    break
                 ready, futures = ray.wait(futures, timeout=RAY_LOOK_EVERY)
-                if (now := len(plan.grid.steps) - len(plan.todo(out))) != done:
-                    show(done := now)
+                n_through += len(ready)
                 for future in ready:
                     _refused(ray, future)
+            show(len(plan.grid.steps) - len(todo))
+            if futures:  # at their last words, or without room until now
+                ray.wait(futures, num_returns=len(futures), timeout=GRACE)
 
 
 def _refused(ray: Any, future: Any) -> None:
@@ -163,7 +178,7 @@ def _refused(ray: Any, future: Any) -> None:
         code, words = ray.get(future)
     except ray.exceptions.RayError as error:
         raise EvaluateError(f"a worker was lost {STARTS} times ({type(error).__name__}); run it again") from None
-    if code == 2:
+    if code == REFUSED:
         raise EvaluateError(words)
 
 
@@ -171,7 +186,7 @@ def _on_node(worker: Worker, folder: str) -> tuple[int, str]:
     """Run a worker on a node, on the GPU that Ray lets it see; returns its exit code and its last line of stderr."""
     environment = {**os.environ, **worker.environment}
     done = subprocess.run(worker.command(), cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode < 0:
-        raise RuntimeError(f"killed by signal {-done.returncode}")  # Ray starts it again
+    if done.returncode not in (*THROUGH, REFUSED):
+        raise RuntimeError(how_ended(done.returncode))  # Ray starts it again
     lines = done.stderr.strip().splitlines()
     return done.returncode, lines[-1].removeprefix("evaluate: ") if lines else ""

@@ -24,9 +24,11 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError, with_config
 
 from synthgen.content import STRICT
+from synthgen.files.atomic import held
 from synthgen.files.tar import reading
 from synthgen.manifest import concurrently
 from synthgen.plan import ShardSpan
+from synthgen.shard import data_path
 from synthgen.stores import BRIEF, created, patiently
 
 if TYPE_CHECKING:
@@ -237,11 +239,17 @@ class Watch:
         Raises SynthgenError where the store cannot be reached.
         """
         if isinstance(self._directory, Path):  # where locks decide
-            return list(spans), set()
+            return [span for span in spans if not _held(self._directory, span)], set()
         claims = _read_all(self._directory)
         still = self._unchanged.look(claims)
         silent = {span.index for span in spans if span.stem in claims and _over(claims[span.stem], still[span.stem])}
         return [span for span in spans if span.stem not in claims or span.index in silent], silent
+
+
+def _held(directory: Path, span: ShardSpan) -> bool:
+    with suppress(OSError):  # who tries the shard will tell
+        return held(data_path(directory, span))
+    return False
 
 
 def _over(data: bytes, unchanged: float) -> bool:

@@ -17,7 +17,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from synthgen.engines.claims import worker_name
-from synthgen.engines.processes import end_with_parent, interrupts, keep_interruptions, unheard
+from synthgen.engines.processes import end_with_parent, how_ended, interrupts, keep_interruptions, unheard
 from synthgen.engines.work import ATTEMPTS, Done, Engine, Task, Work, told, write_one
 from synthgen.errors import SynthgenError
 
@@ -95,10 +95,11 @@ def _able(slots: Sequence[_Slot]) -> Sequence[_Slot]:
 def _give(slot: _Slot, work: Work, task: Task) -> None:
     if slot.process is None:
         context = multiprocessing.get_context("spawn")
-        slot.pipe, theirs = context.Pipe()
-        slot.process = context.Process(target=_work, args=(theirs, work, slot.device), daemon=True)
-        with interrupts(signal.SIG_BLOCK):  # until the worker knows what to do
-            slot.process.start()
+        with interrupts(signal.SIG_BLOCK):  # until the worker knows what to do, and we of it
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, work, slot.device), daemon=True)
+            process.start()
+            slot.process, slot.pipe = process, ours
         theirs.close()
     assert slot.pipe is not None
     slot.task = task
@@ -134,7 +135,7 @@ def _hear(slot: _Slot, message: Any, course: _Course) -> Done | None:
         raise message
     if message is None:
         slot.process.join()
-        message = f"its worker was killed ({_how(slot.process.exitcode)})"
+        message = f"its worker was killed ({how_ended(slot.process.exitcode)})"
         slot.clear()
         task = replace(task, force=True)  # the claim of the dead is ours
     slot.in_a_row += 1
@@ -143,13 +144,6 @@ def _hear(slot: _Slot, message: Any, course: _Course) -> Done | None:
         course.queue.append(task)
         return None
     return Done(span=task.span, n_samples=0, worker=name, failed=message)
-
-
-def _how(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name
-    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
 
 
 def _stop(slots: Sequence[_Slot]) -> None:
@@ -179,7 +173,7 @@ def _work(pipe: Connection, work: Work, device: str | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end)
         keep_interruptions(lambda: os._exit(128 + signal.SIGTERM))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
         threading.Thread(target=end_with_parent, daemon=True).start()
         _take_tasks(pipe, work, device)
     except SystemExit as end:

@@ -44,10 +44,18 @@ def interrupt_soon() -> None:
     timer.start()
 
 
+def how_ended(code: int | None) -> str:
+    """The exit code of a process in words: the signal that killed it, where one did."""
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
+
+
 @contextmanager
 def interrupts(how: int) -> Iterator[None]:
-    """Block or unblock Ctrl-C (signal.SIG_BLOCK, SIG_UNBLOCK) for a while; processes started meanwhile inherit it."""
-    before = signal.pthread_sigmask(how, {signal.SIGINT})
+    """Block or unblock Ctrl-C and SIGTERM (signal.SIG_BLOCK, SIG_UNBLOCK); processes started meanwhile inherit it."""
+    before = signal.pthread_sigmask(how, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

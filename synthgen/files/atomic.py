@@ -39,22 +39,24 @@ def claimed(path: Path) -> Iterator[IO[bytes] | None]:
 def remove_orphans(directory: Path) -> None:
     """Remove the unfinished files that killed processes left in a folder."""
     for part in directory.glob("*.tmp"):
-        with suppress(FileNotFoundError), part.open("rb") as file:
+        # Open for writing, without which NFS gives no lock; another user's file is that user's to remove.
+        with suppress(FileNotFoundError, PermissionError), part.open("rb+") as file:
             if _lock(part, file):
                 part.unlink()
 
 
-def held(part: Path) -> bool:
-    """Whether a process is writing an unfinished file."""
+def held(path: Path) -> bool:
+    """Whether a process is writing a file; raises OSError where that cannot be told, as on a disk without locks."""
+    part = path.with_name(path.name + ".tmp")
     with suppress(FileNotFoundError), part.open("rb") as file:
-        return not _lock(part, file) and _is(part, file)
+        return not _lock(part, file, fcntl.LOCK_SH) and _is(part, file)
     return False
 
 
-def _lock(path: Path, file: IO[bytes]) -> bool:
+def _lock(path: Path, file: IO[bytes], kind: int = fcntl.LOCK_EX) -> bool:
     """Whether we now hold the lock of a file that still has its name (its last owner may have finished)."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return _is(path, file)
