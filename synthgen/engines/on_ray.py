@@ -181,9 +181,9 @@ class _Crew:
         for actor in [*self._coming.values(), *(member.actor for member in members)]:
             with suppress(Exception):
                 self._ray.kill(actor)
-        if names:
+        with suppress(SynthgenError):  # a store that is gone; there claims end by themselves
             directory = place(self._work.directory)
-            stale = [claim for claim in read_claims(directory).values() if claim.worker in names]
+            stale = [claim for claim in read_claims(directory).values() if claim.worker in names] if names else []
             for claim in stale:
                 with suppress(Exception):
                     claim_path(directory, self._work.plan.shard(claim.shard)).unlink()
