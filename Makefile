@@ -3,6 +3,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/.venv
 export XDG_CACHE_HOME := $(CURDIR)/.venv/cache
 export XDG_CONFIG_HOME := $(CURDIR)/.venv/config
 TEST := OMP_NUM_THREADS=1 pytest

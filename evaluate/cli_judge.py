@@ -73,6 +73,8 @@ def power(
     from .judging.comparing import compare as judge
     from .reporting.tables import written
 
+    if not runs:
+        raise EvaluateError("name directories of runs")
     comparison = judge(_loaded(runs, None), baseline=baseline, margin=difference, resamples=100)
     rows = [
         {
@@ -100,5 +102,5 @@ def _loaded(runs: list[Path] | None, results: Path | None) -> list[LoadedRun]:
     from .judging.published import load_results
 
     if bool(runs) == (results is not None):
-        raise EvaluateError("name directories of runs, or with compare a file of published scores: --results")
+        raise EvaluateError("name directories of runs, or a file of published scores with --results")
     return load_results(results) if results is not None else load_runs(runs or [])
