@@ -59,6 +59,21 @@ def synthgen_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     return run
 
 
+@pytest.fixture
+def evaluate_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command ``evaluate`` in this process."""
+    from synthgen_evaluate.cli import app
+    from synthgen_evaluate.errors import EvaluateError
+
+    def run(*args: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, args)])
+        code = cli.run(app, "evaluate", (EvaluateError, SynthgenError))
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess(args, code, told.out, told.err)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def categories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of five category CSVs: the first of the published set."""
