@@ -27,7 +27,7 @@ from synthgen.engines.local import local
 from synthgen.engines.work import Done, Engine, FailedShardsError, Renderer, Task, Work, here
 from synthgen.errors import SynthgenError
 from synthgen.files.atomic import claimed, move_into_place, remove_orphans
-from synthgen.files.tar import reading
+from synthgen.files.reading import reading
 from synthgen.manifest import Manifest, finish, listing, read_manifest
 from synthgen.plan import Plan, ShardSpan, difference, read_plan
 from synthgen.progress import progress

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from synthgen.errors import SynthgenError
 from synthgen.files.places import is_url
-from synthgen.files.tar import reading
+from synthgen.files.reading import reading
 from synthgen.plan import Plan, ShardSpan, read_plan
 from synthgen.shard import Shard, data_name, read_record, record_name, strange, table_name
 from synthgen.stores import BRIEF, patiently, update

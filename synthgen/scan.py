@@ -11,7 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from synthgen.content import DiffusionContent, Sample
 from synthgen.errors import SynthgenError
-from synthgen.files.tar import CHUNK, reading
+from synthgen.files.reading import reading
+from synthgen.files.tar import CHUNK
 from synthgen.plan import Plan, ShardSpan
 from synthgen.shard import Item, Shard, data_name, read_items, read_record, record_name, strange, table_name
 

@@ -13,7 +13,7 @@ from synthgen.content import ClassRecord, DiffusionContent, ModelRecord, PromptR
 from synthgen.engines.request import Request
 from synthgen.engines.work import Renderer
 from synthgen.errors import SynthgenError
-from synthgen.files.tar import reading
+from synthgen.files.reading import reading
 from synthgen.generate import bytes_per_image, generate, open_directory, replace_plan
 from synthgen.manifest import Manifest, read_manifest
 from synthgen.models import Model, find_model

@@ -24,7 +24,8 @@ from synthgen.errors import SynthgenError
 from synthgen.files.atomic import claimed as claimed
 from synthgen.files.atomic import move_into_place, write_if_new
 from synthgen.files.atomic import write_atomically as write_atomically
-from synthgen.files.tar import END, IMAGES, member, opened, read_samples
+from synthgen.files.reading import opened
+from synthgen.files.tar import END, IMAGES, member, read_samples
 from synthgen.plan import ShardSpan
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 from synthgen.errors import SynthgenError
 from synthgen.files.atomic import write_atomically
 from synthgen.files.masking import one_line, secrets_in, shown
-from synthgen.files.tar import reading
+from synthgen.files.reading import reading
 from synthgen.plan import ShardSpan
 from synthgen.shard import (
     Item,

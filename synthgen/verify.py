@@ -30,7 +30,7 @@ from synthgen.engines.processes import end_with_parent
 from synthgen.errors import SynthgenError
 from synthgen.files.atomic import held
 from synthgen.files.places import is_url
-from synthgen.files.tar import reading
+from synthgen.files.reading import reading
 from synthgen.manifest import CONNECTIONS, DOCUMENTS, listing, summary_of
 from synthgen.plan import Plan, ShardSpan, read_plan
 from synthgen.scan import Fault, Job, Scanned, scan

@@ -19,7 +19,7 @@ from synthgen.content import Content, DiffusionContent
 from synthgen.errors import SynthgenError
 from synthgen.files.atomic import claimed, move_into_place, remove_orphans
 from synthgen.files.places import place
-from synthgen.files.tar import reading
+from synthgen.files.reading import reading
 from synthgen.manifest import Manifest, read_manifest
 from synthgen.shard import Shard, data_path, image_members
 

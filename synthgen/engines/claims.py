@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError, with_config
 
 from synthgen.content import STRICT
 from synthgen.files.atomic import held
-from synthgen.files.tar import reading
+from synthgen.files.reading import reading
 from synthgen.manifest import concurrently
 from synthgen.plan import ShardSpan
 from synthgen.shard import data_path

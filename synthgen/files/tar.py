@@ -11,14 +11,9 @@ import io
 import re
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, NamedTuple
 
 from synthgen.errors import SynthgenError
-from synthgen.files.places import is_url
-
-if TYPE_CHECKING:
-    from synthgen.files.places import Place
 
 BLOCK = tarfile.BLOCKSIZE
 END = bytes(2 * BLOCK)  # of a tar
@@ -69,32 +64,6 @@ def member(name: str, data: bytes) -> bytes:
     checksum = b"%06o\0 " % (BLANK_SUM + sum(stem) + sum(size))
     header = stem.ljust(100, b"\0") + BLANK[100:124] + size + BLANK[136:148] + checksum + BLANK[156:]
     return header + data + bytes(-len(data) % BLOCK)
-
-
-@contextmanager
-def opened(path: Place) -> Iterator[IO[bytes]]:
-    """A file open for reading; whatever then goes wrong is a SynthgenError that names the file."""
-    with reading(path), path.open("rb") as file:
-        try:
-            yield file
-        except SynthgenError as error:
-            raise SynthgenError(f"{path}: {error}") from None
-
-
-@contextmanager
-def reading(path: Place) -> Iterator[None]:
-    """Failures to read a file, in one line that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise SynthgenError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from None
-    except SynthgenError:
-        raise
-    except Exception as error:
-        if not is_url(str(path)):
-            raise
-        # Each store's client has errors of its own, whose texts may tell of requests and keys.
-        raise SynthgenError(f"{path}: cannot be read ({type(error).__name__})") from None
 
 
 def read_samples(file: IO[bytes], *, skip: bool = False) -> Iterator[dict[str, Member]]:
