@@ -26,6 +26,7 @@ from synthgen_evaluate.errors import EvaluateError
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "evaluate" / "taxonomies" / "from_wordnet.py"
 WORDNET = Path("/usr/share/wordnet")  # Debian's wordnet-base
+TINY_IMAGENET = ROOT / "prompts/classes/tinyimagenet200.tsv"
 PAPER = ("5", "17", "37", "85", "232")
 GOOD = "id\tclass\torder\nfox\tmammal\tcarnivore\nhare\tmammal\tlagomorph\nowl\tbird\tstrigiform\n"
 
@@ -51,8 +52,8 @@ def test_every_level_of_imagenet1k_has_the_number_of_labels_it_is_named_by() -> 
     assert taxonomy.digest == "0f3d906a35879a64"
 
 
-def test_the_labels_of_imagenet1k_are_those_computed_with_nltk(shared: Path) -> None:
-    with (shared / "data" / "imagenet" / "granularity.csv").open() as file:
+def test_the_labels_of_imagenet1k_are_those_computed_with_nltk() -> None:
+    with (Path(__file__).parent / "golden/imagenet/granularity.csv").open() as file:
         rows = list(csv.DictReader(file))
     taxonomy = imagenet1k()
     assert len(rows) == 1000
@@ -78,9 +79,9 @@ def test_animals_are_the_first_398_classes_and_objects_the_others_most_of_them_a
     assert set(inside["artifacts"]) < set(inside["objects"])
 
 
-def test_a_subset_of_the_classes_has_fewer_labels(shared: Path) -> None:
-    with (shared / "data" / "imagenet" / "tiny_imagenet_classes.csv").open() as file:
-        classes = [row["wnid"] for row in csv.DictReader(file)]
+def test_a_subset_of_the_classes_has_fewer_labels() -> None:
+    with TINY_IMAGENET.open() as file:
+        classes = [row["id"] for row in csv.DictReader(file, delimiter="\t")]
     taxonomy = imagenet1k()
     assert [len(set(taxonomy.at(level, classes))) for level in (*PAPER, "1000")] == [2, 8, 18, 39, 82, 200]
     assert taxonomy.inside(GROUPS["animals"], classes).sum() == 59

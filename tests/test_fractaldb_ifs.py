@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fractaldb.ifs import IFS, FractalError, read_categories, read_csv, weight_table, write_csv
 
+GOLDEN = Path(__file__).parent / "golden/fractaldb"
 GOOD = "0.5,0,0,0.5,0,0,0.25"
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -17,8 +18,8 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_the_weight_table_is_the_published_one(shared: Path) -> None:
-    published = np.loadtxt(shared / "data/fractaldb/weights_0.4.csv", delimiter=",")
+def test_the_weight_table_is_the_published_one() -> None:
+    published = np.loadtxt(GOLDEN / "weights_0.4.csv", delimiter=",")
     assert weight_table(0.4).tolist() == published.tolist()
 
 
@@ -69,8 +70,8 @@ def test_a_csv_reads_back_every_float_as_it_was(
     assert again.probs.tobytes() == ifs.probs.tobytes()
 
 
-def test_the_published_files_are_written_byte_for_byte(shared: Path, tmp_path: Path) -> None:
-    files = sorted((shared / "data/fractaldb/categories").glob("*.csv"))
+def test_the_published_files_are_written_byte_for_byte(tmp_path: Path) -> None:
+    files = sorted((GOLDEN / "categories").glob("*.csv"))
     assert len(files) == 20
     for path in files:
         write_csv(tmp_path / path.name, read_csv(path))

@@ -7,28 +7,26 @@ import random
 from pathlib import Path
 
 import numpy as np
-import pytest
 from benchmarks import published
 from PIL import Image
 
 from fractaldb.ifs import read_csv, weight_table
 from fractaldb.render import orbit_draws
 
-FRACTALS = Path(__file__).parents[1].parent / "shared" / "data" / "fractaldb"
+GOLDEN = Path(__file__).parent / "golden/fractaldb"
 SMALL = 20_000  # points
 
 
-@pytest.mark.skipif(not FRACTALS.is_dir(), reason=f"the golden pictures are not at {FRACTALS}")
 def test_plain_python_draws_the_golden_pictures() -> None:
     golden = [
-        entry for entry in json.loads((FRACTALS / "golden" / "index.json").read_text()) if entry["n_points"] <= SMALL
+        entry for entry in json.loads((GOLDEN / "pictures" / "index.json").read_text()) if entry["n_points"] <= SMALL
     ]
     assert {entry["draw"] for entry in golden} == {"patch_gray", "patch_color", "point_color"}
     for entry in golden:
-        ifs = read_csv(FRACTALS / "categories" / f"{entry['category']}.csv").weighted(
+        ifs = read_csv(GOLDEN / "categories" / f"{entry['category']}.csv").weighted(
             weight_table()[entry["weight_index"]]
         )
         points = published.orbit(ifs.maps.tolist(), ifs.probs.tolist(), orbit_draws(entry["n_points"]).tolist())
         image = published.draw(points, entry["draw"], entry["size"], random.Random(0))
-        expected = np.asarray(Image.open(FRACTALS / "golden" / entry["file"]).convert("RGB"))
+        expected = np.asarray(Image.open(GOLDEN / "pictures" / entry["file"]).convert("RGB"))
         assert (np.asarray(published.flips(image)[entry["flip"]]) == expected).all(), entry["file"]

@@ -121,9 +121,9 @@ def test_drawings_equal_a_plain_loop(seed: int, n: int, size: int, color: bool) 
     assert chaos.draw_points(pixels, size, color).ravel().tolist() == dots.tolist()
 
 
-def test_every_golden_image_of_the_published_renderer_is_drawn_pixel_for_pixel(shared: Path) -> None:
-    folder = shared / "data/fractaldb"
-    index = json.loads((folder / "golden/index.json").read_text())
+def test_every_golden_image_of_the_published_renderer_is_drawn_pixel_for_pixel() -> None:
+    folder = Path(__file__).parent / "golden/fractaldb"
+    index = json.loads((folder / "pictures/index.json").read_text())
     assert len(index) == 36
     published = random.Random(0)
     masks = np.array([published.randrange(1, 512) for _ in range(max(row["n_points"] for row in index))], np.uint16)
@@ -132,7 +132,7 @@ def test_every_golden_image_of_the_published_renderer_is_drawn_pixel_for_pixel(s
         category = Category(name=row["category"], ifs=read_csv(folder / "categories" / f"{row['category']}.csv"))
         pixels = orbit_pixels(category, row["weight_index"], style)
         image = drawing(pixels, masks[: len(pixels)] if "patch" in row["draw"] else None, style)
-        expected = np.asarray(Image.open(folder / "golden" / row["file"]).convert("RGB"))
+        expected = np.asarray(Image.open(folder / "pictures" / row["file"]).convert("RGB"))
         assert np.array_equal(palette(style)[flip(image, row["flip"])], expected), row["file"]
 
 
