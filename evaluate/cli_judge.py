@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,7 +10,7 @@ import typer
 
 from synthgen.cli_make import local
 from synthgen.cli_sets import AsJson
-from synthgen.printing import say, say_json
+from synthgen.printing import say
 
 from .errors import EvaluateError
 
@@ -97,7 +98,7 @@ def power(
         for effect in comparison.effects
     ]
     if as_json:
-        say_json(rows)
+        say(json.dumps(rows))
     elif rows:
         say(
             f"blocks (architecture x seed) to show {difference:g} points of effective robustness against"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from typer.exceptions import Exit
 
 from synthgen.cli_make import Address, EngineName, NumTasks, Resources, TaskIndex, local
 from synthgen.cli_sets import AsJson
-from synthgen.printing import say, say_json
+from synthgen.printing import say
 
 from .errors import EvaluateError
 
@@ -94,7 +95,7 @@ def plan(
             raise EvaluateError(f"--rates {rates}: no finished run there tells how fast it was")
     rows = table(chosen, picked, rates=known, size=size, compact=layout == "text" and not as_json)
     if as_json:
-        say_json({"suite": chosen.name, "arms": rows})
+        say(json.dumps({"suite": chosen.name, "arms": rows}))
         return
     if layout == "text":
         say(
@@ -267,7 +268,7 @@ def finetune(
     found = tune(TaskSpec(path=task, kind=kind, empty=empty), checkpoint, told, out)
     rows = [{"epoch": epoch, "split": split, **asdict(score)} for epoch, split, score in found]
     if as_json:
-        say_json(rows)
+        say(json.dumps(rows))
         return
     shown = [{key: f"{value:.1%}" if isinstance(value, float) else value for key, value in row.items()} for row in rows]
     say(*written(shown, "text").split("\n"))
@@ -291,7 +292,7 @@ def cache(
         return
     found = [asdict(entry) | {"path": str(entry.path)} for entry in entries(folder)]
     if as_json:
-        say_json(found)
+        say(json.dumps(found))
         return
     for entry in found:
         say(
@@ -312,7 +313,7 @@ def status(runs: Runs, as_json: AsJson = False) -> None:
             for digest in filter(None, (member.pretrain, member.finetune)):
                 states[digest] = Run(directory=runs / digest).state
     if as_json:
-        say_json({digest: _told(state) for digest, state in states.items()})
+        say(json.dumps({digest: _told(state) for digest, state in states.items()}))
         return
     counts = Counter(state.status for state in states.values())
     say(f"{runs}: {len(states)} runs: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())))

@@ -7,7 +7,6 @@ for a line of our own.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from typing import TextIO
@@ -32,8 +31,3 @@ def _escaped(match: re.Match[str]) -> str:
 def say(*lines: object, file: TextIO | None = None) -> None:
     """Print each of ``lines``, printable, on a line of its own; to stdout, or to ``file``."""
     print(*map(printable, lines), sep="\n", file=file or sys.stdout, flush=True)
-
-
-def say_json(value: object) -> None:
-    """Print a value as JSON in one line, of characters that show; JSON has its own way to write the others."""
-    say(json.dumps(value).replace("\x7f", "\\u007f"))

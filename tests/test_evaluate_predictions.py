@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,3 +253,20 @@ def test_without_classes_in_the_record_labels_are_whole_numbers_of_at_least_0(tm
     pq.write_table(column("y_pred", first(-1))(table), path)
     with pytest.raises(EvaluateError, match="row 3: y_pred is -1, not a whole number from 0 to 2147483647"):
         load_runs([tmp_path])
+
+
+def test_a_run_that_was_begun_without_sums_is_finished_with_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluate_here: Command
+) -> None:
+    golden = Path(__file__).parent / "golden/records"
+    shutil.copytree(golden, tmp_path / "records")
+    monkeypatch.chdir(tmp_path / "records")
+    assert evaluate_here("run", "suite.toml", "--out", "runs-half", "--device", "cpu").returncode == 0
+    (finished,) = Path("runs-half").glob("a0a48*")
+    files = {path.name: path.read_bytes() for path in (finished / "predictions").iterdir()}
+    assert {name[:4] for name in files} == {"0001", "0003"}
+    assert Run(directory=finished).state.predictions == {
+        name: hashlib.sha256(data).hexdigest() for name, data in files.items()
+    }
+    found = {one.member.finetune: one.verified for one in load_runs(["runs-half"])}
+    assert found == {finished.name: True, "a385274ebabca512": False}

@@ -470,3 +470,17 @@ def test_weights_that_claim_more_than_they_hold_or_hold_other_numbers_are_refuse
     os.mkfifo(path)
     with pytest.raises(EvaluateError, match="a pipe, not a regular file"):
         load_backbone(model, "resnet18_32px", path)
+
+
+def test_a_pipe_among_images_is_named_and_a_broken_image_too(tmp_path: Path) -> None:
+    from synthgen_evaluate.images.decoding import decode_named
+    from synthgen_evaluate.images.sources import ImageFolder
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(b"")
+    os.mkfifo(tmp_path / "b/2.png")
+    with pytest.raises(EvaluateError, match=r"b/2.png: not a regular file"):
+        ImageFolder(str(tmp_path))
+    with pytest.raises(EvaluateError, match=r"x.png: broken image \("):
+        decode_named("x.png", b"", 32)
