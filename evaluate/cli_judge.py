@@ -10,6 +10,7 @@ import typer
 
 from synthgen.cli_make import local
 from synthgen.cli_sets import AsJson
+from synthgen.printing import say
 
 from .errors import EvaluateError
 
@@ -17,8 +18,17 @@ if TYPE_CHECKING:
     from .judging.load import LoadedRun
 
 app = typer.Typer()
+MOST_RESAMPLES = 100_000  # normal values' 95% limits then vary by 0.4% of their distance; more takes gigabytes
 
-Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
+
+def points(value: float) -> float:
+    """Check a difference of macro-F1 in percentage points."""
+    if not 0 < value <= 100:  # nan, too
+        raise typer.BadParameter(f"{value:g} points: above 0, to 100")
+    return value
+
+
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything that is drawn.")]
 RunsOrNone = Annotated[list[Path] | None, typer.Argument(metavar="RUNS...", help="Directories of runs.")]
 Results = Annotated[
     Path | None,
@@ -39,8 +49,10 @@ def compare(
         str | None, typer.Option(help="Second arm to compare with, such as the natural images; the suite's by default.")
     ] = None,
     scale: Annotated[Literal["logit", "probit", "linear"], typer.Option(help="Of trends.")] = "logit",
-    margin: Annotated[float, typer.Option(help="Points of effective robustness that count as none.")] = 1.0,
-    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 10_000,
+    margin: Annotated[
+        float, typer.Option(help="Points of effective robustness that count as none.", callback=points)
+    ] = 1.0,
+    resamples: Annotated[int, typer.Option(min=100, max=MOST_RESAMPLES, help="Of the bootstrap.")] = 10_000,
     seed: Seed = 0,
 ) -> None:
     """Compare the arms of finished runs: a report as HTML, figures and tables."""
@@ -57,15 +69,15 @@ def compare(
         seed=seed,
     )
     page = write_report(comparison, out)
-    print(f"report: {page}")
-    for sentence in comparison.summary:
-        print(sentence)
+    say(f"report: {page}", *comparison.summary)
 
 
 @app.command(epilog="Example: evaluate power runs/miniature --difference 2")
 def power(
     runs: RunsOrNone = None,
-    difference: Annotated[float, typer.Option(help="Points of effective robustness that runs are to show.")] = 1.0,
+    difference: Annotated[
+        float, typer.Option(help="Points of effective robustness that runs are to show.", callback=points)
+    ] = 1.0,
     baseline: Baseline = None,
     as_json: AsJson = False,
 ) -> None:
@@ -86,15 +98,15 @@ def power(
         for effect in comparison.effects
     ]
     if as_json:
-        print(json.dumps(rows))
+        say(json.dumps(rows))
     elif rows:
-        print(
+        say(
             f"blocks (architecture x seed) to show {difference:g} points of effective robustness against"
             f" {comparison.baseline}, at Holm's first step within the factor"
         )
-        print(written(rows, "text"))
+        say(*written(rows, "text").split("\n"))
     else:
-        print("\n".join(comparison.summary))
+        say(*comparison.summary)
 
 
 def _loaded(runs: list[Path] | None, results: Path | None) -> list[LoadedRun]:

@@ -7,23 +7,27 @@ import math
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer.exceptions import Exit
 
 from synthgen.cli_make import Address, EngineName, NumTasks, Resources, TaskIndex, local
 from synthgen.cli_sets import AsJson
+from synthgen.printing import say
 
 from .errors import EvaluateError
+
+if TYPE_CHECKING:
+    from .runs import State
 
 app = typer.Typer()
 
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="Suite file (TOML).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Architecture = Annotated[str, typer.Option(help="Torchvision's name, timm:NAME or open_clip:NAME.")]
-ImageSize = Annotated[int, typer.Option(min=16, help="Width and height in pixels.")]
-Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+ImageSize = Annotated[int, typer.Option(min=16, max=4096, help="Width and height in pixels.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything that is drawn.")]
 Precision = Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="Of the arithmetic.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; may be repeated.")
@@ -55,7 +59,7 @@ def simulate(
             size=size,
             progress=lambda done, _: show(done),
         )
-    print(f"{out}: {images} images of {classes} classes at {locations} camera locations")
+    say(f"{out}: {images} images of {classes} classes at {locations} camera locations")
 
 
 @app.command(epilog="Example: evaluate plan evaluate/suites/miniature.toml --count --format markdown")
@@ -91,19 +95,19 @@ def plan(
             raise EvaluateError(f"--rates {rates}: no finished run there tells how fast it was")
     rows = table(chosen, picked, rates=known, size=size, compact=layout == "text" and not as_json)
     if as_json:
-        print(json.dumps({"suite": chosen.name, "arms": rows}))
+        say(json.dumps({"suite": chosen.name, "arms": rows}))
         return
     if layout == "text":
-        print(
+        say(
             f"{chosen.name}: {len(rows)} arms x {len(chosen.architectures)} architectures"
             f" ({', '.join(chosen.architectures)}) x {len(chosen.seeds)} seeds: {sum(row['runs'] for row in rows)}"
             f" fine-tuned models at {chosen.image_size} px in {chosen.precision}, on {chosen.task.path};"
             f" baseline {chosen.baseline}"
         )
-        print("\n".join(recipe_lines(chosen)))
-    print(written(rows, layout))
+        say(*recipe_lines(chosen))
+    say(*written(rows, layout).split("\n"))
     if layout == "text" and known:
-        print(total(by_arm(chosen, known, chosen=picked, size=size).values()).describe(known))
+        say(total(by_arm(chosen, known, chosen=picked, size=size).values()).describe(known))
 
 
 @app.command(epilog="Example: evaluate run evaluate/suites/miniature.toml   (into runs/miniature)", name="run")
@@ -115,13 +119,15 @@ def run_command(
     ] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="ARM", help="Run this arm alone; may be repeated.")] = None,
     max_hours: Annotated[
-        float | None, typer.Option(min=0, help="Stop after so many hours; the same command goes on another time.")
+        float | None,
+        typer.Option(min=0, help="Stop after so many hours; the same command goes on another time."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs to do, in their order, and do none.")
     ] = False,
     cache_gb: Annotated[
-        float | None, typer.Option(min=0, help="Most GB of decoded images to keep; what does not fit is streamed.")
+        float | None,
+        typer.Option(min=0, help="Most GB of decoded images to keep; what does not fit is streamed."),
     ] = None,
     device: Device = "auto",
     engine: EngineName = "local",
@@ -136,7 +142,7 @@ def run_command(
     """Run what is not done of a suite; exit code 1 where a run failed."""
     from synthgen.engines.request import Request
 
-    from .design.suite import read_suite
+    from .design.suite import check_name, read_suite
 
     request = Request(
         engine=engine,
@@ -149,6 +155,7 @@ def run_command(
     request.check()
     chosen = read_suite(suite)
     out = out or Path("runs") / chosen.name
+    check_name(chosen, out)
     from .design.cost import estimate, measured, size_of, stated
     from .training.execute import open_suite, run_suite
 
@@ -156,11 +163,11 @@ def run_command(
         plan = open_suite(chosen, only or ())
         todo = plan.todo(out, request.share)
         for step in todo:
-            print(step.title)
-        print(f"{out}: {len(todo)} runs to do, {len(plan.steps(request.share)) - len(todo)} done")
+            say(step.title)
+        say(f"{out}: {len(todo)} runs to do, {len(plan.steps(request.share)) - len(todo)} done")
         rates = measured(out) or (stated(chosen.cost, chosen.image_size) if chosen.cost else None)
         if rates:
-            print(estimate([step.config for step in todo], rates, size_of(plan.task)).describe(rates))
+            say(estimate([step.config for step in todo], rates, size_of(plan.task)).describe(rates))
         return
     if engine == "ray" or workers is not None:
         from .training.fleet import run_fleet
@@ -183,9 +190,9 @@ def run_command(
             share=request.share,
         )
     for line in outcome.failed:
-        print(f"failed: {line}")
+        say(f"failed: {line}")
     left = f", {outcome.left} left" if outcome.left else ""
-    print(f"{out}: {outcome.done} runs done, {outcome.kept} done before, {len(outcome.failed)} failed{left}")
+    say(f"{out}: {outcome.done} runs done, {outcome.kept} done before, {len(outcome.failed)} failed{left}")
     if outcome.failed:
         raise Exit(1)
 
@@ -221,7 +228,7 @@ def pretrain(
     told = Settings(
         architecture=architecture, image_size=image_size, seed=seed, recipe=recipe, precision=precision, device=device
     )
-    print(f"{out}: weights of the run {make(arm, told, out)}")
+    say(f"{out}: weights of the run {make(arm, told, out)}")
 
 
 @app.command(epilog="Example: evaluate finetune data/iwildcam --checkpoint weights.safetensors --out runs/by-hand")
@@ -261,10 +268,10 @@ def finetune(
     found = tune(TaskSpec(path=task, kind=kind, empty=empty), checkpoint, told, out)
     rows = [{"epoch": epoch, "split": split, **asdict(score)} for epoch, split, score in found]
     if as_json:
-        print(json.dumps(rows))
+        say(json.dumps(rows))
         return
     shown = [{key: f"{value:.1%}" if isinstance(value, float) else value for key, value in row.items()} for row in rows]
-    print(written(shown, "text"))
+    say(*written(shown, "text").split("\n"))
 
 
 @app.command(epilog="Example: evaluate cache runs/miniature --clear")
@@ -281,18 +288,18 @@ def cache(
     if not runs.is_dir():
         raise EvaluateError(f"{runs}: no such directory of runs")
     if clear:
-        print(f"{folder}: {remove(folder) / 1e9:.3g} GB removed")
+        say(f"{folder}: {remove(folder) / 1e9:.3g} GB removed")
         return
     found = [asdict(entry) | {"path": str(entry.path)} for entry in entries(folder)]
     if as_json:
-        print(json.dumps(found))
+        say(json.dumps(found))
         return
     for entry in found:
-        print(
+        say(
             f"{entry['n_bytes'] / 1e9:.3g} GB: {entry['n_present']} of {entry['n_images']} images at"
             f" {entry['size']} px: {entry['what']}"
         )
-    print(f"{folder}: {sum(entry['n_bytes'] for entry in found) / 1e9:.3g} GB")
+    say(f"{folder}: {sum(entry['n_bytes'] for entry in found) / 1e9:.3g} GB")
 
 
 @app.command(epilog="Example: evaluate status runs/miniature")
@@ -306,10 +313,15 @@ def status(runs: Runs, as_json: AsJson = False) -> None:
             for digest in filter(None, (member.pretrain, member.finetune)):
                 states[digest] = Run(directory=runs / digest).state
     if as_json:
-        print(json.dumps(states))
+        say(json.dumps({digest: _told(state) for digest, state in states.items()}))
         return
-    counts = Counter(state["status"] for state in states.values())
-    print(f"{runs}: {len(states)} runs: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
+    counts = Counter(state.status for state in states.values())
+    say(f"{runs}: {len(states)} runs: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
     for digest, state in states.items():
-        if state["status"] == "failed":
-            print(f"{digest}: {state['error']}")
+        if state.status == "failed":
+            say(f"{digest}: {state.error}")
+
+
+def _told(state: State) -> dict[str, object]:
+    """A run's state as its record has it."""
+    return {key: value for key, value in sorted(asdict(state).items()) if value not in (None, {})}

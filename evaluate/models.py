@@ -14,6 +14,8 @@ from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synthgen.files.reading import open_file
+
 from .errors import EvaluateError
 
 if TYPE_CHECKING:
@@ -223,6 +225,7 @@ def load_backbone(model: nn.Module, architecture: str, weights: Path | Mapping[s
         from safetensors.torch import load_file
 
         try:
+            open_file(weights).close()  # safetensors would wait for a pipe
             fit = fitting(model, architecture, load_file(weights), str(weights))
         except (OSError, SafetensorError) as error:
             raise EvaluateError(f"{weights}: unreadable ({error}); run its pre-training again") from None
@@ -256,6 +259,8 @@ def _difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
             return f"it has no {name}"
         if name in found and found[name].shape != value.shape:
             return f"{name} is {list(found[name].shape)}, not {list(value.shape)}"
+        if name in found and found[name].is_floating_point() != value.is_floating_point():
+            return f"{name} is of {found[name].dtype}, not {value.dtype}"
     unknown = [name for name in found if name not in expected and not name.endswith(COUNTER)]
     return f"it has a {unknown[0]}" if unknown else None
 

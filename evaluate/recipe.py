@@ -5,17 +5,22 @@ Imports no torch, so that looking at a plan is instant.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from pydantic import TypeAdapter, ValidationError, with_config
+from pydantic import ValidationError, with_config
 
 from synthgen.content import STRICT
+from synthgen.files.records import adapter, first_problem
 
 from .errors import EvaluateError
 
+# What a slip of the keyboard exceeds, and no recipe comes near.
+MOST_EPOCHS = 100_000
+MOST_IN_BATCH = 1_000_000
+MOST = 1_000.0  # of a learning rate, a weight decay, a temperature and mixup's parameter
 ONLY_SUPERVISED = ("mixup", "label_smoothing", "evaluate_epochs")  # keys that other objectives have no use for
 
 
@@ -56,7 +61,8 @@ class Recipe:
         if changes.get("objective", "supervised") != "supervised":
             kept = {key: value for key, value in kept.items() if key not in ONLY_SUPERVISED}
         try:
-            return _adapter().validate_python(kept | dict(changes))
+            text = json.dumps(kept | dict(changes), default=str)
+            return cast(Recipe, adapter(Recipe).validate_json(text, strict=True))
         except ValidationError as error:
             raise EvaluateError(first_problem(error)) from None
 
@@ -84,39 +90,29 @@ class Recipe:
         late = [epoch for epoch in self.evaluate_epochs if not 1 <= epoch <= self.epochs]
         shares = [key for key in ("gray", "blur", "jitter") if not 0 <= getattr(self, key) <= 1]
         only_supervised = [key for key in ONLY_SUPERVISED if getattr(self, key)]
+        repeated = len(set(self.evaluate_epochs)) < len(self.evaluate_epochs)
         checks = (
-            (self.epochs >= 1, f"epochs: {self.epochs}; at least 1"),
-            (self.batch_size >= 3, f"batch_size: {self.batch_size}; at least 3"),
+            (1 <= self.epochs <= MOST_EPOCHS, f"epochs: {self.epochs}; 1 to {MOST_EPOCHS}"),
+            (3 <= self.batch_size <= MOST_IN_BATCH, f"batch_size: {self.batch_size}; at least 3, to {MOST_IN_BATCH}"),
             (self.accumulate >= 1, f"accumulate: {self.accumulate}; at least 1"),
             (
                 self.batch_size >= 3 * self.accumulate,
                 f"accumulate: {self.accumulate} parts of a batch of {self.batch_size}; at least 3 images in each",
             ),
-            (self.lr > 0, f"lr: {self.lr}; above 0"),
-            (self.weight_decay >= 0, f"weight_decay: {self.weight_decay}; at least 0"),
-            (self.step_epochs >= 1, f"step_epochs: {self.step_epochs}; at least 1"),
+            (0 < self.lr <= MOST, f"lr: {self.lr}; above 0, to {MOST:g}"),
+            (0 <= self.weight_decay <= MOST, f"weight_decay: {self.weight_decay}; at least 0, to {MOST:g}"),
+            (1 <= self.step_epochs <= MOST_EPOCHS, f"step_epochs: {self.step_epochs}; at least 1, to {MOST_EPOCHS}"),
             (0 <= self.warmup_epochs <= self.epochs, f"warmup_epochs: {self.warmup_epochs}; 0 to {self.epochs}"),
             (0 <= self.label_smoothing < 1, f"label_smoothing: {self.label_smoothing}; 0 to below 1"),
-            (self.mixup >= 0, f"mixup: {self.mixup}; at least 0"),
-            (self.temperature > 0, f"temperature: {self.temperature}; above 0"),
+            (0 <= self.mixup <= MOST, f"mixup: {self.mixup}; at least 0, to {MOST:g}"),
+            (0 < self.temperature <= MOST, f"temperature: {self.temperature}; above 0, to {MOST:g}"),
             (0 < self.min_crop <= 1, f"min_crop: {self.min_crop}; above 0, to 1"),
-            (not shares, f"{', '.join(shares)}: outside 0 to 1"),
+            (not shares, "; ".join(f"{key}: {getattr(self, key)}, outside 0 to 1" for key in shares)),
             (not late, f"evaluate_epochs: {late} outside 1 to {self.epochs}"),
+            (not repeated, f"evaluate_epochs: {list(self.evaluate_epochs)} repeats one"),
             (
                 self.objective == "supervised" or not only_supervised,
                 f"{', '.join(only_supervised)}: of supervised training; the objective is {self.objective}",
             ),
         )
         return [text for holds, text in checks if not holds]
-
-
-@cache
-def _adapter() -> TypeAdapter[Recipe]:
-    return TypeAdapter(Recipe)
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing that pydantic found wrong, beginning with its key."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    return f"{key}: {'unknown key' if first['type'] == 'unexpected_keyword_argument' else first['msg']}"

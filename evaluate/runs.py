@@ -9,24 +9,42 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import Field, with_config
 
+from synthgen.content import STRICT
+from synthgen.files.inside import RULE, check_folder, fits_stored
+from synthgen.files.reading import read_file, reading
+from synthgen.files.records import read_record, validated
 from synthgen.shard import write_atomically
 
-from .errors import EvaluateError
+from .errors import EvaluateError, told_here
 from .recipe import Recipe
 
+T = TypeVar("T")
 FORMAT = 1  # of the run and suite records
+COLUMNS = ("image_id", "y_true", "y_pred", "location", "sequence")  # of stored predictions
+MOST_IMAGES = 10**7  # of a split; a file of kilobytes can claim to hold 10^12 rows
+LARGEST = {"y_true": 2**31 - 1, "y_pred": 2**31 - 1, "location": 2**63 - 1, "sequence": 2**63 - 1}
+PREDICTED = re.compile(r"([0-9]{4,})-([a-z_]+)\.parquet")  # names of files of predictions: epoch and split
+MISTAKABLE = re.compile(r"\s*[+-]?(\d+)\s*-\s*([a-z_]+)\s*\.parquet", re.IGNORECASE)
+NAMED = r"^[0-9]{4,}-[a-z_]+\.parquet$"
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]  # of a run's configuration, which names its directory
+Sums = Mapping[Annotated[str, Field(pattern=NAMED)], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """Everything a run's result depends on; its digest names the run's directory."""
@@ -47,6 +65,22 @@ class RunConfig:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """``state.json``: how far a run is, on what machine, with which versions."""
+
+    status: Literal["absent", "running", "done", "failed"]  # absent: it has not started, and there is no record
+    error: str | None = None  # why it failed
+    epochs_done: int | None = None
+    device: str | None = None
+    cores: int | None = None
+    processes: Annotated[int, Field(ge=1)] | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    train_images_per_second: Annotated[float, Field(gt=0)] | None = None
+    predictions: Sums | None = None  # SHA-256 by file; None in runs of before these were recorded
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predictions:
     """What a model said of every image of one split, at one epoch."""
@@ -61,6 +95,7 @@ class Predictions:
         return len(self.y_true)
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One fine-tuned run in its place in a suite."""
@@ -68,10 +103,11 @@ class Member:
     arm: str
     architecture: str
     seed: int
-    pretrain: str | None  # digest of the pre-training run; None from scratch
-    finetune: str  # digest of the fine-tuning run
+    pretrain: Digest | None  # of the pre-training run; None from scratch
+    finetune: Digest  # of the fine-tuning run
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
     """One condition of an experiment: what the models were pre-trained on."""
@@ -84,6 +120,15 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Classes:
+    """What a suite's record says of its task's classes, among other things."""
+
+    class_names: tuple[str, ...] | None = None
+    n_classes: int | None = None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteRecord:
     """``suites/<name>.json``: the experiment as it was planned, with the digests of its runs."""
 
@@ -94,6 +139,12 @@ class SuiteRecord:
     members: tuple[Member, ...]
     reference: str | None = None  # name of an arm that others are compared with too, such as the natural images
 
+    @property
+    def n_classes(self) -> int | None:
+        """Of the task; None where an older record does not say."""
+        names = self.task.get("class_names")
+        return self.task.get("n_classes") if names is None else len(names)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -102,20 +153,25 @@ class Run:
     directory: Path
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> RunConfig:
         """The stored configuration."""
-        return read_json(self.directory / "config.json")
+        return stored(self.directory / "config.json", RunConfig)
 
     @property
-    def state(self) -> dict[str, Any]:
-        """``{"status": "absent"}`` before the run has started, else its state record."""
+    def state(self) -> State:
+        """How far the run is; raises EvaluateError where its record is none."""
         path = self.directory / "state.json"
-        return read_json(path) if path.exists() else {"status": "absent"}
+        if not path.exists():
+            return State(status="absent")
+        state = stored(path, State)
+        if state.status == "failed" and state.error is None:
+            raise EvaluateError(f"{path}: error: missing, though the run failed")
+        return state
 
     @property
     def done(self) -> bool:
         """Whether the run is finished; a finished run is never repeated."""
-        return bool(self.state["status"] == "done")
+        return self.state.status == "done"
 
     @property
     def weights(self) -> Path:
@@ -128,30 +184,66 @@ class Run:
         return self.directory / "selection.parquet"
 
     def evaluated(self) -> list[tuple[int, str]]:
-        """(epoch, split) of all stored predictions, in order."""
+        """(epoch, split) of all stored predictions, in order.
+
+        These are the files named as ``write_predictions`` names them.  Others, such as a backup copy
+        ``0001-test (copy).parquet``, are passed over; one that a person would take for predictions, such as
+        ``1-test.parquet``, raises EvaluateError.
+        """
         found = []
         for path in (self.directory / "predictions").glob("*.parquet"):
-            epoch, _, split = path.stem.partition("-")
-            found.append((int(epoch), split))
+            match = PREDICTED.fullmatch(path.name)
+            if match and path.name == _file_name(int(match[1]), match[2]):
+                found.append((int(match[1]), match[2]))
+            elif loose := MISTAKABLE.fullmatch(path.name):
+                name = _file_name(int(loose[1]), loose[2].lower())
+                raise EvaluateError(f"{path}: may be mistaken for {name}; rename it, or remove it")
         return sorted(found)
 
-    def predictions(self, epoch: int, split: str) -> Predictions:
-        """Read stored predictions."""
-        table = self.prediction_table(epoch, split)
+    def predictions(self, epoch: int, split: str, n_classes: int | None = None) -> Predictions:
+        """Read stored predictions; raises EvaluateError as ``prediction_table`` and ``image_ids`` do."""
+        table = self.prediction_table(epoch, split, n_classes, self.state.predictions)
+        y_true, y_pred, location, sequence = (table[name].to_numpy().astype(np.int64) for name in COLUMNS[1:])
         return Predictions(
-            image_id=np.asarray(table["image_id"].to_pylist(), dtype=object),
-            y_true=table["y_true"].to_numpy().astype(np.int64),
-            y_pred=table["y_pred"].to_numpy().astype(np.int64),
-            location=table["location"].to_numpy().astype(np.int64),
-            sequence=table["sequence"].to_numpy().astype(np.int64),
+            image_id=image_ids(table, self.predictions_path(epoch, split)),
+            y_true=y_true,
+            y_pred=y_pred,
+            location=location,
+            sequence=sequence,
         )
 
-    def prediction_table(self, epoch: int, split: str) -> pa.Table:
-        """Stored predictions as they lie on disk."""
-        return pq.read_table(self.directory / "predictions" / f"{epoch:04d}-{split}.parquet")
+    def prediction_table(
+        self, epoch: int, split: str, n_classes: int | None = None, sums: Sums | None = None
+    ) -> pa.Table:
+        """Stored predictions as they lie on disk.
 
-    def write_predictions(self, epoch: int, split: str, predictions: Predictions) -> None:
-        """Store predictions, whole or not at all."""
+        Labels are whole numbers from 0 to ``n_classes`` - 1, where that is known.  Raises EvaluateError, naming the
+        file, where it is no such table, or not the one of which ``sums`` has the SHA-256.
+        """
+        path = self.predictions_path(epoch, split)
+        with told_here(), reading(path):
+            data = read_file(path)
+        expected = (sums or {}).get(path.name)
+        if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+            raise EvaluateError(
+                f"{path}: not the file whose SHA-256 the run recorded: it was changed or damaged; restore it, or"
+                f" remove {self.directory} and run its suite again"
+            )
+        try:
+            table = _read_table(data)
+            _check_columns(table, n_classes)
+        except EvaluateError as error:
+            raise EvaluateError(f"{path}: {error}") from None
+        except (OSError, ValueError, pa.ArrowException) as error:  # what pyarrow raises for damaged files
+            raise EvaluateError(f"{path}: cannot be read as predictions ({_brief(error)}); run it again") from None
+        return table
+
+    def predictions_path(self, epoch: int, split: str) -> Path:
+        """The file of a split's predictions after an epoch."""
+        return self.directory / "predictions" / _file_name(epoch, split)
+
+    def write_predictions(self, epoch: int, split: str, predictions: Predictions) -> dict[str, str]:
+        """Store predictions, whole or not at all; returns the SHA-256 of the file by its name."""
         table = pa.table(
             {
                 "image_id": pa.array(predictions.image_id.tolist(), pa.string()),
@@ -161,21 +253,95 @@ class Run:
                 "sequence": pa.array(predictions.sequence, pa.int32()),
             }
         )
-        path = self.directory / "predictions" / f"{epoch:04d}-{split}.parquet"
+        path = self.predictions_path(epoch, split)
         sink = io.BytesIO()
         pq.write_table(table, sink)
+        with told_here():
+            check_folder(path.parent)
         write_atomically(path, sink.getvalue())
+        return {path.name: hashlib.sha256(sink.getvalue()).hexdigest()}
+
+    def sums(self, epochs: Sequence[int], splits: Sequence[str], known: Sums) -> dict[str, str]:
+        """The SHA-256 of the predictions that are there, by file: those ``known``, or else of the file as it is."""
+        found = dict(known)
+        for epoch in epochs:
+            for split in splits:
+                path = self.predictions_path(epoch, split)
+                if path.name not in found and path.exists():
+                    with told_here(), reading(path):
+                        found[path.name] = hashlib.sha256(read_file(path)).hexdigest()
+        return found
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a record; raises EvaluateError naming the file where it is not one."""
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise EvaluateError(f"{path}: not a readable record ({error})") from None
-    if not isinstance(record, dict):
-        raise EvaluateError(f"{path}: not a record, but a {type(record).__name__}")
-    return record
+def _file_name(epoch: int, split: str) -> str:
+    return f"{epoch:04d}-{split}.parquet"
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _read_table(data: bytes) -> pa.Table:
+    """A table with the columns of predictions; raises EvaluateError naming no file."""
+    with pq.ParquetFile(pa.BufferReader(data)) as file:
+        names, n = file.schema_arrow.names, file.metadata.num_rows
+        if sorted(names) != sorted(COLUMNS):
+            raise EvaluateError(f"columns {', '.join(names)[:200]}; predictions have {', '.join(COLUMNS)}")
+        if not 1 <= n <= MOST_IMAGES:
+            raise EvaluateError(f"{n} rows; predictions are of 1 to {MOST_IMAGES} images")
+        return file.read()
+
+
+def _check_columns(table: pa.Table, n_classes: int | None) -> None:
+    """Raise EvaluateError, with the first row that is wrong, where a column holds what it may not."""
+    if not (pa.types.is_string(table["image_id"].type) or pa.types.is_large_string(table["image_id"].type)):
+        raise _wrong(table, "image_id", np.arange(len(table)), "a text")
+    _check_nulls(table, "image_id", "a text")
+    for name in COLUMNS[1:]:
+        low, high = (0 if name in ("y_true", "y_pred") else -(2**63)), LARGEST[name]
+        if name in ("y_true", "y_pred") and n_classes is not None:
+            high = min(n_classes - 1, high)
+        rule = f"a whole number from {low} to {high}" if low == 0 else "a whole number of 64 bits"
+        if not pa.types.is_integer(table[name].type):
+            raise _wrong(table, name, np.arange(len(table)), rule)
+        _check_nulls(table, name, rule)
+        values = table[name].to_numpy()
+        if values.min() < low or values.max() > high:
+            raise _wrong(table, name, np.flatnonzero((values < low) | (values > high)), rule)
+
+
+def _check_nulls(table: pa.Table, name: str, rule: str) -> None:
+    if table[name].null_count:
+        raise _wrong(table, name, np.flatnonzero(pc.is_null(table[name]).to_numpy()), rule)
+
+
+def _wrong(table: pa.Table, name: str, rows: NDArray[np.intp], rule: str) -> EvaluateError:
+    first = int(rows[0])
+    value = str(table[name][first])[:40]
+    kind = "" if pa.types.is_integer(table[name].type) else f" ({table[name].type})"[:60]
+    return EvaluateError(
+        f"row {first + 1}: {name} is {value}{kind}, not {rule}; so {len(rows)} of {len(table)} rows are wrong"
+    )
+
+
+def image_ids(table: pa.Table, path: Path) -> NDArray[np.object_]:
+    """The ids of a table of predictions; raises EvaluateError, naming the file, where one is there twice."""
+    ids = np.asarray(table["image_id"].to_pylist(), dtype=object)
+    repeated = len(ids) - len(set(ids))
+    if repeated:
+        first = {one: row for row, one in reversed(list(enumerate(ids)))}
+        row = next(row for row, one in enumerate(ids) if first[one] < row)
+        raise EvaluateError(
+            f"{path}: {repeated} images are named more than once, the first in row {row + 1}; every image must be"
+            " there once"
+        )
+    return ids
+
+
+def stored(path: Path, kind: type[T]) -> T:
+    """The record of a file; raises EvaluateError, naming file and key, where it is none."""
+    with told_here(), reading(path):
+        return read_record(path, kind)
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
@@ -184,22 +350,44 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def write_suite_record(runs: Path, suite: SuiteRecord) -> None:
-    """Store what a suite consists of beside its runs."""
+    """Store what a suite consists of beside its runs; raises EvaluateError where its name is none of a file."""
+    if not fits_stored(suite.name):
+        raise EvaluateError(f"name: {suite.name[:80]!r} becomes a file's name; {RULE} only")
+    with told_here():
+        check_folder(runs / "suites")
     write_json(runs / "suites" / f"{suite.name}.json", {"format": FORMAT, **asdict(suite)})
 
 
 def read_suite_records(runs: Path) -> list[SuiteRecord]:
-    """All suites of a runs directory, by name."""
+    """All suites of a runs directory, by name; raises EvaluateError naming file and key where one is no record."""
     if not runs.is_dir():
         raise EvaluateError(f"{runs}: no such directory of runs; `evaluate run SUITE --out {runs}` makes one")
-    records = []
-    for path in sorted((runs / "suites").glob("*.json")):
-        record = read_json(path)
-        if record.pop("format", None) != FORMAT:
-            raise EvaluateError(f"{path}: not a suite record of format {FORMAT}")
-        record["arms"] = tuple(Arm(**{**arm, "origin": tuple(arm.get("origin", ()))}) for arm in record["arms"])
-        record["members"] = tuple(Member(**member) for member in record["members"])
-        records.append(SuiteRecord(**record))
+    records = [_suite_record(path) for path in sorted((runs / "suites").glob("*.json"))]
     if not records:
         raise EvaluateError(f"{runs}: holds no suite; `evaluate run SUITE --out {runs}` makes one")
     return records
+
+
+def _suite_record(path: Path) -> SuiteRecord:
+    content = stored(path, dict[str, Any])
+    version = content.pop("format", None)
+    if type(version) is not int or version != FORMAT:
+        raise EvaluateError(f"{path}: format: {str(version)[:40]}; this version reads suite records of format {FORMAT}")
+    with told_here():
+        suite = validated(content, SuiteRecord, path)
+        validated(suite.task, Classes, path, "task")
+    if suite.n_classes is not None and suite.n_classes < 1:
+        raise EvaluateError(f"{path}: task: of {suite.n_classes} classes; at least 1")
+    _check_unique(path, "arms", [arm.name for arm in suite.arms])
+    _check_unique(path, "members", [f"{one.arm} / {one.architecture} / seed {one.seed}" for one in suite.members])
+    arms = {arm.name for arm in suite.arms}
+    for member in suite.members:
+        if member.arm not in arms:
+            raise EvaluateError(f"{path}: members: run {member.finetune} is of unknown arm {member.arm!r}")
+    return suite
+
+
+def _check_unique(path: Path, key: str, names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for name, n in Counter(names).items() if n > 1)
+        raise EvaluateError(f"{path}: {key}: {twice} is there more than once")

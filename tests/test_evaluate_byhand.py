@@ -74,7 +74,7 @@ def test_weights_pretrained_by_hand_are_fine_tuned_by_hand(
             "--architecture: unknown 'vgg'",
         ),
         (("finetune", "nowhere", "--out", "runs"), "nowhere/iwildcam_v2.0: missing"),
-        (("finetune", "nowhere", "--out", "runs", "--set", "epochs=0"), "--set epochs: 0; at least 1"),
+        (("finetune", "nowhere", "--out", "runs", "--set", "epochs=0"), "--set epochs: 0; 1 to 100000"),
         (
             ("finetune", "nowhere", "--out", "runs", "--set", "objective=simclr"),
             "finetune.objective: simclr; fine-tuning is supervised",

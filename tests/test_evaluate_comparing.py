@@ -100,7 +100,8 @@ def compared(path: Path, **options: object) -> Comparison:
 
 
 def set_status(path: Path, digest: str, status: str) -> None:
-    write_json(path / digest / "state.json", {"status": status})
+    error = {"error": "the loss is not finite"} if status == "failed" else {}
+    write_json(path / digest / "state.json", {"status": status, **error})
 
 
 def edit_suite(path: Path, **changes: object) -> None:
@@ -280,7 +281,7 @@ def test_published_rows_of_one_architecture_and_seed_are_paired(tmp_path: Path) 
 def test_runs_that_share_a_pre_training_run_are_noted(tmp_path: Path) -> None:
     fake_runs(tmp_path, {"scratch": 0.3, "natural": 0.5})
     (suite,) = read_suite_records(tmp_path)
-    edit_suite(tmp_path, members=tuple(replace(m, pretrain=m.pretrain and "same") for m in suite.members))
+    edit_suite(tmp_path, members=tuple(replace(m, pretrain=m.pretrain and "5" * 16) for m in suite.members))
     assert any("natural: 4 runs start from only 1 pre-training run" in note for note in compared(tmp_path).notes)
 
 
@@ -302,7 +303,7 @@ def test_the_baseline_can_be_chosen_and_an_unknown_one_lists_the_arms(tmp_path: 
 def test_different_tasks_are_not_compared(tmp_path: Path) -> None:
     fake_runs(tmp_path / "a", {"scratch": 0.3}, suite="first")
     fake_runs(tmp_path / "b", {"scratch": 0.3}, suite="second")
-    edit_suite(tmp_path / "b", task={"name": "iwildcam", "class_names": ["empty", "deer"]})
+    edit_suite(tmp_path / "b", task={"name": "iwildcam", "class_names": [f"animal {k}" for k in range(N_CLASSES)]})
     with pytest.raises(EvaluateError, match=r"'first' and 'second'.*'simulated camera traps' with 12.*'iwildcam' with"):
         compare(load_runs([tmp_path / "a", tmp_path / "b"]))
 
@@ -323,14 +324,15 @@ def test_repeated_images_are_counted_and_refused(tmp_path: Path) -> None:
     stored = run.predictions(12, "test")
     stored.image_id[:3] = stored.image_id[10]
     run.write_predictions(12, "test", stored)
-    with pytest.raises(EvaluateError, match=r"epoch 12 on test: 3 images are named more than once"):
+    with pytest.raises(EvaluateError, match=r"0012-test\.parquet: 3 images are named more than once"):
         load_runs([tmp_path])
 
 
 def test_damaged_predictions_are_named(tmp_path: Path) -> None:
     fake_runs(tmp_path, {"scratch": 0.3})
-    (tmp_path / "0000000000000000" / "predictions" / "0012-test.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(EvaluateError, match=r"0000000000000000: predictions of epoch 12 on test cannot be read"):
+    path = tmp_path / "0000000000000000" / "predictions" / "0012-test.parquet"
+    path.write_bytes(b"PAR1 not really")
+    with pytest.raises(EvaluateError, match=f"^{path}: cannot be read as predictions"):
         load_runs([tmp_path])
 
 
@@ -361,7 +363,8 @@ def test_an_arm_that_means_two_things_is_refused(tmp_path: Path) -> None:
 def test_two_runs_in_one_place_are_refused(tmp_path: Path) -> None:
     fake_runs(tmp_path, {"scratch": 0.3}, seeds=(0,))
     (suite,) = read_suite_records(tmp_path)
-    edit_suite(tmp_path, members=(*suite.members, replace(suite.members[0], finetune="another")))
+    other = replace(suite, name="other", members=(replace(suite.members[0], finetune="5" * 16),))
+    write_suite_record(tmp_path, other)
     with pytest.raises(EvaluateError, match="two different runs stand for the same arm, architecture and seed"):
         compared(tmp_path)
 

@@ -240,9 +240,11 @@ def finished(
     directory = runs / name
     directory.mkdir(parents=True)
     recipe = {"objective": keys.pop("objective", "supervised"), "epochs": 1}
-    record = {"architecture": "resnet18", "image_size": 64, "recipe": recipe, **keys}
+    whole = {"kind": "pretrain", "seed": 0, "data": {}}
+    record = {"architecture": "resnet18", "image_size": 64, "recipe": recipe, **whole, **keys}
     (directory / "config.json").write_text(json.dumps(record))
     state = {"status": status, "device": "NVIDIA Y", "processes": processes}
+    state |= {"error": "the loss is not finite"} if status == "failed" else {}
     state |= {} if rate is None else {"train_images_per_second": rate}
     (directory / "state.json").write_text(json.dumps(state))
 
@@ -273,7 +275,7 @@ def test_a_directory_without_finished_runs_tells_no_rates(tmp_path: Path) -> Non
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "state.json").write_text("{")
-    with pytest.raises(EvaluateError, match=r"a/state.json: not a readable record"):
+    with pytest.raises(EvaluateError, match=r"a/state.json: not JSON"):
         measured(tmp_path)
 
 

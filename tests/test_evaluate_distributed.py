@@ -82,7 +82,7 @@ def test_two_processes_train_on_and_predict_the_same_images_with_the_results_of_
             Run(directory=tmp_path / "one" / member.finetune),
             Run(directory=tmp_path / "two" / member.finetune),
         )
-        assert (first.state["processes"], second.state["processes"]) == (1, 2)
+        assert (first.state.processes, second.state.processes) == (1, 2)
         assert first.evaluated() == second.evaluated() != []
         for epoch, split in first.evaluated():
             here, there = first.predictions(epoch, split), second.predictions(epoch, split)
@@ -108,5 +108,5 @@ def test_half_precision_trains_and_is_another_run(traps: Path, tmp_path: Path, m
     assert "5 runs done" in told.stdout
     (record,) = read_suite_records(tmp_path / "runs")
     found = Run(directory=tmp_path / "runs" / record.members[0].finetune)
-    assert found.config["precision"] == "bf16"
+    assert found.config.precision == "bf16"
     assert np.isfinite(losses(found.directory)).all()

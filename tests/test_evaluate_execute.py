@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -177,17 +178,14 @@ def test_outside_weights_are_fine_tuned_and_wrong_ones_refused_before_any_run(wo
     assert (outcome.done, outcome.failed) == (2, ())
     (record,) = read_suite_records(tmp_path / "runs")
     configs = [Run(directory=tmp_path / "runs" / member.finetune).config for member in record.members]
-    assert configs[0]["init"] is None
-    assert configs[1]["init"].startswith("file:")
+    assert configs[0].init is None
+    assert (configs[1].init or "").startswith("file:")
 
 
 def test_a_failed_run_is_told_and_the_others_go_on(world: Path, tmp_path: Path) -> None:
-    text = (world / "suite.toml").read_text()
-    broken = text.replace(
-        "[pretrain]\nepochs = 1", '[pretrain]\nepochs = 1\nlr = 1e18\noptimizer = "sgd"\nbatch_size = 8'
-    )
-    (tmp_path / "suite.toml").write_text(broken)
-    outcome = run_suite(read_suite(tmp_path / "suite.toml"), tmp_path / "runs", device="cpu")
+    suite = read_suite(world / "suite.toml")
+    diverging = replace(suite.pretrain, lr=1e18, optimizer="sgd", batch_size=8)  # a rate that no file may ask for
+    outcome = run_suite(replace(suite, pretrain=diverging), tmp_path / "runs", device="cpu")
     assert outcome.done == 1  # from scratch
     first, second, *_ = outcome.failed
     assert first.startswith("pre-train natural, mobilenet_v3_small, seed 0: loss is ")

@@ -32,9 +32,10 @@ def written(tmp_path: Path) -> Path:
 def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, labelled: Labelled) -> None:
     path = tmp_path_factory.mktemp("selection") / "a.parquet"
     selection = everything(*labelled)
-    write_selection(path, selection, SOURCE)
+    whole = {**SOURCE, "n_images": len(selection.indices)}
+    write_selection(path, selection, whole)
     again, source = read_selection(path)
-    assert source == SOURCE
+    assert source == whole
     assert again.indices.tolist() == selection.indices.tolist()
     assert again.labels.tolist() == selection.labels.tolist()
     assert (again.class_names, again.rule, again.digest) == (selection.class_names, selection.rule, selection.digest)
@@ -74,12 +75,12 @@ def with_header(table: pa.Table, **changes: Any) -> pa.Table:
         (lambda t: with_header(t, digest="0" * 16), "its header says 0000000000000000; it was changed or damaged"),
         (lambda t: with_header(t, class_names=["a", "b", "c"]), "its classes are not those of its labels"),
         (lambda t: t.set_column(2, "class", pa.array(["fox"] * 20)), "its classes are not those of its labels"),
-        (lambda t: with_header(t, class_names=["a"]), "not a written selection, or damaged (ArrowIndexError"),
+        (lambda t: with_header(t, class_names=["a"]), "label: 2 in row 3; whole numbers from 0 to 0"),
         (lambda t: with_header(t, format=2), "a selection of format 2; this version reads 1"),
         (lambda t: t.drop_columns(["label"]), "not a written selection, or damaged (KeyError"),
-        (lambda t: t.replace_schema_metadata(None), "not a written selection, or damaged (TypeError"),
+        (lambda t: t.replace_schema_metadata(None), "not a written selection, or damaged (KeyError"),
         (lambda t: t.replace_schema_metadata({"pandas": "{}"}), "not a written selection, or damaged (KeyError"),
-        (lambda t: t.replace_schema_metadata({KEY: "[]"}), "not a written selection, or damaged (TypeError"),
+        (lambda t: t.replace_schema_metadata({KEY: "[]"}), "header: the file: Input should be an object"),
     ],
 )
 def test_a_changed_file_is_refused(written: Path, change: Callable[[pa.Table], pa.Table], problem: str) -> None:
@@ -102,5 +103,5 @@ def test_a_damaged_or_other_file_is_refused(written: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EvaluateError, match=r"none\.parquet: No such file or directory; name a written selection"):
+    with pytest.raises(EvaluateError, match=r"none\.parquet: cannot be read \(No such file or directory\)"):
         read_selection(tmp_path / "none.parquet")

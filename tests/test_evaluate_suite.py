@@ -1,13 +1,17 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 
+from fractaldb import render
+from fractaldb.ifs import FractalError, weight_table
+from synthgen_evaluate.design import arms
 from synthgen_evaluate.design.arms import FractalSource
 from synthgen_evaluate.design.choice import choose, select
 from synthgen_evaluate.design.cost import stated, total
@@ -17,6 +21,7 @@ from synthgen_evaluate.design.taxonomy import imagenet1k
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.reporting.tables import FORMATS, written
 
+Command = Callable[..., Any]
 SUITES = Path(__file__).parents[1] / "evaluate" / "suites"
 GOOD = """
 name = "one"
@@ -66,6 +71,149 @@ def test_a_suite_file_becomes_values_and_a_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.toml")), ids=lambda path: path.stem)
 def test_the_suites_of_the_project_are_valid(path: Path) -> None:
     assert read_suite(path).name == path.stem
+
+
+SILLY = [
+    ("lr = 0.01", "lr = inf", "finetune.lr: inf; above 0, to 1000"),
+    ("lr = 0.01", "lr = nan", "finetune.lr: nan; above 0, to 1000"),
+    ("lr = 0.01", "lr = 1e9", "finetune.lr: 1000000000.0; above 0, to 1000"),
+    ("lr = 0.01", "lr = true", "finetune.lr: Input should be a valid number"),
+    ("lr = 0.01", 'lr = "0.01"', "finetune.lr: Input should be a valid number"),
+    ("lr = 0.01", "weight_decay = nan", "finetune.weight_decay: nan; at least 0, to 1000"),
+    ("lr = 0.01", "weight_decay = -inf", "finetune.weight_decay: -inf; at least 0, to 1000"),
+    ("lr = 0.01", "warmup_epochs = nan", "finetune.warmup_epochs: nan; 0 to 2"),
+    ("lr = 0.01", "temperature = inf", "finetune.temperature: inf; above 0, to 1000"),
+    ("lr = 0.01", "mixup = nan", "finetune.mixup: nan; at least 0, to 1000"),
+    ("lr = 0.01", "label_smoothing = nan", "finetune.label_smoothing: nan; 0 to below 1"),
+    ("lr = 0.01", "min_crop = nan", "finetune.min_crop: nan; above 0, to 1"),
+    ("lr = 0.01", "jitter = nan", "finetune.jitter: nan, outside 0 to 1"),
+    ("lr = 0.01", "blur = 2", "finetune.blur: 2.0, outside 0 to 1"),
+    ("lr = 0.01", "batch_size = 1000000000000", "finetune.batch_size: 1000000000000; at least 3, to 1000000"),
+    ("lr = 0.01", "batch_size = true", "finetune.batch_size: Input should be a valid integer"),
+    ("lr = 0.01", "step_epochs = 1000000000", "finetune.step_epochs: 1000000000; at least 1, to 100000"),
+    ("epochs = 2", "epochs = 1000000000", "finetune.epochs: 1000000000; 1 to 100000"),
+    ("epochs = 2", 'epochs = "2"', "finetune.epochs: Input should be a valid integer"),
+    ("epochs = 2", "epochs = 2.0", "finetune.epochs: Input should be a valid integer"),
+    ("[1, 2]", "[1, 1, 2]", "finetune.evaluate_epochs: [1, 1, 2] repeats one"),
+    ("[0, 1]", "[-1]", "seeds: [-1]; each 0 to 4294967295"),
+    ("[0, 1]", "[0, 4294967296]", "seeds: [4294967296]; each 0 to 4294967295"),
+    ("[0, 1]", f"{list(range(1_001))}", "seeds: 1001 of them; at most 1000"),
+    ("[0, 1]", "[true]", "seeds.0: Input should be a valid integer"),
+    ("[0, 1]", "[36893488147419103232]", "seeds.0: a whole number of more than 64 bits"),
+    ("[0, 1]", "[" + "9" * 5000 + "]", "not a TOML file (Exceeds the limit (4300 digits)"),
+    ("image_size = 32", "image_size = 1000000000", "image_size: 1000000000 px; 16 to 4096"),
+    ('name = "one"', 'name = "../one"', "name: '../one' becomes a file's name; letters"),
+    ('name = "one"', 'name = "a\\u0000b"', "name: 'a\\x00b' holds a zero byte"),
+    ('name = "one"', "name = 2026-01-01", "name: 2026-01-01 is a date or a time"),
+    ("n = 100", 'n = "12"', "arms.1.n: Input should be a valid integer"),
+    ("n = 100", "n = 2000000000", "fractals: n: 2000000000; at least 2, to 1000000000"),
+    ("n = 100", "n = 100\ndiversity = 0", "fractals: diversity: 0; at least 1"),
+    ("n = 100", "n = 100\nsubclasses = { level = 5, factor = -1 }", "fractals: subclasses.factor: -1; at least 1"),
+    ("n = 100", "n = 100\nsubclasses = { level = 5, factor = 2, least = 0 }", "subclasses.least: 0; at least 1"),
+    ("n = 100", "n = 100\npretrain = { lr = nan }", "fractals: pretrain.lr: nan; above 0, to 1000"),
+    ("n = 100", "n = 100\npretrain = { epochs = 1.5 }", "fractals: pretrain.epochs: Input should be a valid integer"),
+    ("categories = 4", "categories = 0", "fractals: source: categories: 0; 1 to 100000"),
+    ("categories = 4", "categories = -4", "fractals: source: categories: -4; 1 to 100000"),
+    ("categories = 4", "categories = 4.0", "categories.int: Input should be a valid integer"),
+    ("points = 1000", "points = 0", "fractals: source: points: 0; 1 to 134217727"),
+    ("points = 1000", "size = 100000", "fractals: source: size: 100000 px; 16 to 4096"),
+    ("points = 1000", "weights = nan", "fractals: source: weights: nan; one of 0.1, 0.2"),
+    ("points = 1000", "weights = 0.25", "fractals: source: weights: 0.25; one of 0.1, 0.2"),
+    ("points = 1000", 'draw = "lines"', "draw: Input should be 'patch_gray', 'patch_color'"),
+    ("points = 1000", "seed = -1", "fractals: source: seed: -1; 0 to 4294967295"),
+    ("points = 1000", "n = 0", "fractals: source: n: 0; 1 to 1000000000"),
+    (
+        'source = { kind = "fractals", categories = 4, points = 1000 }',
+        'source = { kind = "folder", path = "x", depth = 1000000000 }',
+        "depth: Input should be less than or equal to 32",
+    ),
+    (
+        'source = { kind = "fractals", categories = 4, points = 1000 }',
+        'mixture = [{ share = nan, source = { kind = "folder", path = "x" } }]',
+        "fractals: mixture: shares: 0 = nan; above 0, and 1 at most",
+    ),
+    ("[task]", COST.replace("= 10", "= nan") + "[task]", "images_per_second.mobilenet_v3_small: nan; above 0"),
+    ("[task]", COST.replace("= 10", "= inf") + "[task]", "images_per_second.mobilenet_v3_small: inf; above 0"),
+    ("[task]", COST + "finetune_images = 9000000000000\n[task]", "cost.finetune_images: 9000000000000; at least 1, to"),
+    ('path = "traps"', "path = []", "task.path: Input should be a valid string"),
+    ("[task]\npath", "task = []\n[other]\npath", "other: unknown key"),
+    ("[task]", "x = " + "[" * 5000 + "]" * 5000 + "\n[task]", "not a TOML file"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "told"), SILLY, ids=range(len(SILLY)))
+def test_a_silly_value_is_refused_with_its_key_and_the_bound(tmp_path: Path, old: str, new: str, told: str) -> None:
+    path = tmp_path / "suite.toml"
+    text = GOOD.replace("epochs = 2\n", "epochs = 2\nlr = 0.01\n")
+    path.write_text(text.replace(old, new, 1))
+    assert path.read_text() != text
+    with pytest.raises(EvaluateError) as caught:
+        read_suite(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_byte_order_mark_other_line_ends_and_whole_numbers_for_fractions_are_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "suite.toml"
+    path.write_text(GOOD.replace("epochs = 1\n", "epochs = 1\nlr = 1\n"))
+    plain = read_suite(path)
+    assert plain.pretrain.lr == 1.0
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_suite(path) == plain
+    path.write_bytes(GOOD.encode("utf-16"))
+    with pytest.raises(EvaluateError, match="not a TOML file"):
+        read_suite(path)
+
+
+def test_bounds_of_fractals_are_those_of_the_package_that_draws_them() -> None:
+    assert arms.POINTS == render.MAX_POINTS
+    assert get_args(get_type_hints(FractalSource)["draw"]) == render.DRAW_TYPES
+    for step in arms.WEIGHTS:
+        weight_table(step)
+    render.Style(size=arms.SIZES[0], n_points=arms.POINTS)
+    with pytest.raises(FractalError):
+        render.Style(size=arms.SIZES[1] + 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("compare", "runs", "--out", "x", "--margin", "nan"), "'--margin': nan points: above 0, to 100"),
+        (
+            ("compare", "runs", "--out", "x", "--resamples", "1000000000000"),
+            "'--resamples': Input should be less than or equal to 100000",
+        ),
+        (("power", "runs", "--difference", "nan"), "'--difference': nan points: above 0, to 100"),
+        (("power", "runs", "--difference", "0"), "'--difference': 0 points: above 0, to 100"),
+        (("power", "runs", "--difference", "-1"), "'--difference': -1 points: above 0, to 100"),
+        (("run", "suite.toml", "--max-hours", "nan"), "'--max-hours': Input should be greater than or equal to 0"),
+        (("run", "suite.toml", "--cache-gb", "nan"), "'--cache-gb': Input should be greater than or equal to 0"),
+        (("simulate", "--out", "x", "--images", "1000000000000"), "n_images 1000000000000 is out of bounds"),
+        (("simulate", "--out", "x", "--size", "1000000"), "size 1000000 is out of bounds: from 32 to 1024"),
+        (("pretrain", "fractals:0", "--out", "x.safetensors"), "source: categories: 0; 1 to 100000"),
+        (
+            ("pretrain", "fractals", "--out", "x.safetensors", "--image-size", "5000"),
+            "'--image-size': Input should be less than or equal to 4096",
+        ),
+        (
+            ("pretrain", "fractals", "--out", "x.safetensors", "--seed", "-1"),
+            "'--seed': Input should be greater than or equal to 0",
+        ),
+        (("finetune", "x", "--out", "y", "--set", "lr=nan"), "--set lr: nan; above 0, to 1000"),
+        (("finetune", "x", "--out", "y", "--set", "lr=2026-01-01"), "--set lr: Input should be a valid number"),
+    ],
+)
+def test_a_silly_option_is_refused_before_any_work(
+    arguments: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluate_here: Command
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = evaluate_here(*arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

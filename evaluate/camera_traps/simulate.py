@@ -16,13 +16,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import EvaluateError
-from ..runs import read_json, write_json
+from synthgen.files.inside import check_folder
+
+from ..errors import EvaluateError, told_here
+from ..runs import stored, write_json
 from .animals import MOST_SPECIES, burst_pose, generator, species
 from .scenery import is_night, picture, scene
 
@@ -33,6 +36,7 @@ LONGEST_BURST = 5  # images
 NIGHT = 0.4  # share of bursts
 JPEG_QUALITY = 92
 SMALLEST, LARGEST = 32, 1024  # pixels a side
+MOST_IMAGES = 1_000_000  # five times iWildCam's; all are planned before one is drawn
 HEADER = ",split,location_remapped,location,sequence_remapped,datetime,y,filename,image_id"
 
 
@@ -91,6 +95,9 @@ def simulate(
     _check(arguments)
     _claim(out, {"format": FORMAT, **arguments})
     base = out / "iwildcam_v2.0"
+    with told_here():
+        for folder in (base, base / "train"):
+            check_folder(folder)
     release = base / "RELEASE_v2.0.txt"
     if release.exists():
         if progress:
@@ -113,6 +120,7 @@ def _check(arguments: dict[str, int]) -> None:
         "seed": (0, 2**63 - 1),
         "n_classes": (2, MOST_SPECIES + 1),
         "n_locations": (3, 9999),
+        "n_images": (1, MOST_IMAGES),
         "size": (SMALLEST, LARGEST),
     }
     for name, (least, most) in bounds.items():
@@ -135,9 +143,9 @@ def _claim(out: Path, arguments: dict[str, int]) -> None:
         if out.exists() and any(path.name.partition(".json.")[0] != "simulated" for path in out.iterdir()):
             raise EvaluateError(f"{out}: not empty and not a simulated set; choose a new directory")
         return
-    stored = read_json(record)
+    known = stored(record, dict[str, Any])
     differing = [
-        f"{name} {stored.get(name)} (asked: {value})" for name, value in arguments.items() if stored.get(name) != value
+        f"{name} {known.get(name)} (asked: {value})" for name, value in arguments.items() if known.get(name) != value
     ]
     if differing:
         raise EvaluateError(f"{out}: was made with {', '.join(differing)}; choose a new directory")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +20,9 @@ from numpy.typing import NDArray
 from pydantic import with_config
 
 from synthgen.content import STRICT
+from synthgen.files.reading import open_file, read_file, reading
 
-from ..errors import EvaluateError
+from ..errors import EvaluateError, told_here
 from .wilds_sets import ALL_SPLITS, SETS, WildsSet, import_wilds, load
 
 __all__ = ["EMPTY", "SPLITS", "Split", "Task", "TaskSpec", "import_wilds", "open_task"]
@@ -54,10 +57,8 @@ class Split:
         from ..images.decoding import decode_named
 
         for path in self.files[indices].tolist():
-            try:
-                data = Path(path).read_bytes()
-            except OSError as error:
-                raise EvaluateError(f"{path}: {error.strerror}") from None
+            with told_here(), reading(path):
+                data = read_file(Path(path))
             yield decode_named(path, data, size)
 
     def at(self, where: NDArray[Any]) -> Split:
@@ -118,12 +119,15 @@ def _check_files(folder: Path, known: WildsSet) -> None:
                 f"{folder / name}: missing; expected {folder} with {', '.join(needed)} and the images in"
                 f" {known.images}/, as WILDS lays them out; {known.origin}"
             )
+    for name in (known.metadata, *known.others):  # pandas would wait for a pipe
+        with told_here(), reading(folder / name):
+            open_file(folder / name).close()
     next(_rows(folder / known.metadata, known.columns), None)
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
     """The rows of a CSV file; raises EvaluateError where it is none, or lacks a column."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with told_here(), reading(path), io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
         try:
             reader = csv.DictReader(file)
             lacking = [name for name in columns if name not in (reader.fieldnames or ())]
@@ -137,12 +141,17 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
 def _splits(dataset: Any, folder: Path, known: WildsSet) -> dict[str, Split]:
     """The splits of an open set, checked."""
     names = known.files(dataset)
+    y, location = dataset.y_array.numpy(), known.cluster(dataset)
+    sequence = known.sequence(dataset) if known.sequence else np.full(len(names), -1)
+    for what, values in (("labels", y), ("clusters", location), ("sequences", sequence)):
+        if values.dtype.kind not in "iu":
+            raise EvaluateError(f"{folder / known.metadata}: {what} that are no whole numbers; {known.rules}")
     images = Split(
         files=np.array([f"{folder / known.images}/{name}" for name in names], dtype=object),
         image_id=np.array([os.path.splitext(name)[0] for name in names], dtype=object),
-        y=dataset.y_array.numpy().astype(np.int64),
-        location=known.cluster(dataset).astype(np.int64),
-        sequence=known.sequence(dataset).astype(np.int64) if known.sequence else np.full(len(names), -1),
+        y=y.astype(np.int64),
+        location=location.astype(np.int64),
+        sequence=sequence.astype(np.int64),
     )
     splits = {
         name: images.at(np.flatnonzero(dataset.split_array == dataset.split_dict[own]))
@@ -184,9 +193,11 @@ def _class_names(dataset: Any, folder: Path, known: WildsSet) -> tuple[str, ...]
         return tuple(known.class_names(dataset))
     names = [f"class {number}" for number in range(int(dataset.n_classes))]
     if (folder / CATEGORIES).exists():
-        for row in _rows(folder / CATEGORIES, ("y", "name")):
+        for number, row in enumerate(_rows(folder / CATEGORIES, ("y", "name")), start=1):
             y, name = row["y"] or "", row["name"]
-            if name and y.isdigit() and int(y) < len(names):  # classes without images have numbers beyond
+            if not re.fullmatch("[0-9]{1,9}", y):
+                raise EvaluateError(f"{folder / CATEGORIES}: row {number}: y is {y[:40]!r}, not the number of a class")
+            if name and int(y) < len(names):  # classes without images have numbers beyond
                 names[int(y)] = name
     return tuple(names)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, with_config
 
-from synthgen.content import STRICT
+from synthgen.content import MAX_IMAGES, STRICT
 
 from ..errors import EvaluateError
 from .interventions import mixture
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 NO_LABELS = ("simclr", "image-text")  # objectives that look at no labels
 ARCHITECTURE = "{architecture}"  # in the name of a checkpoint
+SIZES = (16, 4096)  # pixels of an image; what fractals are drawn at
+POINTS = 2**27 - 1  # of an orbit; as fractaldb.render has it, whose import would take as long as all else of a plan
+WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5)  # published steps, likewise
+MOST_CATEGORIES = 100_000  # twice as many as the largest published set of fractals has
+LARGEST_SEED = 2**32 - 1  # that a category search takes
 CHECKPOINTS = {  # by the word before the colon, what comes after it; without such a word it is a file
     "torchvision": (".+", "WEIGHTS"),
     "timm": (".+", "NAME.TAG"),
@@ -36,7 +41,7 @@ class FolderSource:
 
     kind: Literal["folder"]
     path: str
-    depth: Annotated[int, Field(ge=1)] = 1  # folders whose names make a class; 2 for iNaturalist 2017 to 2019
+    depth: Annotated[int, Field(ge=1, le=32)] = 1  # folders whose names make a class; 2 for iNaturalist 2017 to 2019
 
     def __str__(self) -> str:
         return f"image folder {self.path}"
@@ -63,10 +68,23 @@ class FractalSource:
     categories: int | str = 1000  # how many, or a folder of category CSVs
     n: int | None = None  # images; all there are by default
     seed: int = 1
-    draw: str = "patch_gray"
+    draw: Literal["patch_gray", "patch_color", "point_gray", "point_color"] = "patch_gray"
     size: int | None = None  # pixels; the suite's image size by default
     points: int = 200_000
     weights: float = 0.4
+
+    def problems(self) -> list[str]:
+        """What is out of range, a line each, beginning with the key."""
+        n = self.categories if isinstance(self.categories, int) else 1
+        checks = (
+            (1 <= n <= MOST_CATEGORIES, f"categories: {n}; 1 to {MOST_CATEGORIES}, or a folder"),
+            (self.n is None or 1 <= self.n <= MAX_IMAGES, f"n: {self.n}; 1 to {MAX_IMAGES}"),
+            (0 <= self.seed <= LARGEST_SEED, f"seed: {self.seed}; 0 to {LARGEST_SEED}"),
+            (self.size is None or SIZES[0] <= self.size <= SIZES[1], f"size: {self.size} px; {SIZES[0]} to {SIZES[1]}"),
+            (1 <= self.points <= POINTS, f"points: {self.points}; 1 to {POINTS}"),
+            (self.weights in WEIGHTS, f"weights: {self.weights}; one of {', '.join(map(str, WEIGHTS))}"),
+        )
+        return [text for holds, text in checks if not holds]
 
     def __str__(self) -> str:
         return f"fractals of {self.categories} categories, seed {self.seed}, {self.draw}"
@@ -137,6 +155,7 @@ class ArmSpec:
         wants_n = [key for key in ("mixture", "diversity", "subclasses") if getattr(self, key)]
         keys = ("n", *choices, "granularity", "taxonomy", "captions", "pretrain")
         given = [key for key in keys if getattr(self, key) not in (None, {})]
+        thin = self.subclasses
         shares = {str(number): part.share for number, part in enumerate(self.mixture)}
         unfounded = "with a checkpoint, which stands instead of pre-training" if self.checkpoint else "without a source"
         checks = (
@@ -149,13 +168,20 @@ class ArmSpec:
             (self.classes is None or self.group is not None, "classes: without a group"),
             (self.control is None or self.granularity is not None, "control: without a granularity to stand beside"),
             (not (self.subclasses and self.granularity), "granularity: subclasses have the labels of their level"),
-            (self.n is None or self.n >= 2, f"n: {self.n}; at least 2"),
+            (self.n is None or 2 <= self.n <= MAX_IMAGES, f"n: {self.n}; at least 2, to {MAX_IMAGES}"),
+            (self.classes is None or self.classes >= 2, f"classes: {self.classes}; at least 2"),
+            (self.diversity is None or self.diversity >= 1, f"diversity: {self.diversity}; at least 1"),
+            (thin is None or thin.factor >= 1, f"subclasses.factor: {thin and thin.factor}; at least 1"),
+            (thin is None or thin.least >= 1, f"subclasses.least: {thin and thin.least}; at least 1"),
             (
                 len(set(self.architectures)) == len(self.architectures),
                 f"architectures: {list(self.architectures)} repeats one",
             ),
         )
         problems = [text for holds, text in checks if not holds]
+        for source in self.sources:
+            if isinstance(source, FractalSource):
+                problems += [f"{'mixture' if self.mixture else 'source'}: {words}" for words in source.problems()]
         try:
             if self.mixture and self.n:
                 mixture(shares, self.n)

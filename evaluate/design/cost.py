@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import with_config
 
-from synthgen.content import STRICT
+from synthgen.content import MAX_IMAGES, STRICT
 
 from ..recipe import Recipe
 from ..runs import Run, RunConfig
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..camera_traps.tasks import Task
 
 VIEWS = {"simclr": 2}  # images that pass through the model for each image of an epoch; others: 1
+FASTEST = 1e9  # images a second
 FORWARD = 1 / 3  # cost of a forward pass, of a training image's: a backward pass costs about two
 
 
@@ -46,10 +47,16 @@ class Cost:
             "finetune_images": self.finetune_images,
             "evaluated_images": self.evaluated_images,
         }
-        low = [
-            f"images_per_second.{name}: {rate:g}; above 0" for name, rate in self.images_per_second.items() if rate <= 0
+        wrong = [
+            f"images_per_second.{name}: {rate:g}; above 0, to {FASTEST:g}"
+            for name, rate in self.images_per_second.items()
+            if not 0 < rate <= FASTEST
         ]
-        return low + [f"{key}: {count}; at least 1" for key, count in counts.items() if count is not None and count < 1]
+        return wrong + [
+            f"{key}: {count}; at least 1, to {MAX_IMAGES}"
+            for key, count in counts.items()
+            if count is not None and not 1 <= count <= MAX_IMAGES
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +108,11 @@ def measured(runs: Path) -> Rates | None:
     for path in sorted(runs.glob("*/state.json")):
         run = Run(directory=path.parent)
         state = run.state
-        if state.get("status") == "done" and "train_images_per_second" in state:
+        if state.status == "done" and state.train_images_per_second is not None:
             config = run.config
-            views = VIEWS.get(config["recipe"].get("objective"), 1)
-            rate = views * state["train_images_per_second"] / state.get("processes", 1)
-            found[config["architecture"], config["image_size"]].append(rate)
-            devices.add(state["device"])
+            rate = VIEWS.get(config.recipe.objective, 1) * state.train_images_per_second / (state.processes or 1)
+            found[config.architecture, config.image_size].append(rate)
+            devices.add(state.device or "unnamed device")
     if not found:
         return None
     return Rates(

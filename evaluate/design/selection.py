@@ -20,10 +20,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import with_config
 
+from synthgen.content import STRICT
+from synthgen.files.reading import read_file, reading
+from synthgen.files.records import record, validated
 from synthgen.shard import write_atomically
 
-from ..errors import EvaluateError
+from ..errors import EvaluateError, told_here
 
 FORMAT = 1  # of the file
 KEY = b"synthgen_selection"  # of the header in the schema's metadata
@@ -43,6 +47,19 @@ class Selection:
         """16 hex digits of the SHA-256 over indices and labels."""
         data = self.indices.astype("<i8").tobytes() + self.labels.astype("<i8").tobytes()
         return hashlib.sha256(data).hexdigest()[:16]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What the schema's metadata say of the rows."""
+
+    format: int
+    rule: str
+    n_images: int  # rows
+    class_names: tuple[str, ...]
+    source: Mapping[str, Any]  # what the source says of itself
+    digest: str  # of the selection
 
 
 def write_selection(path: Path, selection: Selection, source: Mapping[str, Any]) -> None:
@@ -68,30 +85,49 @@ def read_selection(path: Path) -> tuple[Selection, dict[str, Any]]:
 
     Raises EvaluateError where the file is none, or where its rows are not those it was written with.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise EvaluateError(f"{path}: {error.strerror}; name a written selection") from None
+    with told_here(), reading(path):
+        data = read_file(path)
     try:
         table = pq.read_table(pa.BufferReader(data))
-        header = json.loads(table.schema.metadata[KEY])
-        if header["format"] != FORMAT:
-            raise EvaluateError(f"{path}: a selection of format {header['format']}; this version reads {FORMAT}")
-        selection = Selection(
-            indices=table["index"].to_numpy().astype(np.int64),
-            labels=table["label"].to_numpy().astype(np.int64),
-            class_names=tuple(header["class_names"]),
-            rule=header["rule"],
-        )
-        named = pa.array(selection.class_names).take(table["label"]).equals(table["class"].cast(pa.string()))
-        digest, source = header["digest"], header["source"]
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        content = (table.schema.metadata or {})[KEY]
+        indices, labels, named = (table[name] for name in ("index", "label", "class"))
+        named = named.cast(pa.string())
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise EvaluateError(f"{path}: not a written selection, or damaged ({error!r:.80})") from None
+    where = f"{path}: header"
+    with told_here():
+        header = record(content, dict[str, Any], where)
+        if header.get("format") != FORMAT:
+            raise EvaluateError(
+                f"{path}: a selection of format {str(header.get('format'))[:40]}; this version reads {FORMAT}"
+            )
+        told = validated(header, Header, where)
+    n_source = told.source.get("n_images")
+    selection = Selection(
+        indices=_numbers(indices, f"{path}: index", n_source if isinstance(n_source, int) else 2**63),
+        labels=_numbers(labels, f"{path}: label", len(told.class_names)),
+        class_names=told.class_names,
+        rule=told.rule,
+    )
+    digest, source = told.digest, dict(told.source)
     if selection.digest != digest:
         raise EvaluateError(
             f"{path}: its {len(table)} rows have the digest {selection.digest}, its header says {digest};"
             " it was changed or damaged"
         )
-    if not named:
+    if not pa.chunked_array([pa.array(selection.class_names).take(pa.array(selection.labels))]).equals(named):
         raise EvaluateError(f"{path}: its classes are not those of its labels in its header; it was changed")
+    if told.n_images != len(table):
+        raise EvaluateError(f"{path}: {len(table)} rows, its header says {told.n_images}; it was changed or damaged")
     return selection, source
+
+
+def _numbers(column: pa.ChunkedArray, where: str, end: int) -> NDArray[np.int64]:
+    """A column of whole numbers from 0 to below ``end``; raises EvaluateError, with the first row, where it is none."""
+    if not pa.types.is_integer(column.type) or column.null_count:
+        raise EvaluateError(f"{where}: {column.type}, {column.null_count} empty; whole numbers are expected")
+    values = column.to_numpy()
+    wrong = np.flatnonzero((values < 0) | (values >= end))
+    if len(wrong):
+        raise EvaluateError(f"{where}: {values[wrong[0]]} in row {wrong[0] + 1}; whole numbers from 0 to {end - 1}")
+    return np.asarray(values, np.int64)

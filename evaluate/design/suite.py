@@ -5,24 +5,30 @@ Imports no torch, so that looking at a plan is instant.
 
 from __future__ import annotations
 
-import re
+import json
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError, with_config
+from pydantic import with_config
 
 from synthgen.content import STRICT
+from synthgen.files.inside import RULE, fits, fits_stored
+from synthgen.files.reading import read_file, reading
+from synthgen.files.records import validated
 
 from ..camera_traps.tasks import TaskSpec
-from ..errors import EvaluateError
+from ..errors import EvaluateError, told_here
 from ..models import problem
-from ..recipe import Recipe, first_problem
-from .arms import ARCHITECTURE, ArmSpec
+from ..recipe import Recipe
+from .arms import ARCHITECTURE, LARGEST_SEED, SIZES, ArmSpec
 from .cost import Cost
+
+LIMIT = 1 << 24  # bytes of a suite file
+MOST_SEEDS = 1_000  # runs of each arm and architecture; a power analysis asks for no more blocks either
 
 
 @with_config(STRICT)
@@ -59,30 +65,67 @@ class Suite:
 
 def read_suite(path: Path) -> Suite:
     """Read and check a suite file; raises EvaluateError naming file and key."""
+    with told_here(), reading(path):
+        data = read_file(path, limit=LIMIT)
     try:
-        suite = TypeAdapter(Suite).validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise EvaluateError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")  # some editors begin with a mark
+        content = tomllib.loads(text)
+        _check_values(content, "")
+        suite_json = json.dumps(content).encode()
+    except (ValueError, RecursionError) as error:  # of TOML, of characters, of numbers with thousands of digits
         raise EvaluateError(f"{path}: not a TOML file ({error})") from None
-    except ValidationError as error:
-        raise EvaluateError(f"{path}: {first_problem(error)}") from None
+    except EvaluateError as error:
+        raise EvaluateError(f"{path}: {error}") from None
+    with told_here():
+        suite = validated(suite_json, Suite, path)
     for words in problems_of(suite):
         raise EvaluateError(f"{path}: {words}")
     return suite
 
 
+def _check_values(value: object, key: str) -> None:
+    """Raise EvaluateError for what no key takes: dates, numbers beyond 64 bits, texts with zero bytes."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_values(inner, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            _check_values(inner, f"{key}.{number}")
+    elif isinstance(value, str):
+        if "\0" in value:
+            raise EvaluateError(f"{key}: {value[:40]!r} holds a zero byte")
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise EvaluateError(f"{key}: a whole number of more than 64 bits")
+    elif not isinstance(value, float):
+        raise EvaluateError(f"{key}: {value} is a date or a time, which no key takes")
+
+
+def check_name(suite: Suite, out: Path) -> None:
+    """Raise EvaluateError where a suite's name may not become that of its record in a directory of runs.
+
+    Names were once freer: one with spaces or of another script goes on where its record is.
+    """
+    if not fits(suite.name) and not (out / "suites" / f"{suite.name}.json").exists():
+        raise EvaluateError(f"name: {suite.name!r} becomes a file's name; {RULE} only")
+
+
 def problems_of(suite: Suite) -> list[str]:
     """What keeps a suite from being run, each beginning with the key."""
     problems = [f"architectures: {words}" for words in _unfit(suite.architectures, suite.image_size)]
-    if not re.fullmatch(r"\w[\w .-]*", suite.name):
-        problems.append(f"name: {suite.name!r} becomes a file's name; letters, digits, spaces and . _ - only")
+    if not (fits(suite.name) or fits_stored(suite.name)):
+        problems.append(f"name: {suite.name[:80]!r} becomes a file's name; {RULE} only")
     for key in ("architectures", "seeds"):
         values: tuple[Any, ...] = getattr(suite, key)
         if not values or len(set(values)) < len(values):
-            problems.append(f"{key}: {list(values)} is empty or repeats a value")
-    if suite.image_size < 16:
-        problems.append(f"image_size: {suite.image_size} px; at least 16")
+            problems.append(f"{key}: {_listed(values)} is empty or repeats a value")
+    wrong = [seed for seed in suite.seeds if not 0 <= seed <= LARGEST_SEED]
+    if wrong:
+        problems.append(f"seeds: {_listed(wrong)}; each 0 to {LARGEST_SEED}")
+    if len(suite.seeds) > MOST_SEEDS:
+        problems.append(f"seeds: {len(suite.seeds)} of them; at most {MOST_SEEDS}")
+    if not SIZES[0] <= suite.image_size <= SIZES[1]:
+        problems.append(f"image_size: {suite.image_size} px; {SIZES[0]} to {SIZES[1]}")
     if suite.finetune.objective != "supervised":
         problems.append(f"finetune.objective: {suite.finetune.objective}; fine-tuning is supervised")
     for key, recipe in (("pretrain", suite.pretrain), ("finetune", suite.finetune)):
@@ -100,6 +143,11 @@ def problems_of(suite: Suite) -> list[str]:
     if suite.reference is not None and (suite.reference not in names or suite.reference == suite.baseline):
         problems.append(f"reference: {suite.reference!r} is no arm beside the baseline; there are {', '.join(names)}")
     return problems + [f"cost.{words}" for words in (_cost_problems(suite, suite.cost) if suite.cost else ())]
+
+
+def _listed(values: Sequence[object]) -> str:
+    """Some values, of which there may be a million."""
+    return str([*values[:5], "..."] if len(values) > 5 else list(values))
 
 
 def _unfit(architectures: tuple[str, ...], image_size: int) -> list[str]:

@@ -23,10 +23,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from synthgen.files.reading import read_file
+
 from ..errors import EvaluateError
 
 IMAGENET1K = Path(__file__).parents[1] / "taxonomies" / "imagenet1k.tsv"
 SHOWN = 3  # of many names in a message
+LIMIT = 1 << 26  # bytes of a file; ImageNet-21k's would have two million
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +168,7 @@ def read_taxonomy(path: Path) -> Taxonomy:
 
 def _read_rows(path: Path) -> list[list[str]]:
     try:
-        data = path.read_bytes()
+        data = read_file(path, limit=LIMIT)
     except OSError as error:
         raise EvaluateError(f"{path}: {error.strerror}; name a taxonomy file") from None
     try:

@@ -16,21 +16,28 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Annotated, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, with_config
 
-from ..errors import EvaluateError
+from synthgen.content import STRICT
+from synthgen.files.inside import check_folder
+from synthgen.files.reading import open_file
+from synthgen.files.records import record
+
+from ..errors import EvaluateError, told_here
 
 FORMAT = 1  # of the files, and of what ``sources.fit`` makes of an image
 ENDING = ".pixels"
 BLOCK = 4096  # bytes; file systems allocate such blocks
 CHUNK = 256  # images that a thread decodes at a time
 COMMIT_EVERY = 5.0  # seconds between flushes to the disk
+LONGEST = 1 << 20  # bytes of the first line
 
 
 class Decoder(Protocol):
@@ -39,6 +46,17 @@ class Decoder(Protocol):
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         """The images at ``indices`` as uint8 [size, size, 3]; callable from threads."""
         ...
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """The first line of a file."""
+
+    format: int
+    identity: dict[str, Any]  # what the source says of itself
+    n_images: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(ge=1)]  # pixels, width and height
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +76,26 @@ class PixelFile:
         return PixelFile(path=folder / name, what=what, n_images=n_images, size=size)
 
     @staticmethod
-    def read(path: Path) -> PixelFile:
-        """A file that is there; raises ValueError where it is none of these, or was begun a moment ago."""
-        with path.open("rb") as file:
-            what = json.loads(file.readline())
-        return PixelFile.of(path.parent, what["identity"], what["n_images"], what["size"])
+    def read(path: Path) -> PixelFile | None:
+        """A file that is there; None where it was begun a moment ago.
+
+        Raises FileNotFoundError where it is gone, and EvaluateError, naming it, where it is none of these.
+        """
+        try:
+            with open_file(path) as file:
+                line = file.readline(LONGEST)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise EvaluateError(f"{path}: cannot be read ({error.strerror})") from None
+        if not line:
+            return None
+        with told_here():
+            what = record(line, Header, path)
+        found = PixelFile.of(path.parent, what.identity, what.n_images, what.size)
+        if what.format != FORMAT or found.path.name != path.name:
+            raise EvaluateError(f"{path}: not the images that its first line names; remove it")
+        return found
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -104,7 +137,7 @@ class PixelFile:
         """Which images are there, bool [n_images]; none where there is no file, or one of another length."""
         if file is None:
             try:
-                with self.path.open("rb") as found:
+                with open_file(self.path) as found:
                     return self.present(found)
             except (FileNotFoundError, NotADirectoryError):
                 return np.zeros(self.n_images, np.bool_)
@@ -112,6 +145,13 @@ class PixelFile:
             return np.zeros(self.n_images, np.bool_)
         bits = np.frombuffer(os.pread(file.fileno(), self._bitmap_bytes, self._bitmap_start), np.uint8)
         return np.unpackbits(bits, count=self.n_images, bitorder="little").view(np.bool_)
+
+    def n_present(self) -> int:
+        """How many images are there, without room for those that a wrong file claims to hold."""
+        with suppress(FileNotFoundError), open_file(self.path) as file:
+            if os.fstat(file.fileno()).st_size == self.n_bytes:
+                return int(self.present(file).sum())
+        return 0
 
     def map(self, file: IO[bytes]) -> NDArray[np.uint8]:
         """All places, uint8 [n_images, size, size, 3]; lasts when the file is closed or removed."""
@@ -130,10 +170,12 @@ class PixelFile:
                 fcntl.flock(file, fcntl.LOCK_UN)  # a mapping would hold it on
 
     def _claim(self) -> IO[bytes]:
+        with told_here():
+            check_folder(self.path.parent)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             with ExitStack() as stack:
-                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
                 file = stack.enter_context(os.fdopen(descriptor, "r+b", buffering=0))
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if not self.stands(file):  # it was removed while we waited
@@ -215,7 +257,7 @@ class PixelFile:
 def busy(path: Path) -> bool:
     """Whether a process writes to a file now."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -15,6 +15,10 @@ from typing import IO, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from synthgen.files.inside import check_folder
+from synthgen.files.reading import open_file
+
+from ..errors import told_here
 from .pixelfile import ENDING, PixelFile, busy
 from .pixelfile import Decoder as Decoder
 
@@ -198,7 +202,7 @@ class PixelCache:
     def _open(self, source: Source, indices: NDArray[np.int64], size: int, progress: Callable[[int], None]) -> Pixels:
         pixels = self._file(source, size)
         wanted = np.unique(indices)
-        with suppress(OSError), pixels.path.open("rb") as found:  # the claim below tells of other errors than absence
+        with suppress(OSError), open_file(pixels.path) as found:  # the claim below tells of other errors than absence
             if pixels.present(found)[wanted].all():
                 progress(len(indices))
                 return self._stored(pixels, found, indices)
@@ -261,18 +265,20 @@ class Entry:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """What a cache holds, last used first."""
+    """What a cache holds, last used first; raises EvaluateError, naming it, for a file that is none of its own."""
     found = []
     for path, last_used, n_bytes in sorted(_files(folder), key=lambda file: -file[1]):
-        with suppress(FileNotFoundError, ValueError):  # removed or begun at this moment
+        with suppress(FileNotFoundError):  # removed at this moment
             pixels = PixelFile.read(path)
+            if pixels is None:
+                continue
             found.append(
                 Entry(
                     path=path,
                     what=", ".join(f"{key} {value}" for key, value in pixels.identity.items()),
                     size=pixels.size,
                     n_images=pixels.n_images,
-                    n_present=int(pixels.present().sum()),
+                    n_present=pixels.n_present(),
                     n_bytes=n_bytes,
                     last_used=last_used,
                 )
@@ -281,7 +287,12 @@ def entries(folder: Path) -> list[Entry]:
 
 
 def clear(folder: Path) -> int:
-    """Remove all images of a cache, also while others use it; returns the bytes that were on the disk."""
+    """Remove all images of a cache, also while others use it; returns the bytes that were on the disk.
+
+    Raises EvaluateError where the cache is a link: nothing behind one is removed.
+    """
+    with told_here():
+        check_folder(folder)
     files = _files(folder)
     for path, _, _ in files:
         path.unlink(missing_ok=True)
@@ -293,6 +304,6 @@ def _files(folder: Path) -> list[tuple[Path, float, int]]:
     found = []
     for path in folder.glob(f"*{ENDING}"):
         with suppress(FileNotFoundError):  # removed at this moment
-            stat = path.stat()
+            stat = path.lstat()
             found.append((path, stat.st_mtime, stat.st_blocks * 512))
     return found

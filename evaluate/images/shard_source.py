@@ -19,7 +19,7 @@ from synthgen.content import Content, DiffusionContent
 from synthgen.errors import SynthgenError
 from synthgen.files.atomic import claimed, move_into_place, remove_orphans
 from synthgen.files.places import place
-from synthgen.files.reading import reading
+from synthgen.files.reading import open_file, reading
 from synthgen.manifest import Manifest, read_manifest
 from synthgen.shard import Shard, data_path, image_members
 
@@ -68,7 +68,7 @@ class Shards:
         for index, shard in zip(indices.tolist(), shards.tolist(), strict=True):
             key, offset, n_bytes = self._members(shard)[index - int(self._starts[shard])]
             try:
-                with self._paths[shard].open("rb") as file:
+                with open_file(self._paths[shard]) as file:
                     data = os.pread(file.fileno(), n_bytes, offset)
             except OSError as error:
                 raise EvaluateError(f"{self._paths[shard]}: cannot be read ({error})") from None

@@ -153,6 +153,9 @@ class ImageFolder:
         inside = [PurePosixPath(name).relative_to(self._root or ".") for name in names]
         loose = [name for name, rest in zip(names, inside, strict=True) if len(rest.parts) <= depth]
         layout = "/".join(["FOLDER"] * (depth - 1) + ["CLASS/IMAGE"])
+        for name in names:
+            if found[name].get("type") not in ("file", "link"):
+                raise EvaluateError(f"{name}: not a regular file; remove it")  # a pipe would be waited for
         if loose:
             raise EvaluateError(f"{path}: {loose[0]} lies in no class folder; expected {layout}")
         classes = ["/".join(rest.parts[:depth]) for rest in inside]

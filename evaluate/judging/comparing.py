@@ -6,7 +6,6 @@ Everything is recomputed from stored predictions. The unit of replication is the
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -29,9 +28,10 @@ from .judgement import Judgement, judge
 from .load import ID_SPLIT, OOD_SPLIT, LoadedRun
 from .measure import RESAMPLES, Measured, measure
 from .trends import Scale
-from .wording import notes, summary, verdicts
+from .wording import notes, summary, unverified, verdicts
 
 MARGIN = 1.0  # percentage points of effective robustness that count as none
+MOST_POINTS = 100  # that two macro-F1 can differ by
 
 
 def compare(
@@ -50,8 +50,8 @@ def compare(
     Raises EvaluateError where runs are of different tasks or were evaluated on different images,
     where baseline or reference are unknown or not agreed on, or where nothing is finished.
     """
-    if not 0 < margin < math.inf:
-        raise EvaluateError(f"a margin of {margin:g} points: more than 0")
+    if not 0 < margin <= MOST_POINTS:
+        raise EvaluateError(f"a margin of {margin:g} points: more than 0, at most {MOST_POINTS}")
     if not runs:
         raise EvaluateError("the suites plan no runs, so there is nothing to compare")
     suites = tuple(dict.fromkeys(run.suite.name for run in runs))
@@ -95,6 +95,7 @@ def compare(
         unfinished=tuple(f"{run.label}: {run.status}" for run in runs if not run.epochs),
         notes=notes(arms, rows, effects, line.epsilon),
         summary=summary(arms, finished, effects, ordered) + (beside.summary if beside else ()),
+        unverified=unverified(finished),
     )
 
 

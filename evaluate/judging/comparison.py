@@ -146,6 +146,7 @@ class Comparison:
     unfinished: tuple[str, ...]  # planned runs that are not in the numbers, and why
     notes: tuple[str, ...]  # what a reader should know before believing the numbers
     summary: tuple[str, ...]  # plain sentences
+    unverified: str = ""  # a sentence, where predictions have no sums that would show an edit
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

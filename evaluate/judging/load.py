@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import EvaluateError
 from ..metrics import Scores, scores
-from ..runs import Arm, Member, Run, SuiteRecord, read_suite_records
+from ..runs import Arm, Member, Run, State, SuiteRecord, image_ids, read_suite_records
 
 ID_SPLIT, OOD_SPLIT = "id_test", "test"
 NO_PAIR_OF_SPLITS = f"done, but no epoch has predictions for both {ID_SPLIT} and {OOD_SPLIT}"
@@ -81,6 +81,7 @@ class LoadedRun:
     status: str  # "done", or what it is instead
     epochs: tuple[EvaluatedEpoch, ...]  # in order; empty unless done
     environment: str = ""  # machine and versions of the fine-tuning
+    verified: bool = False  # whether all predictions that were read have the SHA-256 that the run recorded
 
     @property
     def label(self) -> str:
@@ -89,76 +90,90 @@ class LoadedRun:
         return f"{member.arm} / {member.architecture} / seed {member.seed} ({member.finetune})"
 
 
+class _Found(NamedTuple):
+    """What a directory of a run holds; see LoadedRun."""
+
+    status: str
+    epochs: tuple[EvaluatedEpoch, ...] = ()
+    environment: str = ""
+    verified: bool = False
+
+
 def load_runs(paths: Sequence[Path | str]) -> list[LoadedRun]:
     """Read all planned runs of all suites in the given runs directories, and score the finished ones.
 
-    Raises EvaluateError where a directory holds no suite, a record or predictions cannot be read,
-    or predictions name an image twice.
+    Raises EvaluateError, naming the file, where a directory holds no suite, a record or predictions cannot be read,
+    predictions are not those that the run recorded, hold what is no label of the task, or name an image twice.
     """
     planned = []
     for path in map(Path, paths):
         for suite in read_suite_records(path):
             arms = {arm.name: arm for arm in suite.arms}
             for member in suite.members:
-                if member.arm not in arms:
-                    raise EvaluateError(f"suite {suite.name!r}: run {member.finetune} is of unknown arm {member.arm!r}")
-                planned.append((suite, arms[member.arm], member, path / member.finetune))
+                planned.append((suite, arms[member.arm], member, (path / member.finetune, suite.n_classes)))
     truths = _Truths()
-    directories = list(dict.fromkeys(directory for *_, directory in planned))
+    asked = list(dict.fromkeys(one for *_, one in planned))
     with ThreadPoolExecutor(READERS) as pool:
-        read = pool.map(lambda path: _read_run(Run(directory=path), truths), directories)
-        found = dict(zip(directories, read, strict=True))
+        read = pool.map(lambda one: _read_run(Run(directory=one[0]), one[1], truths), asked)
+        found = dict(zip(asked, read, strict=True))
     return [
-        LoadedRun(suite=suite, arm=arm, member=member, status=status, epochs=epochs, environment=environment)
-        for suite, arm, member, directory in planned
-        for status, epochs, environment in (found[directory],)
+        LoadedRun(suite=suite, arm=arm, member=member, **found[one]._asdict()) for suite, arm, member, one in planned
     ]
 
 
-def _read_run(run: Run, truths: _Truths) -> tuple[str, tuple[EvaluatedEpoch, ...], str]:
+def _read_run(run: Run, n_classes: int | None, truths: _Truths) -> _Found:
     """The run's status and, where it is done, its epochs with both splits, and what trained it."""
     state = run.state
-    if state["status"] != "done":
-        return str(state["status"]), (), ""
+    if state.status != "done":
+        return _Found(state.status)
+    evaluated, sums = run.evaluated(), state.predictions or {}
+    there = {run.predictions_path(*one).name for one in evaluated}
+    for name in sorted(sums.keys() - there):
+        raise EvaluateError(
+            f"{run.directory / 'predictions' / name}: missing, though the run recorded it; restore it, or remove"
+            f" {run.directory} and run its suite again"
+        )
     splits = defaultdict(set)
-    for epoch, split in run.evaluated():
+    for epoch, split in evaluated:
         splits[epoch].add(split)
     complete = [epoch for epoch, present in splits.items() if {ID_SPLIT, OOD_SPLIT} <= present]
     if not complete:
-        return NO_PAIR_OF_SPLITS, (), ""
-    return "done", tuple(_read_epoch(run, epoch, truths) for epoch in complete), _environment(state)
+        return _Found(NO_PAIR_OF_SPLITS)
+    read = {run.predictions_path(epoch, split).name for epoch in complete for split in (ID_SPLIT, OOD_SPLIT)}
+    return _Found(
+        status="done",
+        epochs=tuple(_read_epoch(run, epoch, n_classes, state, truths) for epoch in complete),
+        environment=_environment(state),
+        verified=read <= sums.keys(),
+    )
 
 
-def _environment(state: Mapping[str, Any]) -> str:
+def _environment(state: State) -> str:
     """What a run's state says of machine and versions, in words."""
-    versions = ", ".join(f"{name} {version}" for name, version in state.get("versions", {}).items())
-    machine = [state["device"]] if "device" in state else []
-    for keys, one in (("cores", "core"), ("processes", "process")):
-        if keys in state:
-            machine.append(f"{state[keys]} {one if state[keys] == 1 else keys}")
+    versions = ", ".join(f"{name} {version}" for name, version in state.versions.items())
+    machine = [] if state.device is None else [state.device]
+    for number, one, more in ((state.cores, "core", "cores"), (state.processes, "process", "processes")):
+        if number is not None:
+            machine.append(f"{number} {one if number == 1 else more}")
     return ": ".join(filter(None, (", ".join(machine), versions)))
 
 
-def _read_epoch(run: Run, epoch: int, truths: _Truths) -> EvaluatedEpoch:
+def _read_epoch(run: Run, epoch: int, n_classes: int | None, state: State, truths: _Truths) -> EvaluatedEpoch:
     (id_predicted, in_domain), (ood_predicted, out_of_domain) = (
-        _read_split(run, epoch, split, truths) for split in (ID_SPLIT, OOD_SPLIT)
+        _read_split(run, epoch, split, n_classes, state, truths) for split in (ID_SPLIT, OOD_SPLIT)
     )
     return EvaluatedEpoch(
         epoch=epoch, id=in_domain, ood=out_of_domain, id_predicted=id_predicted, ood_predicted=ood_predicted
     )
 
 
-def _read_split(run: Run, epoch: int, split: str, truths: _Truths) -> tuple[Predicted, Scores]:
-    where = f"{run.directory}: predictions of epoch {epoch} on {split}"
-    try:
-        table = run.prediction_table(epoch, split)
-        truth, order = truths.of(table)
-        predicted = Predicted(truth=truth, y=table["y_pred"].to_numpy()[order].astype(np.int32))
-        return predicted, scores(truth.y, predicted.y.astype(np.int64))
-    except EvaluateError as error:
-        raise EvaluateError(f"{where}: {error}") from None
-    except (OSError, ValueError, KeyError) as error:  # what pyarrow raises for damaged files and missing columns
-        raise EvaluateError(f"{where} cannot be read ({error}); run it again") from None
+def _read_split(
+    run: Run, epoch: int, split: str, n_classes: int | None, state: State, truths: _Truths
+) -> tuple[Predicted, Scores]:
+    table = run.prediction_table(epoch, split, n_classes, state.predictions)
+    truth, order = truths.of(table, run.predictions_path(epoch, split))
+    predicted = Predicted(truth=truth, y=table["y_pred"].to_numpy()[order].astype(np.int32))
+    return predicted, scores(truth.y, predicted.y.astype(np.int64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -176,18 +191,13 @@ class _Truths:
 
     known: list[_Known] = field(default_factory=list)
 
-    def of(self, table: pa.Table) -> tuple[Truth, NDArray[np.intp]]:
+    def of(self, table: pa.Table, path: Path) -> tuple[Truth, NDArray[np.intp]]:
         """The truth of a table of predictions, and the order of its rows there; refuses repeated images."""
         columns = table.select(["image_id", "y_true", "location"])
         for one in self.known:
             if one.columns.equals(columns):
                 return one.truth, one.order
-        ids = np.asarray(columns["image_id"].to_pylist(), dtype=object)
-        if any(one is None for one in ids):
-            raise EvaluateError(f"{sum(one is None for one in ids)} images have no id; every image must have one")
-        repeated = len(ids) - len(set(ids))
-        if repeated:
-            raise EvaluateError(f"{repeated} images are named more than once; every image must be there once")
+        ids = image_ids(table, path)
         order = np.argsort(ids, kind="stable")
         y, location = (columns[name].to_numpy()[order].astype(np.int64) for name in ("y_true", "location"))
         digest = hashlib.sha256(repr((ids[order].tolist(), y.tolist(), location.tolist())).encode()).hexdigest()[:16]

@@ -8,31 +8,27 @@ of another OOD split than ``test`` are left out) and ``source``.  Other columns 
 from __future__ import annotations
 
 import csv
+import io
+import re
 from pathlib import Path
 
-from ..errors import EvaluateError
+from synthgen.files.reading import read_file, reading
+
+from ..errors import EvaluateError, told_here
 from ..metrics import Scores
 from ..runs import Arm, Member, SuiteRecord
 from .load import OOD_SPLIT, EvaluatedEpoch, LoadedRun
 
 NEEDED = ("id_macro_f1", "ood_macro_f1")
 NAN = float("nan")
+NUMBER = re.compile(r"\s*[+-]?([0-9]{1,9}\.?[0-9]{0,40}|\.[0-9]{1,40})(e[+-]?[0-9]{1,3})?\s*", re.IGNORECASE)
+SEED = re.compile(r"-?[0-9]{1,18}")
+LIMIT = 1 << 26  # bytes of a file
 
 
 def load_results(path: Path) -> list[LoadedRun]:
     """The rows of a file of published scores as runs; raises EvaluateError naming file and line where one is wrong."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            lacking = [name for name in NEEDED if name not in (reader.fieldnames or ())]
-            if lacking:
-                raise EvaluateError(f"{path}: no column {', '.join(lacking)}; the first line names the columns")
-            rows = [(reader.line_num, row) for row in reader]
-    except OSError as error:
-        raise EvaluateError(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise EvaluateError(f"{path}: not a CSV file in UTF-8 ({error})") from None
-    rows = [(line, row) for line, row in rows if (row.get("split") or OOD_SPLIT) == OOD_SPLIT]
+    rows = [(line, row) for line, row in _rows(path) if (row.get("split") or OOD_SPLIT) == OOD_SPLIT]
     if not rows:
         raise EvaluateError(f"{path}: no row of the split {OOD_SPLIT}")
     names = list(dict.fromkeys(row.get("pretraining") or "published" for _, row in rows))
@@ -64,11 +60,36 @@ def load_results(path: Path) -> list[LoadedRun]:
     ]
 
 
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """The lines of a file, each with its number and by the names that the first line gives."""
+    with told_here(), reading(path):
+        data = read_file(path, limit=LIMIT)
+    try:
+        text = data.decode("utf-8-sig")
+        if "\0" in text:
+            raise EvaluateError(f"{path}: line {text[: text.index(chr(0))].count(chr(10)) + 1}: holds a zero byte")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
+        names = list(reader.fieldnames or ())
+        lacking = [name for name in NEEDED if name not in names]
+        if lacking:
+            raise EvaluateError(f"{path}: no column {', '.join(lacking)}; the first line names the columns")
+        for name in names:
+            if names.count(name) > 1:
+                raise EvaluateError(f"{path}: line 1: column {name[:40]!r} is there twice")
+        rows = [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise EvaluateError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+    for line, row in rows:
+        if "" in row and "" not in names:
+            raise EvaluateError(f"{path}: line {line}: more fields than the {len(names)} that the first line names")
+    return rows
+
+
 def _member(where: str, number: int, row: dict[str, str]) -> Member:
     """A row's place; without a seed each row has one of its own, so that nothing is paired by chance."""
     seed = row.get("seed") or ""
-    if seed and not seed.lstrip("-").isdigit():
-        raise EvaluateError(f"{where}: seed {seed!r} is no whole number")
+    if seed and not SEED.fullmatch(seed):
+        raise EvaluateError(f"{where}: seed {seed[:40]!r} is no whole number of up to 18 digits")
     words = [row.get(key) or "" for key in ("model", "source")]
     return Member(
         arm=row.get("pretraining") or "published",
@@ -82,10 +103,10 @@ def _member(where: str, number: int, row: dict[str, str]) -> Member:
 def _scores(where: str, row: dict[str, str]) -> EvaluatedEpoch:
     values = []
     for key in NEEDED:
-        try:
-            value = float(row[key] or "")
-        except ValueError:
-            raise EvaluateError(f"{where}: {key} {row[key]!r} is no number") from None
+        text = row[key] or ""
+        if not NUMBER.fullmatch(text):
+            raise EvaluateError(f"{where}: {key} {text[:40]!r} is no number")
+        value = float(text)
         if not 0 <= value <= 100:
             raise EvaluateError(f"{where}: {key} {value:g}; percent from 0 to 100")
         values.append(Scores(accuracy=NAN, recall=NAN, macro_f1=value / 100))

@@ -63,6 +63,18 @@ def notes(
     return tuple(found)
 
 
+def unverified(finished: Sequence[LoadedRun]) -> str:
+    """How many runs have predictions of which no sums were recorded; empty where there are none."""
+    stored = [run for run in finished if any(epoch.n_id is not None for epoch in run.epochs)]
+    without = sum(not run.verified for run in stored)
+    if not without:
+        return ""
+    return (
+        f"{without} of {len(stored)} finished runs are unverified: they were written before the SHA-256 of predictions"
+        " was recorded, so an edited prediction would not be seen."
+    )
+
+
 def summary(
     arms: Sequence[ArmSummary],
     finished: Sequence[LoadedRun],

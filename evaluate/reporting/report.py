@@ -27,6 +27,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from synthgen.errors import SynthgenError
+from synthgen.files.records import read_record
+from synthgen.printing import printable
+
 from ..errors import EvaluateError
 from ..judging.comparison import Comparison
 from .figure_style import looks
@@ -36,6 +40,7 @@ from .report_tables import is_published, table_files, tables
 
 FORMAT = 2  # of comparison.json
 KIND = "synthgen comparison"
+OWN = re.compile(r"index\.html|comparison\.json|figures/[\w-]+\.(svg|pdf|png)|tables/[\w-]+\.(csv|md|tex)")
 LIBRARIES = ("synthgen", "numpy", "scipy", "statsmodels", "matplotlib")
 
 
@@ -48,7 +53,9 @@ def write_report(comparison: Comparison, out: Path, *, command: str | None = Non
     """
     out = Path(out).resolve()
     _check_replaceable(out)
-    record = {"comparison": _plain(asdict(comparison)), **_provenance(command)}
+    content = _plain(asdict(comparison))
+    unverified = content.pop("unverified")  # says nothing of the numbers, of which the digest is
+    record = {"comparison": content, "unverified": unverified, **_provenance(command)}
     record["digest"] = hashlib.sha256(json.dumps(record["comparison"]).encode()).hexdigest()[:16]
     figures = draw_figures(comparison)
     files = {f"figures/{name}.{kind}": data for name, kinds in figures.items() for kind, data in kinds.items()}
@@ -90,6 +97,7 @@ def _page(comparison: Comparison, figures: Mapping[str, str], record: Mapping[st
     environment = Environment(
         loader=PackageLoader(__package__, "."),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -111,6 +119,11 @@ def _page(comparison: Comparison, figures: Mapping[str, str], record: Mapping[st
     return page.encode()
 
 
+def _shown(value: object) -> object:
+    """What stands on the page for a value: names may hold characters that HTML and XML do not."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _inline(name: str, svg: str) -> str:
     """An SVG file as part of a page that holds others: with ids of its own and no style for the whole page."""
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
@@ -121,14 +134,14 @@ def _check_replaceable(out: Path) -> None:
     """Only an earlier report, or an empty directory, may give way to a report."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    record = {}
-    with contextlib.suppress(OSError, ValueError):
-        record = json.loads((out / "comparison.json").read_bytes())
-    if not isinstance(record, dict) or record.get("kind") != KIND:
+    record: dict[str, Any] = {}
+    with contextlib.suppress(OSError, SynthgenError):
+        record = read_record(out / "comparison.json", dict[str, Any])
+    files = record.get("files", [])
+    if record.get("kind") != KIND or not isinstance(files, list):
         raise EvaluateError(f"{out}: exists and is not a report; choose another place")
-    foreign = {str(path.relative_to(out)) for path in out.rglob("*") if not path.is_dir()} - set(
-        record.get("files", [])
-    )
+    own = {name for name in files if isinstance(name, str) and OWN.fullmatch(name)}
+    foreign = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_symlink() or not path.is_dir()} - own
     if foreign:
         raise EvaluateError(
             f"{out}: holds {sorted(foreign)[0]}, which is not the report's; move it or choose another place"

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from markupsafe import escape
+from markupsafe import Markup, escape
+
+from synthgen.printing import printable
 
 from ..judging.comparison import ArmSummary, Comparison, Effect, Estimate, Location, OrderedTrend, Row
 from ..judging.counts import FEW_IMAGES
@@ -51,7 +53,7 @@ def table_files(table: Table) -> dict[str, bytes]:
     """File name -> content, as CSV, Markdown and LaTeX."""
     titles = [column.title for column in table.columns]
     rows = [dict(zip(titles, cells, strict=True)) for cells in table.cells]
-    caption = " ".join(table.caption.split())
+    caption = printable(" ".join(table.caption.split()))
     needs = "% Needs the package booktabs; names beyond Latin letters need lualatex or xelatex."
     texts = {
         "csv": written([{k: "" if v is None else v for k, v in record.items()} for record in table.records], "csv"),
@@ -64,14 +66,20 @@ def table_files(table: Table) -> dict[str, bytes]:
 def to_html(comparison: Comparison) -> str:
     """The comparison for a notebook: its sentences and the tables of arms and effects, as HTML."""
     made = tables(comparison)
-    parts = [f"<p><b>Pre-training image sets compared on {escape(comparison.task)}</b></p>"]
-    parts += [f"<p>{escape(sentence)}</p>" for sentence in comparison.summary]
+    parts = [f"<p><b>Pre-training image sets compared on {_escaped(comparison.task)}</b></p>"]
+    parts += [f"<p>{_escaped(sentence)}</p>" for sentence in comparison.summary]
     for table in (made[name] for name in ("arms", "effects", "effects-reference") if name in made):
-        parts.append(f"<table><caption style='text-align:left'>{escape(table.caption)}</caption>")
-        parts.append(f"<thead><tr>{''.join(f'<th>{escape(c.title)}</th>' for c in table.columns)}</tr></thead><tbody>")
-        parts += [f"<tr>{''.join(f'<td><bdi>{escape(cell)}</bdi></td>' for cell in row)}</tr>" for row in table.cells]
+        parts.append(f"<table><caption style='text-align:left'>{_escaped(table.caption)}</caption>")
+        parts.append(
+            f"<thead><tr>{''.join(f'<th>{_escaped(c.title)}</th>' for c in table.columns)}</tr></thead><tbody>"
+        )
+        parts += [f"<tr>{''.join(f'<td><bdi>{_escaped(cell)}</bdi></td>' for cell in row)}</tr>" for row in table.cells]
         parts.append("</tbody></table>")
     return f"<div style='overflow-x:auto'>{''.join(parts)}</div>"
+
+
+def _escaped(text: str) -> Markup:
+    return escape(printable(text))
 
 
 def is_published(row: Row) -> bool:

@@ -1,4 +1,4 @@
-"""Tables as text, CSV, Markdown or LaTeX."""
+"""Tables as text, CSV, Markdown or LaTeX; a cell is one line of characters that show (see synthgen.printing)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from synthgen.printing import printable
 
 from ..errors import EvaluateError
 
@@ -44,7 +46,7 @@ def _cell(value: Any) -> str:
 
 
 def _text(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, *rows]
+    lines = [[printable(cell) for cell in line] for line in [header, *rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -53,7 +55,9 @@ def _text(header: list[str], rows: list[list[str]]) -> str:
 
 def _csv(header: list[str], rows: list[list[str]]) -> str:
     sink = io.StringIO()
-    csv.writer(sink, lineterminator="\n").writerows([_harmless(cell) for cell in line] for line in [header, *rows])
+    csv.writer(sink, lineterminator="\n").writerows(
+        [_harmless(printable(cell)) for cell in line] for line in [header, *rows]
+    )
     return sink.getvalue().rstrip("\n")
 
 
@@ -80,7 +84,7 @@ def _latex(header: list[str], rows: list[list[str]]) -> str:
 
 def _line(cell: str) -> str:
     """A cell on one line: an empty line would end a paragraph, and any would end a row of Markdown."""
-    return " ".join(cell.split())
+    return printable(" ".join(cell.split()))
 
 
 FORMATS = {"text": _text, "csv": _csv, "markdown": _markdown, "latex": _latex}

@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from synthgen.files.atomic import claimed, move_into_place
 from synthgen.files.places import place
+from synthgen.files.reading import open_file
 
 from ..camera_traps.tasks import TaskSpec
 from ..design.arms import ArmSpec, FolderSource, FractalSource, ShardSource, Source
@@ -119,9 +121,7 @@ def pretrain(arm: ArmSpec, settings: Settings, out: Path) -> Path:
         images = pretraining_images(arm.name, chosen, captions, settings.image_size, cache, accelerator)
         run_step(step, step.title, images, out.parent, accelerator)
     if accelerator.is_main_process:
-        unfinished = out.with_suffix(".tmp")
-        shutil.copyfile(run.weights, unfinished)
-        unfinished.replace(out)
+        _copy(run.weights, out)
     return run.directory
 
 
@@ -153,13 +153,23 @@ def finetune(task: TaskSpec, checkpoint: str | None, settings: Settings, out: Pa
     outcome = run_suite(suite, out, device=settings.device)
     for line in outcome.failed:
         raise EvaluateError(line)
-    run = open_suite(suite).grid.steps[-1].run(out)
-    found = [(epoch, split, run.predictions(epoch, split)) for epoch, split in run.evaluated()]
+    plan = open_suite(suite)
+    run, n_classes = plan.grid.steps[-1].run(out), len(plan.task.class_names)
+    found = [(epoch, split, run.predictions(epoch, split, n_classes)) for epoch, split in run.evaluated()]
     return [(epoch, split, scores(one.y_true, one.y_pred)) for epoch, split, one in found]
+
+
+def _copy(weights: Path, out: Path) -> None:
+    """Copy a file whole or not at all; of several processes at the same copy one makes it."""
+    with claimed(out) as file:
+        if file is not None:
+            with open_file(weights) as stored:
+                shutil.copyfileobj(stored, file)
+            move_into_place(file, out)
 
 
 def _name(suite: Suite) -> str:
     """A name of its own for each run by hand, the same when the command is given again."""
     digest = hashlib.sha256(json.dumps(asdict(suite), sort_keys=True).encode()).hexdigest()
-    architecture = re.sub(r"[^\w.-]", "-", suite.architectures[0])
+    architecture = re.sub(r"[^A-Za-z0-9_.-]", "-", suite.architectures[0])
     return f"by-hand-{architecture}-{suite.seeds[0]}-{digest[:8]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,13 +16,15 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 
+from synthgen.files.inside import check_folder
 from synthgen.generate import free_space
+from synthgen.printing import say
 
 from ..camera_traps.tasks import Task, open_task
 from ..design.choice import Chosen, captions_of, choose
 from ..design.selection import write_selection
 from ..design.suite import Suite
-from ..errors import EvaluateError
+from ..errors import EvaluateError, told_here
 from ..images.pixelfile import busy
 from ..images.pixels import PixelCache
 from ..models import n_parameters
@@ -225,7 +228,7 @@ def run_step(
 def _fail(run: Run, error: EvaluateError, accelerator: Accelerator) -> None:
     """Mark a run as failed, with the reason; a later start tries it again from its last checkpoint."""
     if accelerator.is_main_process:
-        set_state(run, "failed", accelerator, error=str(error))
+        set_state(run, "failed", accelerator, predictions=run.state.predictions or {}, error=str(error))
 
 
 def _initial_weights(step: Step, out: Path) -> Path | Mapping[str, torch.Tensor] | None:
@@ -308,14 +311,17 @@ def _free(step: Step, out: Path, wait: bool) -> bool:
 @contextmanager
 def _locked(run: Run, title: str, wait: bool) -> Iterator[bool]:
     """Hold a run's lock; False where another process holds it and there is no waiting."""
+    with told_here():
+        check_folder(run.directory)
     run.directory.mkdir(parents=True, exist_ok=True)
-    with (run.directory / LOCK).open("a") as file:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(run.directory / LOCK, flags, 0o666), "rb") as file:
         held = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             held = wait
             if wait:
-                print(f"{title}: another process is at it; waiting", flush=True)
+                say(f"{title}: another process is at it; waiting")
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield held

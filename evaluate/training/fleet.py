@@ -69,7 +69,7 @@ def run_fleet(
         _run_on_ray(file, out, plan, request, options)
     todo = plan.todo(out)
     states = {step.title: step.run(out).state for step in todo}
-    failed = tuple(f"{title}: {state['error']}" for title, state in states.items() if state["status"] == "failed")
+    failed = tuple(f"{title}: {state.error}" for title, state in states.items() if state.status == "failed")
     done, left = before - len(todo), len(todo) - len(failed)
     if left and "--max-hours" not in options:
         raise EvaluateError(f"{left} runs are not done, as their workers broke down; what they said stands above")

@@ -80,11 +80,16 @@ def train(
     learner.to(memory_format=torch.channels_last)
     train_set = replace(train_set, pixels=resident(train_set.pixels, accelerator.device))
     loop = _Loop.prepare(config, train_set, learner, accelerator)
-    checkpoint = Checkpoint(run=run, learner=learner, optimizer=loop.optimizer, scaler=accelerator.scaler)
+    checkpoint = Checkpoint(
+        run=run, epochs=recipe.epochs, learner=learner, optimizer=loop.optimizer, scaler=accelerator.scaler
+    )
     begin = checkpoint.load()
+    sums: dict[str, str] = {}  # of the predictions that are stored; those of epochs to come are written anew
     if main:
+        before = run.state.predictions or {}
+        sums = {name: digest for name, digest in before.items() if int(name.partition("-")[0]) <= begin}
         write_json(run.directory / "config.json", asdict(config))
-        set_state(run, "running", accelerator, epochs_done=begin)
+        set_state(run, "running", accelerator, predictions=sums, epochs_done=begin)
     seconds, n_seen = 0.0, 0
     for epoch in range(begin + 1, recipe.epochs + 1):
         progress(epoch - 1)
@@ -96,15 +101,18 @@ def train(
             for split, images in evaluation.items():
                 predictions = predict(learner.backbone, images, accelerator)
                 if main:
-                    run.write_predictions(epoch, split, predictions)
+                    sums |= run.write_predictions(epoch, split, predictions)
         if main:
             log_epoch(run, row, epoch)
             checkpoint.save(epoch)
+            if epoch in recipe.evaluate_epochs:
+                set_state(run, "running", accelerator, predictions=sums, epochs_done=epoch)
     if main:
         weights = {name: value.cpu().contiguous() for name, value in learner.backbone.state_dict().items()}
         write_atomically(run.weights, save(weights))
         rate = {"train_images_per_second": round(n_seen / seconds, 1)} if seconds else {}
-        set_state(run, "done", accelerator, epochs_done=recipe.epochs, **rate)
+        sums = run.sums(recipe.evaluate_epochs, list(evaluation), sums)  # of what an earlier version began, too
+        set_state(run, "done", accelerator, predictions=sums, epochs_done=recipe.epochs, **rate)
         checkpoint.path.unlink(missing_ok=True)
     accelerator.free_memory()
     accelerator.wait_for_everyone()
