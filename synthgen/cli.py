@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from synthgen import cli_make, cli_sets
 from synthgen.engines.processes import interrupt_soon, keep_interruptions
 from synthgen.errors import SynthgenError
+from synthgen.printing import say
 
 app = typer.Typer(
     help="Make synthetic image sets for pre-training: every image reproducible, every killed run resumable.",
@@ -38,23 +39,23 @@ def run(application: typer.Typer, name: str, errors: tuple[type[Exception], ...]
         message = error.format_message()
         if not message.startswith("Usage:"):  # the help that a bare command shows
             message = f"{name}: {' '.join(message.split())}"
-        print(message, file=sys.stderr)
+        say(*message.splitlines(), file=sys.stderr)
         return 2
     except errors as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        say(f"{name}: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what_to_do = "; what is finished stands: free some space and run again" if full else ""
-        print(f"{name}: {where}{error.strerror or error}{what_to_do}", file=sys.stderr)
+        say(f"{name}: {where}{error.strerror or error}{what_to_do}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     if code == 130:  # typer's answer to Ctrl-C
         for number in (signal.SIGINT, signal.SIGTERM):  # who insists gets the same end, not a traceback
             signal.signal(number, signal.SIG_IGN)
-        print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
+        say(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 

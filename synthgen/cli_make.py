@@ -14,6 +14,7 @@ from typer.exceptions import Exit
 
 from synthgen.errors import SynthgenError
 from synthgen.models import DEFAULT
+from synthgen.printing import say
 
 if TYPE_CHECKING:
     from fractaldb.ifs import Category
@@ -113,7 +114,7 @@ def fractal(
         cores = request.cores()
         open_directory(where, plan, workers=len(cores))
         manifest = generate(where, engine=request.find(cores), share=request.share)
-    print(
+    say(
         f"{out}: {manifest.n_samples} images of {len(chosen)} categories in {len(manifest.shards)} shards,"
         f" {manifest.n_bytes / 1e6:.1f} MB, plan {plan.digest[:16]}{_rest(manifest)}"
     )
@@ -154,7 +155,7 @@ def fractal_search(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SynthgenError(f"{out}: exists and is not an empty folder; choose another --out")
     write_categories(out, find_categories(categories, seed=seed, sampling=sampling))
-    print(f"{out}: {categories} categories of seed {seed}")
+    say(f"{out}: {categories} categories of seed {seed}")
 
 
 @app.command(epilog="Example: synthgen sd --prompts prompts/imagenet80.txt --n 150000")
@@ -226,7 +227,7 @@ def sd(
         if file.is_dir():
             raise SynthgenError(f"{out}: a folder; name the image file to write")
         remake_file(from_record, file, model=model, revision=revision, device=device)
-        print(f"{out}: drawn again from {from_record}")
+        say(f"{out}: drawn again from {from_record}")
         return
     if prompts is None or n is None:
         raise SynthgenError(f"{'--prompts FILE' if prompts is None else '--n N'} is missing; see synthgen sd --help")
@@ -261,17 +262,17 @@ def sd(
     origin = {"prompts": prompts.name, "classes": class_file.name}  # without folders, which are nobody's business
     plan = new_plan(name="sd", content=content, n=n, shard_size=shard_size, origin=origin)
     if dry_run:
-        print(*describe(plan, rate=measured_rate(plan, weights, device=device, batch=batch)), sep="\n")
+        say(*describe(plan, rate=measured_rate(plan, weights, device=device, batch=batch)))
         return
     out = out or f"{weights.name.rpartition('/')[2]}-{templates.name}"
     with request.ready():
         manifest, failed = make(place(out), plan, weights, device=device, batch=batch, request=request)
-    print(
+    say(
         f"{out}: {manifest.n_samples} images of {len(class_list.ids)} classes in {len(manifest.shards)} shards,"
         f" {manifest.n_bytes / 1e6:.1f} MB, plan {plan.digest[:16]}{_rest(manifest)}"
     )
     if failed:
-        print(
+        say(
             f"synthgen: {len(failed)} images stayed black, constant or not finite, or flagged, and are marked so in"
             f" their records: {', '.join(failed[:10])}",
             file=sys.stderr,

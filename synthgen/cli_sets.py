@@ -13,6 +13,7 @@ from typer.exceptions import Exit
 
 from synthgen.cli_make import local
 from synthgen.errors import SynthgenError
+from synthgen.printing import say
 
 if TYPE_CHECKING:
     from synthgen.scan import Fault
@@ -41,7 +42,7 @@ def status(
         tell(where, directory, as_json=as_json)
         return
     state = Eye(where).look()
-    print(json.dumps(state) if as_json else "\n".join(words(directory, state)))
+    say(*([json.dumps(state)] if as_json else words(directory, state)))
 
 
 @app.command(
@@ -75,25 +76,42 @@ def verify(
     n_shards = read_manifest(where).plan.n_shards
     with progress("verify", n_shards, "shards") as show:
         faults, measured = inspect(where, quality=quality, progress=show)
-    mended: list[int] = []
+    mended, before = list[int](), faults
     if mend and faults:
         assert isinstance(where, Path)
-        for fault in faults:  # they may be gone in a moment
-            print(fault, file=sys.stderr)
-        mended = _repair(where, faults, model, device)
+        say(*map(_with_advice, before), file=sys.stderr)  # they may be gone in a moment
+        mended = _repair(where, before, model, device)
         with progress("verify", n_shards, "shards") as show:
             faults, measured = inspect(where, quality=quality, progress=show)
     report: dict[str, Any] = {"directory": directory, "faults": [str(fault) for fault in faults]}
     lines = [*report["faults"], f"{directory}: {n_shards} shards, {len(faults)} faults"]
     if mend:
         report["repaired"] = mended
-        lines.append(f"repaired shards: {', '.join(map(str, mended)) or 'none'}")
+        lines = [*map(_with_advice, faults), lines[-1], f"repaired: {_repaired(mended, before, faults)}"]
     if measured is not None:
         report["quality"] = measured.summary()
         lines += measured.lines()
-    print(json.dumps(report) if as_json else "\n".join(lines))
+    say(*([json.dumps(report)] if as_json else lines))
     if faults:
         raise Exit(1)
+
+
+def _with_advice(fault: Fault) -> str:
+    """A fault, and where ``--repair`` leaves it, why and what to do."""
+    from synthgen.repair import why_left
+
+    why = why_left(fault)
+    return f"{fault}; --repair leaves it: {why}" if why else str(fault)
+
+
+def _repaired(mended: list[int], before: list[Fault], after: list[Fault]) -> str:
+    """What was mended, in words: shards, and files that belong to none."""
+    from synthgen.repair import why_left
+
+    left = {fault.name for fault in after}
+    files = {fault.name: None for fault in before if fault.shard is None and not why_left(fault)}
+    words = [f"shard {index}" for index in mended] + [name for name in files if name not in left]
+    return ", ".join(words) or "nothing"
 
 
 def _repair(directory: Path, faults: list[Fault], model: str | None, device: str | None) -> list[int]:
@@ -130,7 +148,7 @@ def preview(
     folder = out or beside.with_name(f"{directory.resolve().name}-preview")
     check_outside(directory, folder)
     for path in write_preview(read_manifest(directory), folder, per_class=per_class):
-        print(path)
+        say(path)
 
 
 @app.command(epilog="Example: synthgen export fractaldb-1k --format parquet --out fractaldb-parquet")
@@ -157,7 +175,7 @@ def export(
     with progress("export", manifest.plan.n, "images") as show:
         parts = write(manifest, out, layout=layout, shard_bytes=size, progress=show)
     where = f"{len(parts)} files" if parts else "class folders"
-    print(f"{out}: {manifest.n_samples} images of {len(manifest.plan.content.class_names)} classes in {where}")
+    say(f"{out}: {manifest.n_samples} images of {len(manifest.plan.content.class_names)} classes in {where}")
 
 
 @app.command(epilog="Example: synthgen publish fractaldb-1k --to hf://datasets/USER/NAME --dry-run")
@@ -181,6 +199,6 @@ def publish(
     from synthgen.publishing.publish import publish as send
 
     if dry_run:
-        print(*step_lines(plan_upload(directory, to, public=public, allow_incomplete=allow_incomplete), to), sep="\n")
+        say(*step_lines(plan_upload(directory, to, public=public, allow_incomplete=allow_incomplete), to))
         return
-    print(*send(directory, to, public=public, allow_incomplete=allow_incomplete).lines(), sep="\n")
+    say(*send(directory, to, public=public, allow_incomplete=allow_incomplete).lines())

@@ -19,6 +19,8 @@ from synthgen.prompts import prompt
 from synthgen.seeds import derive_seed
 
 MAX_IMAGES = 10**9  # keys have nine digits
+MAX_SIDE = 4096  # pixels
+IMAGE_FORMATS = ("png", "jpg", "webp")
 STRICT = ConfigDict(extra="forbid")
 
 
@@ -81,6 +83,19 @@ class FractalContent:
     def stock(self) -> str:
         """The same in words."""
         return fractal_stock(len(self.categories), self.layout)
+
+    def problem(self) -> str | None:
+        """Which value of a stored content is out of range, beginning with its key; None where all are right."""
+        if not 1 <= self.size <= MAX_SIDE:
+            return f"size: {self.size} is not 1 to {MAX_SIDE}"
+        if self.n_points < 1:
+            return f"n_points: {self.n_points} is not 1 or more"
+        if min(self.layout) < 1:
+            return f"layout: {list(self.layout)} are not all 1 or more"
+        if not self.categories:
+            return "categories: there is none"
+        empty = next((place for place, category in enumerate(self.categories) if not category.rows), None)
+        return None if empty is None else f"categories.{empty}.rows: there is none"
 
     def sample(self, index: int) -> Sample:
         """Image ``index``: weight row by weight row, through the categories in an order permuted by row.
@@ -182,6 +197,20 @@ class DiffusionContent:
     def stock(self) -> str:
         """The same in words."""
         return "keys have nine digits"
+
+    def problem(self) -> str | None:
+        """Which value of a stored content is out of range, beginning with its key; None where all are right."""
+        if not self.prompts.templates:
+            return "prompts.templates: there is none"
+        if not self.classes.ids or len(self.classes.ids) != len(self.classes.names):
+            return f"classes: {len(self.classes.ids)} ids and {len(self.classes.names)} names"
+        if not 1 <= self.sampling.size <= MAX_SIDE:
+            return f"sampling.size: {self.sampling.size} is not 1 to {MAX_SIDE}"
+        if self.sampling.steps < 1:
+            return f"sampling.steps: {self.sampling.steps} is not 1 or more"
+        if self.image_format not in IMAGE_FORMATS:
+            return f"image_format: {self.image_format[:40]!r} is not one of {', '.join(IMAGE_FORMATS)}"
+        return None if 1 <= self.quality <= 100 else f"quality: {self.quality} is not 1 to 100"
 
     def sample(self, index: int) -> Sample:
         """Image ``index``: its class and template.

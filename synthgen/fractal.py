@@ -124,17 +124,19 @@ class Picture:
 def pictures(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Picture]:
     """Draw samples.  Neighbours of one category and weight row share their orbit.
 
-    Raises SynthgenError naming category and weight row where a system leaves no finite point.
+    Raises SynthgenError naming category and weight row where a system leaves no finite point, and for a layout
+    that is not the drawing style's.
     """
     style = style_of(content)
-
+    if content.layout != layout(style):
+        raise SynthgenError(f"layout {list(content.layout)}: {content.draw} has {list(layout(style))}")
     placed = (
         (sample, instance(content.categories[sample.label].name, sample.variant, n_patches=style.n_patches))
         for sample in samples
     )
     for (label, weight), group in groupby(placed, key=lambda pair: (pair[0].label, pair[1].weight)):
-        category = category_of(content.categories[label])
         try:
+            category = category_of(content.categories[label])
             pixels = orbit_pixels(category, weight, style)
         except FractalError as error:
             raise SynthgenError(str(error)) from None

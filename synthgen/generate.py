@@ -28,7 +28,7 @@ from synthgen.engines.work import Done, Engine, FailedShardsError, Renderer, Tas
 from synthgen.errors import SynthgenError
 from synthgen.files.atomic import claimed, move_into_place, remove_orphans
 from synthgen.files.reading import reading
-from synthgen.manifest import Manifest, finish, listing, read_manifest
+from synthgen.manifest import Manifest, check_folders, finish, listing, own_folders, read_manifest
 from synthgen.plan import Plan, ShardSpan, difference, read_plan
 from synthgen.progress import progress
 from synthgen.shard import told_of_space
@@ -42,6 +42,7 @@ PROBES = 8  # samples, spread over the plan, whose size gives the estimate
 T = TypeVar("T")
 BYTES_PER_PIXEL = {"png": 1.8, "jpg": 0.5, "webp": 0.3}  # of photographs at quality 95, with a margin
 POLL = 0.5  # seconds between looks at shards that another process is writing
+UNSEEN = 120.0  # seconds for which a shard may be said to stand and not be seen, as the caches of a network disk allow
 
 
 def fractal_renderer(content: FractalContent, device: str | None = None) -> Renderer:
@@ -96,6 +97,8 @@ def open_directory(directory: Place, plan: Plan, *, workers: int = 1) -> Plan:
     while True:  # another process may be at the same
         old = existing_plan(directory)
         grown = plan if old is None else _grown(directory, old, plan)
+        if grown is not old:
+            check_folders(directory)
         n_missing = grown.n - (read_manifest(directory).n_samples if old else 0)
         if isinstance(directory, Path):
             _check_disk(directory, grown, n_missing)
@@ -200,12 +203,15 @@ def generate(
     processes of this machine (all cores), each with a renderer from ``make`` (that of fractals).
     ``share`` (i, k) does every k-th shard alone, from the i-th, and leaves the others to others; else
     shards that another process is writing are waited for, and taken over where it dies.  Raises
-    FailedShardsError where shards were given up, once all others stand.
+    SynthgenError where a folder to write in is a link, and FailedShardsError where shards were given up, once all
+    others stand.
     """
     _remove_orphans(directory)
     manifest = read_manifest(directory)
     plan = manifest.plan
     todo = _shared(manifest, share)
+    if todo:
+        check_folders(directory)
     if make is None and renderer is None:
         assert isinstance(plan.content, FractalContent)
         make = partial(fractal_renderer, plan.content)
@@ -215,7 +221,7 @@ def generate(
             renderer = make(None)
         engine = here(renderer) if renderer else local([None] * workers)
     work = Work(directory=str(directory.absolute()), plan=plan, make=make or _no_renderer)
-    watch, failed, wrote = Watch(directory), dict[int, Done](), Counter[int]()
+    watch, failed, wrote, passed = Watch(directory), dict[int, Done](), Counter[int](), _Passed()
     with progress("generate", plan.n, "images") as show:
         count = _Count(manifest.n_samples, show)
         try:
@@ -223,13 +229,14 @@ def generate(
                 tasks, before = _looked(partial(_tasks, todo, watch)), wrote.total()
                 for done in engine(work, tasks, count.advance) if tasks else ():
                     wrote[done.span.index] += done.n_samples > 0
+                    passed.note(done)
                     if done.failed:
                         failed[done.span.index] = done
                         tell_failed(directory, done.span, done.worker, done.failed)
                 manifest = _looked(partial(read_manifest, directory, manifest.shards))
                 work = replace(work, plan=_grown_only(directory, work.plan, manifest.plan))
                 count.set(manifest.n_samples)
-                failed |= _unseen(manifest, wrote)
+                failed |= _unseen(manifest, wrote, passed.long())
                 todo = [span for span in _shared(manifest, share) if span.index not in failed]
                 if todo and wrote.total() == before:
                     time.sleep(POLL if isinstance(directory, Path) else BEAT)
@@ -255,11 +262,28 @@ def _looked(look: Callable[[], T]) -> T:
     return patiently(look, final=lambda error: False)
 
 
-def _unseen(manifest: Manifest, wrote: Counter[int]) -> dict[int, Done]:
-    """Shards that workers have written more than once and that are not there."""
+class _Passed:
+    """Shards that workers leave again and again, as another has them or they stand."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}  # by shard: when the first of these times was
+        self._round: dict[int, float] = {}
+
+    def note(self, done: Done) -> None:
+        if not done.n_samples and not done.failed:
+            self._round[done.span.index] = self._since.get(done.span.index, time.monotonic())
+
+    def long(self) -> set[int]:
+        """Those of this round that have been left in every round for more than UNSEEN seconds; ends the round."""
+        self._since, self._round = self._round, {}
+        return {index for index, since in self._since.items() if time.monotonic() - since > UNSEEN}
+
+
+def _unseen(manifest: Manifest, wrote: Counter[int], passed: set[int]) -> dict[int, Done]:
+    """Shards that workers have written more than once, or say stand, and that are not there."""
     why = "written, but not to be seen from here; all workers must reach the same place"
-    twice = [span for span in manifest.missing if wrote[span.index] > 1]
-    return {span.index: Done(span=span, n_samples=0, worker="", failed=why) for span in twice}
+    unseen = [span for span in manifest.missing if wrote[span.index] > 1 or span.index in passed]
+    return {span.index: Done(span=span, n_samples=0, worker="", failed=why) for span in unseen}
 
 
 def _no_renderer(device: str | None) -> Renderer:
@@ -295,5 +319,5 @@ class _Count:
 
 def _remove_orphans(directory: Place) -> None:
     if isinstance(directory, Path):
-        for folder in (directory, directory / "data", directory / "metadata"):
+        for folder in own_folders(directory):
             remove_orphans(folder)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from synthgen.errors import SynthgenError
+from synthgen.files.inside import check_folder
 from synthgen.files.places import is_url
-from synthgen.files.reading import reading
+from synthgen.files.reading import read_file, reading
 from synthgen.plan import Plan, ShardSpan, read_plan
 from synthgen.shard import Shard, data_name, read_record, record_name, strange, table_name
 from synthgen.stores import BRIEF, patiently, update
@@ -27,6 +28,7 @@ U = TypeVar("U")
 
 DOCUMENTS = ("README.md", "croissant.json", "samples.jpg", "quality.json")  # of a published dataset
 FOLDERS = ("data", "metadata")
+NO_FILE = -1  # the size of what is listed and is no regular file: a pipe, a socket, a device, a link to nothing
 CONNECTIONS = 16  # at once, to a store
 
 
@@ -81,12 +83,12 @@ def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
         plan = read_plan(cast(Path, path))
     sizes, digest = listing(directory), plan.digest
     before = {shard.index: shard for shard in known}
-    spans = [plan.shard(index) for index in range(plan.n_shards)]
+    spans = plan.shards()
 
     def standing(span: ShardSpan) -> Shard | None:
-        there = sizes.get(data_name(span)), sizes.get(table_name(span))
-        if None in there or record_name(span) not in sizes:
+        if sizes.get(record_name(span), NO_FILE) == NO_FILE:
             return None
+        there = sizes.get(data_name(span)), sizes.get(table_name(span))
         try:
             shard = before.get(span.index) or read_record(directory / record_name(span))
         except (FileNotFoundError, SynthgenError):
@@ -115,7 +117,8 @@ def concurrently(function: Callable[[T], U], items: Iterable[T], *, at: Place) -
 def listing(directory: Place) -> dict[str, int]:
     """Names within a directory, as in "data/x.tar", and their sizes in bytes.
 
-    Other folders than data/ and metadata/ are told as one, such as ".cache/", of 0 bytes.
+    Other folders than data/ and metadata/ are told as one, such as ".cache/", of 0 bytes; what is neither
+    folder nor regular file has the size NO_FILE.
     """
     if isinstance(directory, Path):
         names = dict(_entries(directory, ""))
@@ -155,8 +158,20 @@ def _entries(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
             elif entry.is_file():  # or a link to one
                 with suppress(FileNotFoundError):  # it has just gone
                     yield f"{prefix}{entry.name}", entry.stat().st_size
-            else:  # a link to nothing, or a device
-                yield f"{prefix}{entry.name}", 0
+            else:
+                yield f"{prefix}{entry.name}", NO_FILE
+
+
+def own_folders(directory: Path) -> list[Path]:
+    """A set's folder and those in it that hold its files, but for links: what lies behind these may be a stranger's."""
+    inside = (directory / name for name in FOLDERS)
+    return [directory, *(folder for folder in inside if not folder.is_symlink())]
+
+
+def check_folders(directory: Place) -> None:
+    """Raise SynthgenError where a folder that a set is written in is a link."""
+    for name in (*FOLDERS, "claims"):
+        check_folder(directory / name)
 
 
 def finish(manifest: Manifest) -> None:
@@ -170,7 +185,7 @@ def finish(manifest: Manifest) -> None:
     sums |= {table_name(manifest.plan.shard(shard.index)): shard.table_sha256 for shard in manifest.shards}
     plan = directory / "plan.json"
     with reading(plan):
-        sums["plan.json"] = hashlib.sha256(patiently(plan.read_bytes)).hexdigest()
+        sums["plan.json"] = hashlib.sha256(patiently(lambda: read_file(plan))).hexdigest()
     record = summary_of(manifest.plan, manifest.shards)
     for name, text in (
         ("SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sums.items())),

@@ -11,10 +11,11 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from synthgen.errors import SynthgenError
+from synthgen.files.reading import open_file, read_file
 
 DEFAULT = "sd15"
 REQUIRED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -29,6 +30,8 @@ CONFIG = {"scheduler": "scheduler_config.json", "feature_extractor": "preprocess
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}  # else model
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 HUB_TIMEOUT = 10  # seconds
+LONGEST = 1 << 28  # bytes of a JSON file of a model
+BLOCKS = 12  # of an autoencoder, at most: each but the last halves the picture
 INSTEAD = "give a model's folder with --model PATH, or take the built-in model with --model tiny"
 
 
@@ -234,17 +237,19 @@ def _pipeline(path: Path) -> tuple[str, list[str]]:
     index = _read_json(path)
     name = index.get("_class_name")
     if not isinstance(name, str) or name not in PIPELINES:
-        raise SynthgenError(f"{path}: _class_name {name!r}: synthgen draws with {' and '.join(PIPELINES)}; {INSTEAD}")
+        known = " and ".join(PIPELINES)
+        raise SynthgenError(f"{path}: _class_name {name!r:.80}: synthgen draws with {known}; {INSTEAD}")
     family, required = PIPELINES[name]
     parts = {key: value for key, value in index.items() if key[0:1] != "_" and isinstance(value, list) and any(value)}
     for part, value in parts.items():
         # diffusers keeps its safety checker in a package of its own.
         libraries = ("diffusers", "transformers", "stable_diffusion" if part == "safety_checker" else "")
         if value[0] not in libraries:
-            raise SynthgenError(f"{path}: {part} {value!r}: code from outside diffusers and transformers; {INSTEAD}")
+            outside = "code from outside diffusers and transformers"
+            raise SynthgenError(f"{path}: {part[:80]} {value!r:.80}: {outside}; {INSTEAD}")
     for part in required:
         if part not in parts:
-            raise SynthgenError(f"{path}: {part} {index.get(part)!r}: a {name} needs one; give a whole model")
+            raise SynthgenError(f"{path}: {part} {index.get(part)!r:.80}: a {name} needs one; give a whole model")
     return family, sorted(parts)
 
 
@@ -286,18 +291,27 @@ def _lack(names: set[str], part: str) -> str:
 
 def _sized(folder: Path, defaults: Defaults) -> Defaults:
     """A family's defaults for a model of another size."""
+    from synthgen.content import MAX_SIDE  # here, as pydantic takes a while, and this module stands behind --help
+
     latents = _read_json(folder / "unet/config.json").get("sample_size")
     blocks = _read_json(folder / "vae/config.json").get("block_out_channels")
-    if not isinstance(latents, int) or not isinstance(blocks, list) or latents < 1 or not blocks:
-        seen = f"sample_size {latents!r} in unet/config.json, block_out_channels {blocks!r} in vae/config.json"
-        raise SynthgenError(f"{folder}: {seen}: these give no size in pixels; correct them")
-    defaults = replace(defaults, size=latents * 2 ** (len(blocks) - 1))
+    size = 0
+    if type(latents) is int and isinstance(blocks, list) and 0 < len(blocks) <= BLOCKS:
+        size = latents * 2 ** (len(blocks) - 1)
+    if not 1 <= size <= MAX_SIDE:
+        latents, blocks = repr(latents)[:40], repr(blocks)[:80]
+        seen = f"sample_size {latents} in unet/config.json, block_out_channels {blocks} in vae/config.json"
+        raise SynthgenError(f"{folder}: {seen}: these give no size in pixels up to {MAX_SIDE}; correct them")
+    defaults = replace(defaults, size=size)
     return replace(defaults, dtype="float32", image_format="png") if defaults.size <= 64 else defaults
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    """A file of a model; not read as records are, as schedulers' files hold -Infinity."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_file(path, limit=LONGEST))
+    except RecursionError:
+        raise SynthgenError(f"{path}: nested too deeply for the file of a model; fetch it again") from None
     except ValueError as error:
         raise SynthgenError(f"{path}: not JSON ({error}); fetch it again") from None
     if not isinstance(value, dict):
@@ -314,7 +328,7 @@ def _check(folder: Path, files: list[str]) -> None:
             _read_json(path)
         elif path.suffix == ".safetensors":
             try:
-                with safe_open(path, framework="numpy"):
+                with open_file(path), safe_open(path, framework="numpy"):  # a pipe would block the second
                     pass
             except SafetensorError as error:
                 hint = "fetch it again (where Git made the folder: git lfs pull)"
@@ -325,6 +339,6 @@ def _digest(folder: Path, files: list[str]) -> str:
     """What the files hold and are called, whatever their order and machine."""
     digest = hashlib.sha256()
     for name in sorted(files):
-        with (folder / name).open("rb") as file:
-            digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        with open_file(folder / name) as file:
+            digest.update(f"{name}\0{hashlib.file_digest(cast('Any', file), 'sha256').hexdigest()}\n".encode())
     return f"sha256:{digest.hexdigest()}"

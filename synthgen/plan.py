@@ -8,19 +8,27 @@ finished dataset grows by another segment; what stands is never cut anew.
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError, with_config
+from pydantic import with_config
 
 from synthgen.content import MAX_IMAGES, STRICT, Content, DiffusionContent, FractalContent, Sample
 from synthgen.errors import SynthgenError
+from synthgen.files.inside import RULE, fits, fits_stored
+from synthgen.files.reading import read_file
+from synthgen.files.records import parsed, validated
 
 if TYPE_CHECKING:
     from synthgen.files.places import Place
 
 FORMAT = 1  # of plan.json and of the completion records
+LONGEST = 1 << 28  # bytes of plan.json; 100,000 fractal categories have 80 MB
+MAX_SHARDS = 1_000_000
+MAX_BATCH = 100_000  # images that a plan says were drawn at once
 
 
 @with_config(STRICT)
@@ -56,11 +64,13 @@ class Plan:
     content: Content
     segments: tuple[Segment, ...]
     origin: dict[str, Any] = field(default_factory=dict)  # where the content came from; not part of the digest
+    _ends: tuple[int, ...] = field(init=False, repr=False, compare=False)  # shards up to the end of each segment
 
-    @property
-    def digest(self) -> str:
-        """The content's digest; n and shard size are not in it."""
-        return self.content.digest
+    digest: str = field(init=False, repr=False, compare=False)  # the content's; n and shard size are not in it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", self.content.digest)
+        object.__setattr__(self, "_ends", tuple(accumulate(segment.n_shards for segment in self.segments)))
 
     @property
     def n(self) -> int:
@@ -70,7 +80,7 @@ class Plan:
     @property
     def n_shards(self) -> int:
         """How many shards hold them."""
-        return sum(segment.n_shards for segment in self.segments)
+        return self._ends[-1]
 
     def sample(self, index: int) -> Sample:
         """Image ``index``; it depends on the content and the index alone."""
@@ -78,25 +88,38 @@ class Plan:
 
     def shard(self, index: int) -> ShardSpan:
         """Shard ``index``."""
-        before = 0
-        for segment in self.segments:
-            if index < before + segment.n_shards:
-                start = segment.start + (index - before) * segment.shard_size
-                stop = min(start + segment.shard_size, segment.stop)
-                return ShardSpan(index=index, stem=f"{self.name}-train-{index:06d}", start=start, stop=stop)
-            before += segment.n_shards
-        raise IndexError(f"shard {index}: the plan has {before}")
+        if not 0 <= index < self.n_shards:
+            raise IndexError(f"shard {index}: the plan has {self.n_shards}")
+        place = bisect_right(self._ends, index)
+        segment = self.segments[place]
+        before = self._ends[place] - segment.n_shards
+        return self._span(index, segment.start + (index - before) * segment.shard_size, segment)
+
+    def shards(self) -> list[ShardSpan]:
+        """All shards, in order."""
+        starts = (
+            (start, segment)
+            for segment in self.segments
+            for start in range(segment.start, segment.stop, segment.shard_size)
+        )
+        return [self._span(index, start, segment) for index, (start, segment) in enumerate(starts)]
+
+    def _span(self, index: int, start: int, segment: Segment) -> ShardSpan:
+        stop = min(start + segment.shard_size, segment.stop)
+        return ShardSpan(index=index, stem=f"{self.name}-train-{index:06d}", start=start, stop=stop)
 
     def grown(self, n: int, shard_size: int) -> Plan:
         """The plan with ``n`` samples, the new ones in shards of their own.
 
-        Raises SynthgenError where that is fewer than planned: nothing that stands is dropped.
+        Raises SynthgenError where that is fewer than planned, as nothing that stands is dropped, or too many shards.
         """
         if n < self.n:
             raise SynthgenError(f"already planned for {self.n} images; asked for {n}: use another --out for fewer")
         if n == self.n:
             return self
-        return replace(self, segments=(*self.segments, Segment(start=self.n, stop=n, shard_size=shard_size)))
+        grown = replace(self, segments=(*self.segments, Segment(start=self.n, stop=n, shard_size=shard_size)))
+        _check_shards(grown.n_shards, f"{self.n_shards} shards stand, and {n - self.n} images of {shard_size} a shard")
+        return grown
 
     def to_json(self) -> str:
         """The text of ``plan.json``."""
@@ -139,10 +162,21 @@ def check_request(
         raise SynthgenError(f"n = {n}: {stock}; ask for 1 to {n_available}")
     if shard_size < 1:
         raise SynthgenError(f"shard size {shard_size}: at least 1")
+    _check_shards(-(-n // shard_size), f"n = {n} in shards of {shard_size}")
+
+
+def _check_shards(n_shards: int, what: str) -> None:
+    if n_shards > MAX_SHARDS:
+        raise SynthgenError(
+            f"{what}: {n_shards:,} shards; at most {MAX_SHARDS:,} shards, as many as six digits name: ask for a larger"
+            " --shard-size or fewer images"
+        )
 
 
 def new_plan(*, name: str, content: Content, n: int, shard_size: int, origin: dict[str, Any]) -> Plan:
-    """A plan of one segment.  Raises SynthgenError where n or shard_size is out of range."""
+    """A plan of one segment.  Raises SynthgenError where n or shard_size is out of range, or the name no file's."""
+    if not fits(name):
+        raise SynthgenError(f"name {name!a:.80} cannot be that of files; take {RULE}")
     check_request(n=n, shard_size=shard_size, n_available=content.n_available, stock=content.stock)
     segments = (Segment(start=0, stop=n, shard_size=shard_size),)
     return Plan(name=name, content=content, segments=segments, origin=origin)
@@ -151,39 +185,46 @@ def new_plan(*, name: str, content: Content, n: int, shard_size: int, origin: di
 def read_plan(path: Place) -> Plan:
     """Read ``plan.json``; raises SynthgenError naming file and key where it is not one."""
     try:
-        data = path.read_bytes()
+        data = read_file(path, limit=LONGEST)
     except OSError as error:
         raise SynthgenError(f"{path}: {error.strerror or 'cannot be read'}; is this a dataset directory?") from None
-    try:
-        stored = TypeAdapter(_PlanFile).validate_json(data)
-    except ValidationError as error:
-        raise SynthgenError(f"{path}: {_told(error, 'the file')}") from None
-    if stored.format != FORMAT:
-        raise SynthgenError(f"{path}: format {stored.format}; this version reads format {FORMAT}")
-    if stored.kind not in CONTENTS:
-        raise SynthgenError(f"{path}: kind: {stored.kind!r} is not one of {', '.join(CONTENTS)}")
-    try:
-        content: Content = TypeAdapter(CONTENTS[stored.kind]).validate_python(stored.content)
-    except ValidationError as error:
-        raise SynthgenError(f"{path}: content.{_told(error, '')}") from None
-    stops = [0, *(segment.stop for segment in stored.segments)]
-    if any(
-        segment.shard_size < 1 or segment.start != before or segment.stop <= before
-        for segment, before in zip(stored.segments, stops, strict=False)
-    ):
-        raise SynthgenError(f"{path}: segments: they do not follow each other from 0")
-    if stored.n != stops[-1] or not 1 <= stored.n <= content.n_available:
-        raise SynthgenError(f"{path}: n: {stored.n}; the segments hold {stops[-1]}, of {content.n_available} images")
-    plan = Plan(name=stored.name, content=content, segments=stored.segments, origin=stored.origin)
+    stored, found = _plan_file(parsed(data, path), path)
+    content: Content = validated(found, CONTENTS[stored.kind], path, "content")
+    if what := content.problem():
+        raise SynthgenError(f"{path}: content.{what}")
+    segments = stored.segments
+    starts = [0, *(segment.stop for segment in segments)]
+    for place, (segment, start) in enumerate(zip(segments, starts, strict=False)):
+        if segment.shard_size < 1 or segment.start != start or segment.stop <= start:
+            raise SynthgenError(f"{path}: segments: they do not follow each other from 0 (see number {place})")
+    if stored.n != starts[-1] or not 1 <= stored.n <= content.n_available:
+        raise SynthgenError(f"{path}: n: {stored.n}; the segments hold {starts[-1]}, of {content.n_available} images")
+    plan = Plan(name=stored.name, content=content, segments=segments, origin=stored.origin)
+    if plan.n_shards > MAX_SHARDS:
+        raise SynthgenError(
+            f"{path}: segments: {plan.n_shards:,} shards; at most {MAX_SHARDS:,} shards, as many as six digits name"
+        )
     if plan.digest != stored.digest:
         raise SynthgenError(f"{path}: its content was edited: digest {plan.digest[:16]}, recorded {stored.digest[:16]}")
     return plan
 
 
-def _told(error: ValidationError, whole: str) -> str:
-    """The first finding, with its key."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"
+def _plan_file(found: Any, path: Place) -> tuple[_PlanFile, dict[str, Any]]:
+    """The keys of a plan file, each for itself, and apart from them its content; raises SynthgenError."""
+    content: dict[str, Any] = {}
+    if isinstance(found, dict) and isinstance(found.get("content"), dict):
+        found, content = found | {"content": {}}, found["content"]
+    if isinstance(found, dict) and found.get("format", FORMAT) != FORMAT:
+        raise SynthgenError(f"{path}: format {str(found['format'])[:40]}; this version reads format {FORMAT}")
+    stored = validated(found, _PlanFile, path)
+    if stored.kind not in CONTENTS:
+        raise SynthgenError(f"{path}: kind: {stored.kind[:40]!r} is not one of {', '.join(CONTENTS)}")
+    if not fits_stored(stored.name):
+        raise SynthgenError(f"{path}: name: {stored.name[:80]!r} cannot be that of files within the set")
+    batch = stored.origin.get("batch", 1)
+    if type(batch) is not int or not 1 <= batch <= MAX_BATCH:
+        raise SynthgenError(f"{path}: origin.batch: {str(batch)[:40]!r} is not a number from 1 to {MAX_BATCH}")
+    return stored, content
 
 
 def difference(old: Plan, new: Plan) -> str:

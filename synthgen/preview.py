@@ -21,15 +21,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageDraw, ImageFont
 
 from synthgen.errors import SynthgenError
+from synthgen.files.reading import opened
+from synthgen.files.tables import read_table
 from synthgen.manifest import Manifest
 from synthgen.plan import ShardSpan
+from synthgen.printing import printable
 from synthgen.progress import progress
+from synthgen.scan import image_fault, quiet_decoders
 from synthgen.seeds import derive_seed
 from synthgen.shard import data_path, image_members, table_path, write_atomically
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from synthgen.files.places import Place
 
 VARIANTS = {"template": "Template", "weight": "Weight row"}  # columns that tell images of a class apart
@@ -71,23 +73,23 @@ class Picture:
     @property
     def class_name(self) -> str:
         """Its class in words."""
-        return str(self.record.get("class_name") or self.class_id)
+        return printable(self.record.get("class_name") or self.class_id)
 
     @property
     def class_note(self) -> str:
         """Its class's name in the plan, where that is another."""
-        return "" if self.class_id == self.class_name else self.class_id
+        return "" if printable(self.class_id) == self.class_name else printable(self.class_id)
 
     @property
     def about(self) -> str:
         """The picture in words: its prompt or its name."""
-        return str(self.record.get("prompt") or self.record.get("name") or self.record["key"])
+        return printable(self.record.get("prompt") or self.record.get("name") or self.record["key"])
 
     @property
     def flags(self) -> list[str]:
         """What is wrong with it, for a badge."""
         told = [(name, self.record.get(name)) for name in FLAGS]
-        return [name if value is True else f"{name}: {value}" for name, value in told if value]
+        return [name if value is True else printable(f"{name}: {value}") for name, value in told if value]
 
 
 def write_preview(manifest: Manifest, out: Path, *, per_class: int = 10, max_classes: int = 50) -> tuple[Path, Path]:
@@ -106,7 +108,7 @@ def write_preview(manifest: Manifest, out: Path, *, per_class: int = 10, max_cla
     if not 1 <= per_class <= MOST_PER_CLASS:
         raise SynthgenError(f"{per_class} images a class: 1 to {MOST_PER_CLASS}")
     spans = _spread_order([manifest.plan.shard(shard.index) for shard in manifest.shards])
-    columns = _table(table_path(manifest.directory, spans[0])).column_names
+    columns = read_table(table_path(manifest.directory, spans[0])).column_names
     kind = next((name for name in VARIANTS if name in columns), "key")
     present = _labels_present(manifest, spans)
     choices = _choose(manifest, spans, kind, labels=_evenly(present, max_classes), per_class=per_class)
@@ -135,7 +137,7 @@ def _labels_present(manifest: Manifest, spans: list[ShardSpan]) -> list[int]:
     planned = range(len(manifest.plan.content.class_names))
     present: set[int] = set()
     for span in spans:
-        present.update(_table(table_path(manifest.directory, span), ["label"])["label"].unique().to_pylist())
+        present.update(read_table(table_path(manifest.directory, span), ["label"])["label"].unique().to_pylist())
         if len(present) == len(planned):
             break
     return [label for label in planned if label in present]
@@ -159,7 +161,7 @@ def _choose(
 
 def _candidates(path: Place, span: ShardSpan, kind: str, wanted: set[int]) -> list[Choice]:
     """The images of these classes in a shard, shuffled, so that the first of a variant is no special one."""
-    table = _table(path, ["label", kind])
+    table = read_table(path, ["label", kind])
     pairs = zip(table["label"].to_pylist(), table[kind].to_pylist(), strict=True)
     choices = [
         Choice(span=span, row=row, label=label, variant=variant)
@@ -180,22 +182,6 @@ def _order(variant: Any) -> tuple[bool, Any]:
     return variant is None, variant
 
 
-def _table(path: Place, columns: list[str] | None = None) -> pa.Table:
-    """A shard's metadata table; raises SynthgenError where it is damaged or lacks one of these columns."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
-            table = file.read(columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise SynthgenError(f"{path}: damaged table ({error})") from None
-    lacking = set(columns or ["key", "label"]) - set(table.column_names)
-    if lacking:
-        raise SynthgenError(f"{path}: no column {sorted(lacking)[0]!r}")
-    return table
-
-
 def _read(manifest: Manifest, choices: list[Choice]) -> list[Picture]:
     """The chosen images, shard by shard; returned in the order asked for."""
     pictures: dict[Choice, Picture] = {}
@@ -210,19 +196,19 @@ def _read(manifest: Manifest, choices: list[Choice]) -> list[Picture]:
 
 def _read_shard(manifest: Manifest, span: ShardSpan, choices: list[Choice], room: int) -> Iterator[Picture]:
     path = data_path(manifest.directory, span)
-    records = _table(table_path(manifest.directory, span)).take([choice.row for choice in choices]).to_pylist()
+    records = read_table(table_path(manifest.directory, span)).take([choice.row for choice in choices]).to_pylist()
     members = {name.partition(".")[0]: (name, start, size) for name, start, size in image_members(path)}
-    with path.open("rb") as file:
+    with opened(path) as file, quiet_decoders():
         for choice, record in zip(choices, records, strict=True):
             key, class_id = record["key"], manifest.plan.content.class_names[choice.label]
             if key not in members:
-                raise SynthgenError(f"{path}: image {key} is missing")
+                raise SynthgenError(f"image {key} is missing")
             name, start, size = members[key]
             file.seek(start)
-            try:
-                yield _picture(choice, record, class_id, name, file.read(size), room)
-            except (OSError, SyntaxError) as error:
-                raise SynthgenError(f"{path}: image {key} cannot be decoded ({error})") from None
+            data = file.read(size)
+            if what := image_fault(name.partition(".")[2], data, manifest.plan):
+                raise SynthgenError(f"image {key} {what}")
+            yield _picture(choice, record, class_id, name, data, room)
 
 
 def _picture(choice: Choice, record: dict[str, Any], class_id: str, name: str, data: bytes, room: int) -> Picture:
@@ -266,7 +252,7 @@ def _contact_sheet(manifest: Manifest, pictures: list[Picture]) -> bytes:
     """A PNG: a line on what this is, then a row a class with its name at the left."""
     rows = [list(row) for _, row in groupby(pictures, key=lambda picture: picture.choice.label)]
     what = (
-        f"{manifest.plan.name}: {len(pictures):,} of {manifest.n_samples:,} images,"
+        f"{printable(manifest.plan.name)}: {len(pictures):,} of {manifest.n_samples:,} images,"
         f" {len(rows):,} of {len(manifest.plan.content.class_names):,} classes; plan {manifest.plan.digest[:16]}"
     )
     font, small = ImageFont.load_default(TEXT_SIZE), ImageFont.load_default(TEXT_SIZE - 4)
@@ -326,8 +312,8 @@ def _data(manifest: Manifest, picture: Picture, kind: str) -> dict[str, Any]:
     details = [*picture.record.items(), ("shard", shard), ("file", picture.file)]
     return {
         "class": [choice.label, picture.class_name, picture.class_note],
-        "variant": [choice.variant, f"{kind} {choice.variant}", f"as in “{prompt}”" if prompt else ""],
-        "record": [[key, _text(value)] for key, value in details],
+        "variant": [choice.variant, f"{kind} {choice.variant}", printable(f"as in “{prompt}”") if prompt else ""],
+        "record": [[printable(key), _text(value)] for key, value in details],
     }
 
 
@@ -335,4 +321,4 @@ def _text(value: Any) -> str:
     """A value as the page shows it: as text, since JavaScript would round large numbers."""
     if value is None:
         return "none"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))

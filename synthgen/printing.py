@@ -7,6 +7,7 @@ for a line of our own.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from typing import TextIO
@@ -26,6 +27,16 @@ def printable(text: object) -> str:
 def _escaped(match: re.Match[str]) -> str:
     character = match[0]
     return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+def printable_json(record: object) -> str:
+    """JSON, a value a line, whose texts read the same but show nothing but characters that show."""
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    return "\n".join(line if line.isprintable() else _DOUBTFUL.sub(_json_escaped, line) for line in text.split("\n"))
+
+
+def _json_escaped(match: re.Match[str]) -> str:
+    return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
 def say(*lines: object, file: TextIO | None = None) -> None:

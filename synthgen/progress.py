@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from synthgen.printing import say
+
 LINE_EVERY = 5.0  # seconds between plain lines
 
 
@@ -35,6 +37,6 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]
             rate = (done - first) / (now - start) if now > start else 0.0
             known = done - first >= max(2, total / 100)  # the first of a batch tells nothing yet
             left = f", {(total - done) / rate:.0f} s left" if known and rate > 0 and done < total else ""
-            print(f"{what}: {done} of {total} {unit}{left}", file=sys.stderr, flush=True)
+            say(f"{what}: {done} of {total} {unit}{left}", file=sys.stderr)
 
         yield show

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from synthgen.errors import SynthgenError
+from synthgen.printing import say
 from synthgen.prompts import (
     CLIP_TOKENS,
     ClassList,
@@ -49,14 +50,14 @@ def check_command(files: Sequence[Path], *, as_json: bool = False) -> int:
     n_errors = sum(finding.severity == "error" for finding in findings)
     if as_json:
         records = [asdict(finding) | {"path": str(finding.path)} for finding in findings]
-        print(json.dumps({"errors": n_errors, "warnings": len(findings) - n_errors, "findings": records}))
+        say(json.dumps({"errors": n_errors, "warnings": len(findings) - n_errors, "findings": records}))
     else:
         for finding in findings:
-            print(finding)
+            say(finding)
         for report in reports:
             if report.value is not None:
-                print(f"{report.page.path}: {report.summary}")
-        print(f"{len(reports)} files, {n_errors} errors, {len(findings) - n_errors} warnings")
+                say(f"{report.page.path}: {report.summary}")
+        say(f"{len(reports)} files, {n_errors} errors, {len(findings) - n_errors} warnings")
     return 1 if n_errors else 0
 
 

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from synthgen.errors import SynthgenError
+from synthgen.files.reading import read_file
 
 KEYS = ("name", "version", "classes", "source", "license")
+LONGEST = 1 << 26  # bytes of a prompt file or a class list
 CLIP_TOKENS = 77  # what CLIP's text encoders read, begin and end marks included
 
 _TOKEN = re.compile(r"\w[\w.-]*")  # names, versions and ids: they become file and folder names
@@ -129,7 +131,7 @@ class Page:
     def read(cls, path: Path) -> Page:
         """Read a file's lines; raises SynthgenError where there is no such file."""
         try:
-            data = path.read_bytes()
+            data = read_file(path, limit=LONGEST)
         except OSError as error:
             raise SynthgenError(f"{path}: {error.strerror}; name a prompt file or a class list") from None
         page = cls(path=path, sha256=hashlib.sha256(data).hexdigest(), lines=[])

@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
+from synthgen.files.masking import one_line
 from synthgen.manifest import Manifest
 from synthgen.shard import Item, data_path, read_shard
 
@@ -197,10 +198,10 @@ def look(path: Place, items: list[Item]) -> Looks:
     shades = np.empty((len(items), 256))  # pixels of each gray level
     for i, item in enumerate(items):
         try:
-            with Image.open(io.BytesIO(item.image)) as file:
+            with Image.open(io.BytesIO(item.image), formats=("png", "jpeg", "webp")) as file:
                 image = file.convert("RGB")
-        except (OSError, SyntaxError) as error:
-            raise SynthgenError(f"{path}: image {item.key} cannot be decoded ({error})") from None
+        except Exception as error:  # decoders know many ways to stumble over damaged bytes
+            raise SynthgenError(f"{path}: image {item.key} cannot be decoded ({one_line(error, ())})") from None
         seen = fault(np.asarray(image))
         gray = image.convert("L")
         thumbs[i] = np.asarray(gray.resize((THUMB, THUMB), Image.Resampling.BOX))

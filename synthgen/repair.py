@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
+from typing import Any, cast
 
 from synthgen.content import DiffusionContent
 from synthgen.engines.work import Renderer
 from synthgen.errors import SynthgenError
 from synthgen.files.atomic import write_if_new
+from synthgen.files.inside import target
+from synthgen.files.reading import open_file
 from synthgen.generate import fractal_renderer
-from synthgen.manifest import finish, listing, read_manifest
+from synthgen.manifest import DOCUMENTS, check_folders, finish, listing, read_manifest
 from synthgen.plan import Plan, ShardSpan, read_plan
 from synthgen.scan import Fault
 from synthgen.shard import (
@@ -48,7 +52,7 @@ def repair(
     called again.
 
     Raises SynthgenError, after all that can be mended is, where a shard does not come out as it was, and
-    where plan.json is in doubt.
+    before anything is written where plan.json is in doubt or a folder of the set is a link.
     """
     faults = list(faults)
     for fault in faults:
@@ -62,6 +66,8 @@ def repair(
         if fault.shard is not None:
             named.setdefault(fault.shard, set()).add(fault.name)
     mended, notes = list[int](), list[str]()
+    if named:
+        check_folders(directory)
     for done, (index, names) in enumerate(sorted(named.items()), 1):
         try:
             notes += _mend(directory, plan, plan.shard(index), names, papers, made)
@@ -76,6 +82,17 @@ def repair(
     if notes:
         raise SynthgenError(f"{directory}: {'; '.join(notes)}")
     return mended
+
+
+def why_left(fault: Fault) -> str | None:
+    """Why ``repair`` leaves a fault and what to do; None of what it mends."""
+    if fault.shard is not None or fault.name in (SUMS, MANIFEST, PLAN):
+        return None
+    if fault.name in DOCUMENTS:
+        return "remove it; synthgen publish writes documents anew"
+    if fault.name.endswith(".tmp"):
+        return "remove it, or run the command that made the set, which does"
+    return "it removes nothing that is not of this set: move it elsewhere"
 
 
 class _NotAsItWasError(SynthgenError):
@@ -102,7 +119,7 @@ def _mend(
             record = restore_table(
                 directory, span, record, lambda: table_bytes([item.record for item in read_shard(tar)])
             )
-            write_if_new(directory / record_name(span), record_text(record))
+            write_if_new(target(directory, record_name(span)), record_text(record))
             return _table_note(directory, span, told)
         sums = {standing} if standing else set[str]()
     else:
@@ -163,7 +180,11 @@ def _record(directory: Path, plan: Plan, span: ShardSpan) -> Shard | None:
 
 def _sha256(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with open_file(path) as file:
+            return hashlib.file_digest(cast("Any", file), "sha256").hexdigest()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # no regular file
+            return None
+        raise

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event
 from typing import IO, TYPE_CHECKING, Any
 
 from synthgen.content import DiffusionContent, Sample
 from synthgen.errors import SynthgenError
-from synthgen.files.reading import reading
+from synthgen.files.reading import open_file, read_file, reading
+from synthgen.files.tables import check_size
 from synthgen.files.tar import CHUNK
 from synthgen.plan import Plan, ShardSpan
+from synthgen.printing import printable
 from synthgen.shard import Item, Shard, data_name, read_items, read_record, record_name, strange, table_name
 
 if TYPE_CHECKING:
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
 
 TOLD = 5  # of the faults of one tar; more are counted
 BATCH = 256  # rows of a table, or images, at once
-TABLE_LIMIT = 1 << 32  # bytes that a table may say it unpacks to
 DECODERS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}  # Pillow's names
 GONE = "missing, though other files of its shard stand"
 
@@ -36,7 +39,7 @@ class Fault:
     shard: int | None = None  # whose file it is
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.what}"
+        return printable(f"{self.name}: {self.what}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,7 @@ def scan(job: Job, span: ShardSpan, sizes: dict[str, int], stop: Event | None = 
                 if name == record_name(span):
                     found.record = _record(job, span)
                 elif name == table_name(span):
-                    data = (job.directory / name).read_bytes()
+                    data = read_file(job.directory / name)
                     found.sums[name] = hashlib.sha256(data).hexdigest()
                     rows = _rows(data, span.stop - span.start)
         except SynthgenError as error:
@@ -101,7 +104,7 @@ def _scan_tar(
     told: list[str] = []
     batch: list[Item] = []
     try:
-        with reading(path), path.open("rb") as raw:
+        with reading(path), open_file(path) as raw:
             hashed = _Hashed(raw, stop)
             file = io.BufferedReader(hashed, CHUNK)
             try:
@@ -166,7 +169,7 @@ def _item_faults(item: Item, sample: Sample, plan: Plan) -> Iterator[str]:
             yield f"the record of {item.key} has {field_name} {told!r:.50}, planned {planned!r:.50}"
     if hashlib.sha256(item.image).hexdigest() != item.record.get("sha256"):
         yield f"image {item.key} differs from its record"
-    if what := _image_fault(item, plan):
+    if what := image_fault(item.ending, item.image, plan):
         yield f"image {item.key} {what}"
 
 
@@ -199,16 +202,16 @@ def _planned_record(plan: Plan, sample: Sample, record: dict[str, Any]) -> dict[
     }
 
 
-def _image_fault(item: Item, plan: Plan) -> str | None:
-    """Why an image is not one of the plan's kind; its size is known before anything is unpacked."""
+def image_fault(ending: str, data: bytes, plan: Plan) -> str | None:
+    """Why an image file is not one of the plan's kind; its size is known before anything is unpacked."""
     from PIL import Image, UnidentifiedImageError
 
     content = plan.content
-    ending, side = ("png", content.size) if not isinstance(content, DiffusionContent) else _planned_image(content)
-    if item.ending != ending:
-        return f"is a {item.ending}, planned {ending}"
+    planned, side = ("png", content.size) if not isinstance(content, DiffusionContent) else _planned_image(content)
+    if ending != planned:
+        return f"is a {ending}, planned {planned}"
     try:
-        with Image.open(io.BytesIO(item.image), formats=[DECODERS[ending]]) as image:
+        with Image.open(io.BytesIO(data), formats=[DECODERS[ending]]) as image:
             if image.size != (side, side):
                 return f"has {image.width} x {image.height} pixels, planned {side} x {side}"
             image.load()
@@ -217,6 +220,14 @@ def _image_fault(item: Item, plan: Plan) -> str | None:
     except Exception as error:  # decoders know many ways to stumble over damaged bytes
         return f"cannot be decoded ({' '.join(str(error).split())[:100] or type(error).__name__})"
     return None
+
+
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Decoders warn of nothing on stderr: what they warn of follows as a fault."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _planned_image(content: DiffusionContent) -> tuple[str, int]:
@@ -230,13 +241,13 @@ def _rows(data: bytes, n: int) -> Iterator[dict[str, Any]]:
 
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         if file.metadata.num_rows != n:
             raise SynthgenError(f"{file.metadata.num_rows} rows, planned {n}")
-        if sum(group.total_byte_size for group in groups) > TABLE_LIMIT:
-            raise SynthgenError(f"says it unpacks to more than {TABLE_LIMIT} bytes")
+        check_size(file.metadata)
         return (row for batch in file.iter_batches(BATCH) for row in batch.to_pylist())
-    except (pa.ArrowException, OSError) as error:
+    except SynthgenError:
+        raise
+    except Exception as error:  # of damaged footers, too
         raise SynthgenError(_unreadable(error)) from None
 
 

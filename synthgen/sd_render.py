@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,17 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, with_config
 
-from synthgen.content import DiffusionContent, ModelRecord, Sample, Sampling
+from synthgen.content import IMAGE_FORMATS, MAX_IMAGES, MAX_SIDE, DiffusionContent, ModelRecord, Sample, Sampling
 from synthgen.encode import Origin, encode_image
 from synthgen.errors import SynthgenError
+from synthgen.files.reading import read_file, reading
+from synthgen.files.records import parsed, validated
 from synthgen.models import Model, find_model
+from synthgen.plan import MAX_BATCH
 from synthgen.quality import fault
 from synthgen.shard import Item, write_atomically
 
 if TYPE_CHECKING:
     from synthgen.diffusion import Pending, Sampler
 
+LONGEST = 1 << 20  # bytes of a record
 ATTEMPTS = 5  # at an image that comes out black, constant, not finite, or flagged where that is excluded
 
 
@@ -160,18 +164,53 @@ def remake_file(
 
     The model is the one that the record names, at its commit, unless ``model`` says where it is.
     """
-    try:
-        stored = json.loads(record.read_bytes())
-    except ValueError as error:
-        raise SynthgenError(f"{record}: not a record ({error})") from None
-    if not isinstance(stored, dict) or not isinstance(stored.get("model"), str):
-        raise SynthgenError(f"{record}: not a record of a diffusion image")
-    commit = str(stored.get("revision", ""))
-    if model is None and revision is None and not commit.startswith("sha256:"):
-        revision = commit or None
+    with reading(record):
+        data = read_file(record, limit=LONGEST)
+    stored = parsed(data, record)
+    asked = validated(stored, _Asked, record)
+    if what := asked.problem():
+        raise SynthgenError(f"{record}: {what}")
+    if model is None and revision is None and not asked.revision.startswith("sha256:"):
+        revision = asked.revision or None
     # the type decides between weight files of half and of full precision
-    weights = find_model(model or stored["model"], revision=revision, dtype=stored.get("dtype"))
+    weights = find_model(model or asked.model, revision=revision, dtype=asked.dtype)
     write_atomically(out, remake(stored, weights, device=device))
+
+
+@with_config(ConfigDict(extra="ignore"))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What an image is made again from, of its record."""
+
+    index: int
+    prompt: str
+    seed: int | str  # as text in the records that stand in shards
+    model: str
+    revision: str
+    variant: str
+    scheduler: str
+    steps: int
+    guidance: float
+    negative_prompt: str
+    size: int
+    dtype: str
+    format: str
+    quality: int
+    batch: int
+
+    def problem(self) -> str | None:
+        """Which value is out of range, beginning with its key; None where all are right."""
+        from synthgen.sd_request import DTYPES, SCHEDULERS
+
+        for key, known in (("scheduler", SCHEDULERS), ("dtype", DTYPES), ("format", IMAGE_FORMATS)):
+            if getattr(self, key) not in known:
+                return f"{key}: {getattr(self, key)[:40]!r} is not one of {', '.join(known)}"
+        ranges = {"steps": (1, 1000), "guidance": (0, 100), "size": (1, MAX_SIDE), "quality": (1, 100)}
+        for key, (least, most) in (ranges | {"batch": (1, MAX_BATCH), "index": (0, MAX_IMAGES - 1)}).items():
+            if not least <= getattr(self, key) <= most:
+                return f"{key}: {getattr(self, key)} is not {least} to {most}"
+        is_seed = str(self.seed).isascii() and str(self.seed).isdecimal() and int(self.seed) < 2**64
+        return None if is_seed else f"seed: {str(self.seed)[:40]!r} is not a number of 64 bits"
 
 
 def remake(record: dict[str, Any], model: Model, *, device: str | None = None) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -13,15 +12,15 @@ from synthgen.content import ClassRecord, DiffusionContent, ModelRecord, PromptR
 from synthgen.engines.request import Request
 from synthgen.engines.work import Renderer
 from synthgen.errors import SynthgenError
-from synthgen.files.reading import reading
+from synthgen.files.tables import read_table
 from synthgen.generate import bytes_per_image, generate, open_directory, replace_plan
 from synthgen.manifest import Manifest, read_manifest
 from synthgen.models import Model, find_model
 from synthgen.plan import Plan, read_plan
+from synthgen.printing import say
 from synthgen.prompts import ClassList, PromptSet, prompt
 from synthgen.publishing.about import is_built_in
 from synthgen.shard import table_path
-from synthgen.stores import patiently
 from synthgen.watch import duration
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ def warn_of_long_prompts(content: DiffusionContent, sampler: Sampler) -> None:
     limit, long = sampler.too_long(texts)
     if long:
         label, template = divmod(long[0], n)
-        print(
+        say(
             f"synthgen: warning: {len(long)} of {len(texts)} prompts are longer than the {limit} tokens that"
             f" {content.model.name} reads, and will be cut; the first: template {template}, class"
             f" {content.classes.ids[label]}: {texts[long[0]]!r}",
@@ -228,14 +227,11 @@ def _nothing_to_draw(device: str | None) -> Renderer:
 
 
 def failed(manifest: Manifest) -> list[str]:
-    """Keys of images whose record tells of a fault."""
-    import pyarrow.parquet as pq
-
+    """Keys of images whose record tells of a fault; raises SynthgenError where a table is damaged."""
     keys = []
     for shard in manifest.shards:
         path = table_path(manifest.directory, manifest.plan.shard(shard.index))
-        with reading(path):
-            table = pq.read_table(io.BytesIO(patiently(path.read_bytes)), columns=["key", "fault"]).to_pydict()
+        table = read_table(path, ["key", "fault"]).to_pydict()
         keys += [key for key, what in zip(table["key"], table["fault"], strict=True) if what]
     return keys
 

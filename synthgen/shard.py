@@ -10,21 +10,24 @@ import errno
 import hashlib
 import io
 import json
+import re
+import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError, with_config
+from pydantic import with_config
 
 from synthgen.content import STRICT
 from synthgen.errors import SynthgenError
+from synthgen.files import records
 from synthgen.files.atomic import claimed as claimed
 from synthgen.files.atomic import move_into_place, write_if_new
 from synthgen.files.atomic import write_atomically as write_atomically
-from synthgen.files.reading import opened
+from synthgen.files.inside import target
+from synthgen.files.reading import opened, read_file
 from synthgen.files.tar import END, IMAGES, member, read_samples
 from synthgen.plan import ShardSpan
 
@@ -36,6 +39,10 @@ if TYPE_CHECKING:
     P = TypeVar("P", bound=Path | UPath)
 else:
     P = TypeVar("P")
+
+
+LONGEST = 1 << 20  # bytes of a completion record
+LABEL = re.compile(rb"[0-9]{1,9}")  # of a sample, in its cls
 
 
 @with_config(STRICT)
@@ -95,19 +102,9 @@ def table_path(directory: P, span: ShardSpan) -> P:
     return cast(P, directory / table_name(span))
 
 
-@lru_cache(maxsize=1)  # making one takes longer than reading a record
-def _record_type() -> TypeAdapter[Shard]:
-    return TypeAdapter(Shard)
-
-
 def read_record(path: Place) -> Shard:
-    """Read a completion record; raises SynthgenError naming file and key where it is not one."""
-    try:
-        return _record_type().validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise SynthgenError(f"{path}: {key}: {first['msg']}") from None
+    """Read a completion record; raises OSError, or SynthgenError naming file and key where it is not one."""
+    return records.read_record(path, Shard, limit=LONGEST)
 
 
 def record_text(shard: Shard) -> bytes:
@@ -131,9 +128,10 @@ def committed(directory: Place, span: ShardSpan, plan_digest: str) -> Shard | No
     """The record of a shard that stands: of this plan and place, a tar and a table of its sizes beside it."""
     try:
         shard = read_record(record_path(directory, span))
-        sizes = data_path(directory, span).stat().st_size, table_path(directory, span).stat().st_size
+        files = data_path(directory, span).stat(), table_path(directory, span).stat()
     except (FileNotFoundError, SynthgenError):
         return None
+    sizes = tuple(file.st_size if stat.S_ISREG(file.st_mode) else None for file in files)
     whole = not strange(shard, span, plan_digest) and sizes == (shard.n_bytes, shard.table_n_bytes)
     return shard if whole else None
 
@@ -148,18 +146,24 @@ def write_shard(
 ) -> Shard | None:
     """Write one shard; None where another process is at it or has just finished it.
 
-    Raises SynthgenError where the device is full; nothing half-written is left.
+    Raises SynthgenError where the device is full, or a folder of the set is a link; nothing half-written is left.
     """
-    path = data_path(directory, span)
+    path, table_place, record_place = targets(directory, span)
     with told_of_space(path), claimed(path) as file:
         if file is None or committed(directory, span, plan_digest):
             return None
-        record_path(directory, span).unlink(missing_ok=True)  # of a tar that is damaged or gone
+        record_place.unlink(missing_ok=True)  # of a tar that is damaged or gone
         shard, table = write_tar(file, span, items, plan_digest, environment)
-        write_atomically(table_path(directory, span), table)
+        write_atomically(table_place, table)
         move_into_place(file, path)
-        write_atomically(record_path(directory, span), record_text(shard))
+        write_atomically(record_place, record_text(shard))
         return shard
+
+
+def targets(directory: P, span: ShardSpan) -> tuple[P, P, P]:
+    """Where a shard's tar, table and record are written; raises SynthgenError as ``target`` does."""
+    tar, table, record = (target(directory, name(span)) for name in (data_name, table_name, record_name))
+    return tar, table, record
 
 
 def rewrite_shard(
@@ -180,7 +184,7 @@ def rewrite_shard(
     come out as they stand are not touched, of which the tar has the SHA-256 ``standing``.  Returns the
     shard as it was drawn, or None where another process is at it; raises as write_shard does.
     """
-    path = data_path(directory, span)
+    path, _, record_place = targets(directory, span)
     with told_of_space(path), claimed(path) as file:
         if file is None:
             return None
@@ -191,7 +195,7 @@ def rewrite_shard(
         record = restore_table(directory, span, record, lambda: table)
         if shard.sha256 != standing:
             move_into_place(file, path)
-        write_if_new(record_path(directory, span), record_text(record))
+        write_if_new(record_place, record_text(record))
         return shard
 
 
@@ -200,9 +204,9 @@ def restore_table(directory: Path, span: ShardSpan, record: Shard, made: Callabl
 
     That is another one where pyarrow now writes the same rows in other bytes.
     """
-    path = table_path(directory, span)
-    with suppress(FileNotFoundError):
-        if hashlib.sha256(path.read_bytes()).hexdigest() == record.table_sha256:
+    path = target(directory, table_name(span))
+    with suppress(OSError):
+        if hashlib.sha256(read_file(path)).hexdigest() == record.table_sha256:
             return record
     data = made()
     write_if_new(path, data)
@@ -273,14 +277,13 @@ def read_items(file: IO[bytes]) -> Iterator[Item]:
     """The samples of an open shard in order; raises SynthgenError, which does not name the file."""
     for sample in read_samples(file):
         ending = next(ending for ending in sample if ending in IMAGES)
-        image = sample[ending]
-        try:
-            label, record = int(sample["cls"].data), json.loads(sample["json"].data)
-        except (ValueError, RecursionError) as error:
-            raise SynthgenError(f"sample {image.key}: {error}") from None
+        image, label = sample[ending], sample["cls"].data
+        if LABEL.fullmatch(label) is None:
+            raise SynthgenError(f"sample {image.key}: its cls is {label[:20]!r}, no label")
+        record = records.parsed(sample["json"].data, f"sample {image.key}: its json")
         if not isinstance(record, dict):
             raise SynthgenError(f"sample {image.key}: its json is no record")
-        yield Item(key=image.key, ending=ending, image=image.data, label=label, record=record)
+        yield Item(key=image.key, ending=ending, image=image.data, label=int(label), record=record)
 
 
 def read_shard(path: Place) -> Iterator[Item]:

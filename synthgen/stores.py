@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
 from synthgen.errors import SynthgenError
-from synthgen.files.atomic import write_atomically
+from synthgen.files.atomic import write_atomically, write_if_new
 from synthgen.files.masking import one_line, secrets_in, shown
 from synthgen.files.reading import reading
 from synthgen.plan import ShardSpan
@@ -22,7 +22,7 @@ from synthgen.shard import (
     data_path,
     record_path,
     record_text,
-    table_path,
+    targets,
     told_of_space,
     write_shard,
     write_tar,
@@ -37,6 +37,19 @@ WAITS = (1, 5, 20)  # seconds before trying again; the clients have tried for so
 BRIEF = (0.5, 2)  # the same where somebody waits for the answer
 PROBE = "claims/write-test"
 COMPARED = 1 << 18  # bytes of a tar that tell it from another worker's
+# What a disk says that it will say again: full, over quota, read-only, no permission, a name that it cannot take.
+FINAL = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.EFBIG,
+)
 T = TypeVar("T")
 
 
@@ -57,7 +70,7 @@ def patiently(
 def refused(error: Exception) -> bool:
     """Whether trying again would change nothing."""
     final = SynthgenError | FileNotFoundError | FileExistsError | PermissionError | NotImplementedError | ValueError
-    return isinstance(error, final)
+    return isinstance(error, final) or (isinstance(error, OSError) and error.errno in FINAL)
 
 
 def write(path: Place, data: bytes) -> None:
@@ -129,6 +142,10 @@ def there(path: UPath) -> bool:
 
 def update(path: Place, data: bytes) -> None:
     """Write a file, unless it has this content already."""
+    if isinstance(path, Path):
+        with told_of_space(path):
+            write_if_new(path, data)
+        return
     with reading(path):
         stands = patiently(lambda: path.exists() and path.read_bytes() == data, waits=BRIEF)
     if not stands:
@@ -192,8 +209,8 @@ class _Upload:
     """A shard on its way to a store, where another worker may be sending the same one."""
 
     def __init__(self, directory: UPath, span: ShardSpan, file: IO[bytes], shard: Shard, table: bytes) -> None:
-        self._data, self._table = data_path(directory, span), table_path(directory, span)
-        self._record, self._file, self._shard, self._rows = record_path(directory, span), file, shard, table
+        self._data, self._table, self._record = targets(directory, span)
+        self._file, self._shard, self._rows = file, shard, table
         file.flush()
         file.seek(0)
         self._start = file.read(COMPARED)

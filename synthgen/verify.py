@@ -8,7 +8,6 @@ a tar and a table are three witnesses: the file that disagrees with the others i
 from __future__ import annotations
 
 import hashlib
-import json
 import multiprocessing
 import os
 import re
@@ -24,16 +23,15 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from pydantic import TypeAdapter, ValidationError
-
 from synthgen.engines.processes import end_with_parent
 from synthgen.errors import SynthgenError
 from synthgen.files.atomic import held
 from synthgen.files.places import is_url
-from synthgen.files.reading import reading
-from synthgen.manifest import CONNECTIONS, DOCUMENTS, listing, summary_of
-from synthgen.plan import Plan, ShardSpan, read_plan
-from synthgen.scan import Fault, Job, Scanned, scan
+from synthgen.files.reading import read_file, reading
+from synthgen.files.records import parsed, validated
+from synthgen.manifest import CONNECTIONS, DOCUMENTS, NO_FILE, listing, summary_of
+from synthgen.plan import LONGEST, Plan, ShardSpan, read_plan
+from synthgen.scan import Fault, Job, Scanned, quiet_decoders, scan
 from synthgen.shard import Shard, data_name, record_name, strange, table_name
 
 if TYPE_CHECKING:
@@ -44,6 +42,7 @@ SUMS, MANIFEST, PLAN = "SHA256SUMS", "manifest.json", "plan.json"
 # Beside the dataset's own files: documents, what clients of the Hub keep, and what running workers tell.
 ALLOWED = (*DOCUMENTS, ".git*", ".cache/", "claims/")
 SUM = re.compile(r"([0-9a-f]{64})  (\S.*)")  # a line of sha256sum
+TOLD = 100  # of the faults of one of these files; more are counted
 FEW = 1 << 26  # bytes of tars that one process has read before others would have started
 
 
@@ -65,15 +64,16 @@ def inspect(
     with reading(directory / PLAN):
         plan = read_plan(cast(Path, directory / PLAN))
     sizes = listing(directory)
-    spans = [plan.shard(index) for index in range(plan.n_shards)]
+    spans = plan.shards()
     job = Job(directory=directory, plan=plan, digest=plan.digest, quality=quality)
     papers = read_papers(directory, plan, sizes)
     faults, keys, looks = list[Fault](), list[str](), []
-    for done, (span, found) in enumerate(zip(spans, _scan_all(job, spans, sizes), strict=True), 1):
-        faults += _shard_faults(span, found, papers)
-        keys += found.keys
-        looks += found.looks
-        progress(done)
+    with quiet_decoders():
+        for done, (span, found) in enumerate(zip(spans, _scan_all(job, spans, sizes), strict=True), 1):
+            faults += _shard_faults(span, found, papers)
+            keys += found.keys
+            looks += found.looks
+            progress(done)
     sound = not any(fault.shard is not None for fault in faults)
     faults += papers.faults
     faults += _extras(directory, spans, sizes)
@@ -100,7 +100,7 @@ class Papers:
 
 def read_papers(directory: Place, plan: Plan, sizes: Mapping[str, int]) -> Papers:
     """Read SHA256SUMS and manifest.json and hold them against the plan."""
-    spans = [plan.shard(index) for index in range(plan.n_shards)]
+    spans = plan.shards()
     names = [name for span in spans for name in (data_name(span), record_name(span), table_name(span))]
     due = all(name in sizes for name in names) or SUMS in sizes or MANIFEST in sizes  # else it is unfinished
     faults = [
@@ -111,22 +111,41 @@ def read_papers(directory: Place, plan: Plan, sizes: Mapping[str, int]) -> Paper
     sums: dict[str, str] = {}
     shards: dict[int, Shard] = {}
     if SUMS in sizes:
-        data = _bytes(directory / SUMS)
-        sums, wrong = _read_sums(data, [*(name for name in names if not name.endswith(".json")), PLAN])
-        faults += [Fault(name=SUMS, what=what) for what in wrong]
+        data, wrong = _paper(directory / SUMS, (1 << 20) + (len(names) << 10))
+        if not wrong:
+            sums, wrong = _read_sums(data, [*(name for name in names if not name.endswith(".json")), PLAN])
+        faults += _told(SUMS, wrong)
     if MANIFEST in sizes:
-        shards, wrong = _read_manifest(_bytes(directory / MANIFEST), plan, spans)
-        faults += [Fault(name=MANIFEST, what=what) for what in wrong]
-    own = hashlib.sha256(_bytes(directory / PLAN)).hexdigest()
+        data, wrong = _paper(directory / MANIFEST, LONGEST + (len(spans) << 12))
+        if not wrong:
+            shards, wrong = _read_manifest(data, plan, spans)
+        faults += _told(MANIFEST, wrong)
+    own = hashlib.sha256(_bytes(directory / PLAN, LONGEST)).hexdigest()
     if sums.get(PLAN, own) != own:
         what = f"has sha256 {own[:16]}, {SUMS} says {sums[PLAN][:16]}: put back the one of the two that was edited"
         faults.append(Fault(name=PLAN, what=what))
     return Papers(sums=sums, shards=shards, faults=faults)
 
 
-def _bytes(path: Place) -> bytes:
+def _told(name: str, wrong: list[str]) -> Iterator[Fault]:
+    more = [f"and {len(wrong) - TOLD} faults more"] if len(wrong) > TOLD else []
+    for what in [*wrong[:TOLD], *more]:
+        yield Fault(name=name, what=what)
+
+
+def _paper(path: Place, limit: int) -> tuple[bytes, list[str]]:
+    """What stands in a file of a directory, or why it cannot be read; raises SynthgenError where a store is gone."""
+    try:
+        return _bytes(path, limit), []
+    except SynthgenError as error:
+        if not isinstance(path, Path):
+            raise
+        return b"", [str(error).removeprefix(f"{path}: ")]
+
+
+def _bytes(path: Place, limit: int) -> bytes:
     with reading(path):
-        return path.read_bytes()
+        return read_file(path, limit=limit)
 
 
 def _read_sums(data: bytes, names: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -148,11 +167,12 @@ def _read_sums(data: bytes, names: list[str]) -> tuple[dict[str, str], list[str]
 
 def _read_manifest(data: bytes, plan: Plan, spans: list[ShardSpan]) -> tuple[dict[int, Shard], list[str]]:
     try:
-        stored = json.loads(data)
-        records = TypeAdapter(list[Shard]).validate_python(stored["shards"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:  # among them pydantic's
-        told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        return {}, [f"cannot be read ({' '.join(told.split())[:100]})"]
+        stored = parsed(data, "cannot be read")
+        if not isinstance(stored, dict):
+            return {}, ["cannot be read: no object of keys and values"]
+        records = validated(stored.get("shards"), list[Shard], "cannot be read", "shards")
+    except SynthgenError as error:
+        return {}, [str(error)[:200]]
     digest = plan.digest
     whys = [strange(record, span, digest) for record, span in zip(records, spans, strict=False)]
     wrong = [f"entry {i} of shards: {why}" for i, why in enumerate(whys) if why]
@@ -209,6 +229,9 @@ def _extras(directory: Place, spans: list[ShardSpan], sizes: Mapping[str, int]) 
     own = {PLAN, SUMS, MANIFEST}
     own.update(name for span in spans for name in (data_name(span), record_name(span), table_name(span)))
     for name in sorted(sizes.keys() - own):
+        if sizes[name] == NO_FILE and (name in DOCUMENTS or name.endswith(".tmp")):
+            yield Fault(name=name, what="not a regular file")
+            continue
         if any(fnmatch(name, pattern) for pattern in ALLOWED):
             continue
         if name.endswith(".tmp") and isinstance(directory, Path):

@@ -11,9 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synthgen.engines.claims import SILENT, Unchanged, read_claims
+from synthgen.engines.claims import SILENT, Claim, Unchanged, read_claims
 from synthgen.files.atomic import held
 from synthgen.manifest import read_manifest
+from synthgen.plan import Plan
+from synthgen.printing import printable, say
 from synthgen.shard import Shard
 from synthgen.stores import patiently
 
@@ -43,13 +45,14 @@ class Eye:
         claims = read_claims(self._directory)
         held = {stem: self._held(stem) for stem, claim in claims.items() if not claim.failed}
         manifest = read_manifest(self._directory, self._known)
+        claims = {stem: claim for stem, claim in claims.items() if _fits(claim, stem, manifest.plan)}
         self._known, still = manifest.shards, self._unchanged.look(claims)
         there = {shard.filename.removesuffix(".tar") for shard in manifest.shards}
         workers = [
             {key: value for key, value in asdict(claims[stem]).items() if key not in ("failed", "beat")}
             | {"shard": stem, "silent": still[stem] > SILENT or not holds}
             for stem, holds in sorted(held.items())
-            if stem not in there
+            if stem in claims and stem not in there
         ]
         failed = {stem: claim.failed for stem, claim in sorted(claims.items()) if claim.failed and stem not in there}
         living = [worker for worker in workers if not worker["silent"]]
@@ -78,6 +81,11 @@ class Eye:
         if n > before and now - since >= EVERY:
             return round((n - before) / (now - since), 2)
         return round(float(sum(worker["rate"] for worker in living)), 2)
+
+
+def _fits(claim: Claim, stem: str, plan: Plan) -> bool:
+    """Whether a claim is of a shard of the plan, and in its place."""
+    return claim.shard < plan.n_shards and plan.shard(claim.shard).stem == stem
 
 
 def follow(directory: Place) -> Iterator[dict[str, Any]]:
@@ -146,7 +154,7 @@ def tell(directory: Place, name: str, *, as_json: bool) -> None:
         for state in follow(directory):
             lines = [json.dumps(event) for event in events(before, state)]
             for line in lines if as_json else words(name, state)[:1] if lines else ():
-                print(line, flush=True)
+                say(line)
             before = state
         return
     from rich.live import Live
@@ -154,4 +162,4 @@ def tell(directory: Place, name: str, *, as_json: bool) -> None:
 
     with Live() as live:
         for state in follow(directory):
-            live.update(Text("\n".join(words(name, state))))
+            live.update(Text("\n".join(map(printable, words(name, state)))))

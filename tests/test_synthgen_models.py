@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from synthgen import tiny
+from synthgen import models, tiny
 from synthgen.errors import SynthgenError
 from synthgen.models import DEFAULT, PRESETS, Defaults, find_model
 
@@ -349,10 +349,10 @@ def test_what_can_be_no_name_is_refused_with_what_can(text: str) -> None:
 
 
 def test_a_file_that_may_not_be_read_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(path: Path) -> bytes:
+    def read(path: Path, **limits: int) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr(models, "read_file", read)
     assert refusal(folder).startswith(f"{folder}/model_index.json: Permission denied; give")
 
 

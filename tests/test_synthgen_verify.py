@@ -302,7 +302,7 @@ DAMAGES: list[tuple[Callable[[Path], None], dict[str, str]]] = [  # what is done
     (delete_the_tar, {TAR: "missing, though other files of its shard stand"}),
     (delete_the_table, {TABLE: "missing, though other files of its shard stand"}),
     (delete_a_shard, {TAR: "missing"}),
-    (break_the_record, {RECORD: "the file: "}),
+    (break_the_record, {RECORD: "not JSON"}),
     (record_of_another_plan, {RECORD: "of plan ffffffffffffffff, not of"}),
     (edit_the_records_sum, {RECORD: f"says sha256 0000000000000000 of {TAR}, which has"}),
     (

@@ -14,20 +14,22 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError, with_config
+from pydantic import with_config
 
-from synthgen.content import STRICT
-from synthgen.files.atomic import held
-from synthgen.files.reading import reading
+from synthgen.content import MAX_IMAGES, STRICT
+from synthgen.errors import SynthgenError
+from synthgen.files.atomic import held, open_own
+from synthgen.files.inside import check_folder
+from synthgen.files.reading import read_file, reading
+from synthgen.files.records import record
 from synthgen.manifest import concurrently
-from synthgen.plan import ShardSpan
+from synthgen.plan import MAX_SHARDS, ShardSpan
 from synthgen.shard import data_path
 from synthgen.stores import BRIEF, created, patiently
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 FOLDER = "claims"
 BEAT = 5.0  # seconds between two writings of a claim
 SILENT = 30.0  # seconds without a change after which a claim no longer counts
+LONGEST = 1 << 16  # bytes of a claim
 
 
 @with_config(STRICT)
@@ -89,20 +92,23 @@ def _read_all(directory: Place) -> dict[str, bytes]:
 
 
 def _read(path: Place) -> bytes | None:
-    with suppress(FileNotFoundError, PermissionError):  # dropped in the meantime; not for us
+    if isinstance(path, Path):
+        with suppress(OSError):  # dropped in the meantime; not for us; no file
+            return read_file(path, limit=LONGEST)
+        return None
+    with suppress(FileNotFoundError, PermissionError):
         return patiently(path.read_bytes, waits=BRIEF)
     return None
 
 
 def _parsed(data: bytes) -> Claim | None:
-    with suppress(ValidationError):
-        return _claim_type().validate_json(data)
+    """A claim whose numbers can be; None for anything else."""
+    with suppress(SynthgenError):
+        claim = record(data, Claim, "a claim")
+        counts = 0 <= claim.done <= MAX_IMAGES and 0 < claim.of <= MAX_IMAGES and 0 <= claim.beat <= MAX_IMAGES
+        if counts and 0 <= claim.shard < MAX_SHARDS and 0 <= claim.rate <= MAX_IMAGES:
+            return claim
     return None
-
-
-@lru_cache(maxsize=1)  # making one takes longer than reading a claim
-def _claim_type() -> TypeAdapter[Claim]:
-    return TypeAdapter(Claim)
 
 
 def _files(directory: Place) -> list[Place]:
@@ -174,9 +180,11 @@ def _make(path: Place, claim: Claim, *, force: bool) -> bool:
 
 def _write(path: Place, claim: Claim) -> None:
     if isinstance(path, Path):
+        check_folder(path.parent)
         path.parent.mkdir(exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        part.write_bytes(_bytes(claim))
+        with open_own(part, "wb") as file:
+            file.write(_bytes(claim))
         os.replace(part, path)
     else:
         path.fs.pipe_file(path.path, _bytes(claim))
@@ -188,7 +196,15 @@ def _bytes(claim: Claim) -> bytes:
 
 def _drop(path: Place) -> None:
     with suppress(Exception):
+        check_folder(path.parent)
         path.unlink() if isinstance(path, Path) else path.fs.rm_file(path.path)
+
+
+def drop_of(directory: Place, workers: Collection[str]) -> None:
+    """Remove the claims of workers that are no more.  Raises SynthgenError where a store cannot be reached."""
+    for stem, claim in (read_claims(directory) if workers else {}).items():
+        if claim.worker in workers:
+            _drop(directory / FOLDER / f"{stem}.json")
 
 
 def tell_failed(directory: Place, span: ShardSpan, worker: str, why: str) -> None:
@@ -203,6 +219,7 @@ def tell_failed(directory: Place, span: ShardSpan, worker: str, why: str) -> Non
 def remove_claims(directory: Place) -> None:
     """Remove what workers left behind, of a complete dataset."""
     with suppress(Exception):
+        check_folder(directory / FOLDER)
         for path in _files(directory):
             _drop(path)
         if isinstance(directory, Path):

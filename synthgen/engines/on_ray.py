@@ -14,11 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from synthgen.engines.claims import claim_path, read_claims, worker_name
+from synthgen.engines.claims import drop_of, worker_name
 from synthgen.engines.cluster import Cluster, connected, how_many, taking
 from synthgen.engines.work import ATTEMPTS, Done, Engine, Renderer, Task, Work, told, write_one
 from synthgen.errors import SynthgenError
 from synthgen.files.places import place
+from synthgen.printing import say
 
 LOOK_EVERY = 1.0  # seconds between looks for more room in the cluster
 PATIENCE = 20.0  # seconds without any worker after which we say what is waited for
@@ -132,7 +133,7 @@ class _Crew:
 
     def _say_waiting(self) -> None:
         what = ", ".join(f"{name} {amount:g}" for name, amount in self._resources.items())
-        print(f"synthgen: the cluster has no room yet for a worker ({what}); waiting for it", file=sys.stderr)
+        say(f"synthgen: the cluster has no room yet for a worker ({what}); waiting for it", file=sys.stderr)
 
     def _welcome(self, future: Any) -> None:
         """Take in an actor that is up.  Raises SynthgenError where none is expected to start."""
@@ -182,11 +183,7 @@ class _Crew:
             with suppress(Exception):
                 self._ray.kill(actor)
         with suppress(SynthgenError):  # a store that is gone; there claims end by themselves
-            directory = place(self._work.directory)
-            stale = [claim for claim in read_claims(directory).values() if claim.worker in names] if names else []
-            for claim in stale:
-                with suppress(Exception):
-                    claim_path(directory, self._work.plan.shard(claim.shard)).unlink()
+            drop_of(place(self._work.directory), names)
 
 
 def _cause(error: Any) -> str:

@@ -7,24 +7,30 @@ unlocked orphan.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from synthgen.errors import SynthgenError
+from synthgen.files.reading import read_file
+
 
 @contextmanager
 def claimed(path: Path) -> Iterator[IO[bytes] | None]:
     """Hold the unfinished file of ``path`` for writing; None where another process holds it.
 
-    On leaving, what was not renamed into place is removed.
+    On leaving, what was not renamed into place is removed.  Raises SynthgenError where the unfinished file
+    is none, but a link or a pipe that somebody put in its place.
     """
     part = path.with_name(path.name + ".tmp")
     part.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("ab+") as file:
+    with open_own(part, "ab+") as file:
         if not _lock(part, file):
             yield None
             return
@@ -39,8 +45,9 @@ def claimed(path: Path) -> Iterator[IO[bytes] | None]:
 def remove_orphans(directory: Path) -> None:
     """Remove the unfinished files that killed processes left in a folder."""
     for part in directory.glob("*.tmp"):
-        # Open for writing, without which NFS gives no lock; another user's file is that user's to remove.
-        with suppress(FileNotFoundError, PermissionError), part.open("rb+") as file:
+        # Open for writing, without which NFS gives no lock; another user's file is that user's to remove, and what
+        # is no regular file is nobody's unfinished one.
+        with suppress(FileNotFoundError, PermissionError, SynthgenError), open_own(part, "rb+") as file:
             if _lock(part, file):
                 part.unlink()
 
@@ -48,9 +55,31 @@ def remove_orphans(directory: Path) -> None:
 def held(path: Path) -> bool:
     """Whether a process is writing a file; raises OSError where that cannot be told, as on a disk without locks."""
     part = path.with_name(path.name + ".tmp")
-    with suppress(FileNotFoundError), part.open("rb") as file:
+    with suppress(FileNotFoundError, SynthgenError), open_own(part, "rb") as file:
         return not _lock(part, file, fcntl.LOCK_SH) and _is(part, file)
     return False
+
+
+def open_own(path: Path | str, mode: str) -> IO[bytes]:
+    """Open a file that is ours to write; raises SynthgenError for all but a regular one.
+
+    A link would lead elsewhere, and a pipe would block.
+    """
+    try:
+        return open(path, mode, opener=_open_regular)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            what = "a link, a pipe or a folder, where a file of ours is to stand"
+            raise SynthgenError(f"{path}: {what}; remove it") from None
+        raise
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.ENXIO, "not a regular file", path)
+    return descriptor
 
 
 def _lock(path: Path, file: IO[bytes], kind: int = fcntl.LOCK_EX) -> bool:
@@ -64,7 +93,7 @@ def _lock(path: Path, file: IO[bytes], kind: int = fcntl.LOCK_EX) -> bool:
 
 def _is(path: Path, file: IO[bytes]) -> bool:
     try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+        return os.path.samestat(path.lstat(), os.fstat(file.fileno()))
     except FileNotFoundError:
         return False
 
@@ -83,9 +112,11 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_if_new(path: Path, data: bytes) -> None:
-    """The same, but a file that has this content already is not touched."""
-    if not path.exists() or path.read_bytes() != data:
-        write_atomically(path, data)
+    """The same, but a file that has this content already, here or behind a link, is not touched."""
+    with suppress(OSError):  # among them that of a pipe, which is replaced
+        if read_file(path) == data:
+            return
+    write_atomically(path, data)
 
 
 def move_into_place(file: IO[bytes], path: Path) -> None:

@@ -33,7 +33,12 @@ def open_file(path: Place) -> IO[bytes]:
     """
     if not isinstance(path, Path):
         return path.open("rb")
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # which sockets answer
+            raise OSError(errno.EINVAL, "a socket, not a regular file", str(path)) from None
+        raise
     try:
         kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
         if kind != stat.S_IFREG:

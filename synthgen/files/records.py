@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
@@ -16,21 +18,23 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from synthgen.errors import SynthgenError
-from synthgen.files.reading import read_file
+from synthgen.files.reading import LIMIT, read_file
 
 if TYPE_CHECKING:
     from synthgen.files.places import Place
 
 T = TypeVar("T")
 DEPTH = 100  # of lists and objects within each other
+SHORT = 4096  # characters, in which all numbers are sooner looked at than looked for
+DEEP = f"more than {DEPTH} lists and objects within each other"
 LATER = "unknown key; perhaps a later version wrote it"
 # Pydantic's types of errors for a key that is not a field's, of models and of dataclasses.
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
-def read_record(path: Place, kind: type[T]) -> T:
+def read_record(path: Place, kind: type[T], *, limit: int = LIMIT) -> T:
     """The record of a file, of a type of pydantic's; raises OSError, or SynthgenError naming file and key."""
-    return record(read_file(path), kind, path)
+    return record(read_file(path, limit=limit), kind, path)
 
 
 def record(data: bytes, kind: type[T], where: object) -> T:
@@ -58,17 +62,19 @@ def parsed(data: bytes, where: object) -> Any:
     """
     try:
         text = data.decode()
-        if text.count("[") + text.count("{") > DEPTH and _depth(text) > DEPTH:
-            raise ValueError(f"more than {DEPTH} lists and objects within each other")
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite)
+        value = (_CAREFUL if len(text) < SHORT or _has_large(text) else _READER).decode(text)
+        if text.count("[") + text.count("{") > DEPTH:
+            _check_depth(value)
         if "\\u" in text:
             _check_characters(value)
         return value
+    except RecursionError:
+        raise SynthgenError(f"{where}: {DEEP}") from None
     except UnicodeDecodeError as error:
         raise SynthgenError(f"{where}: not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:
         raise SynthgenError(f"{where}: not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
-    except (ValueError, RecursionError) as error:  # of numbers with thousands of digits, too
+    except ValueError as error:  # of numbers with thousands of digits, too
         raise SynthgenError(f"{where}: {error}") from None
 
 
@@ -97,8 +103,7 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
         raise ValueError(f"{twice[:80]}: the key is there twice")
     return found
 
@@ -114,22 +119,27 @@ def _finite(text: str) -> float:
     return number
 
 
-def _depth(text: str) -> int:
-    """How many lists and objects stand within each other at most, were no bracket in a string."""
-    depth = deepest = 0
-    inside = escaped = False
-    for character in text:
-        if inside:
-            inside = escaped or character != '"'
-            escaped = character == "\\" and not escaped
-        elif character == '"':
-            inside = True
-        elif character in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "]}":
-            depth -= 1
-    return deepest
+# A reader of JSON takes longer to make than a record to read.  A number is infinite only with an exponent of three
+# digits or with hundreds of digits: of all others none is looked at for it.
+_READER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
+_CAREFUL = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite)
+_EXPONENT = re.compile(r"[eE]\+?[0-9]{3}")
+
+
+def _has_large(text: str) -> bool:
+    """Whether a number may have an exponent of three digits, or 300 digits: every such run fills a block of 150."""
+    blocks = (text[at : at + 150] for at in range(0, len(text), 150))
+    return _EXPONENT.search(text) is not None or any(map(str.isdecimal, blocks))
+
+
+def _check_depth(value: Any) -> None:
+    """Raises ValueError where more than DEPTH lists and objects stand within each other."""
+    level = [value]
+    for _ in range(DEPTH):
+        inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, list | dict))
+        level = [one for some in inner for one in some if isinstance(one, list | dict)]
+    if level:
+        raise ValueError(DEEP)
 
 
 def _check_characters(value: Any) -> None:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from synthgen.content import DiffusionContent, FractalContent, ModelRecord
 from synthgen.models import find_model
 from synthgen.plan import Plan, Segment
+from synthgen.printing import printable
 
 WIDTH = 84  # characters of a line of a command
 
@@ -292,7 +293,7 @@ def _arguments(plan: Plan, segment: Segment) -> Iterator[tuple[str, ...]]:
 
 def _wrapped(arguments: list[tuple[str, ...]]) -> str:
     lines = [shlex.join(arguments[0])]
-    for pair in map(shlex.join, arguments[1:]):
+    for pair in (printable(shlex.join(words)) for words in arguments[1:]):
         if len(lines[-1]) + 1 + len(pair) > WIDTH:
             lines.append(f"    {pair}")
         else:

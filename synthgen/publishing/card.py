@@ -24,6 +24,7 @@ from synthgen.content import DiffusionContent
 from synthgen.errors import SynthgenError
 from synthgen.manifest import DOCUMENTS, Manifest
 from synthgen.plan import Plan
+from synthgen.printing import printable_json
 from synthgen.publishing import about
 from synthgen.publishing.croissant import columns, croissant
 from synthgen.quality import Quality
@@ -249,4 +250,4 @@ def samples(manifest: Manifest) -> bytes:
 
 def _quality_json(manifest: Manifest, quality: Quality) -> bytes:
     record = {"format": 1, "plan": manifest.plan.digest, **quality.summary()}
-    return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
+    return (printable_json(record) + "\n").encode()

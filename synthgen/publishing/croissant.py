@@ -9,14 +9,16 @@ place that a set is published at.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from synthgen.content import FractalContent
 from synthgen.errors import SynthgenError
+from synthgen.files.reading import read_file, reading
+from synthgen.files.tables import read_schema
 from synthgen.manifest import Manifest
+from synthgen.printing import printable_json
 from synthgen.publishing import about
 from synthgen.shard import record_path, table_path
 
@@ -98,7 +100,7 @@ def croissant(manifest: Manifest, *, warnings: Sequence[str] = (), repo: str | N
     record["digitalSourceType"] = SOURCES[plan.content.kind]
     record["rai:hasSyntheticData"] = True
     record["prov:wasGeneratedBy"] = {"@type": "prov:Activity", "prov:label": "\n".join(about.commands(plan))}
-    return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
+    return (printable_json(record) + "\n").encode()
 
 
 def completed(manifest: Manifest) -> datetime:
@@ -117,7 +119,8 @@ def _files(mlc: Any, ctx: mlc.Context, manifest: Manifest) -> Iterator[mlc.FileO
         yield _file(mlc, ctx, f"data/{shard.filename}", "application/x-tar", shard.n_bytes, shard.sha256)
     for shard in manifest.shards:
         path = table_path(manifest.directory, manifest.plan.shard(shard.index))
-        data = path.read_bytes()
+        with reading(path):
+            data = read_file(path)
         yield _file(mlc, ctx, f"metadata/{path.name}", PARQUET, len(data), hashlib.sha256(data).hexdigest())
 
 
@@ -192,15 +195,7 @@ def columns(manifest: Manifest) -> pa.Schema:
 
     Raises SynthgenError where the first table is damaged.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = table_path(manifest.directory, manifest.plan.shard(manifest.shards[0].index))
-    try:
-        with path.open("rb") as file:
-            return pq.read_schema(file)
-    except (OSError, pa.ArrowException) as error:
-        raise SynthgenError(f"{path}: damaged table ({error})") from None
+    return read_schema(table_path(manifest.directory, manifest.plan.shard(manifest.shards[0].index)))
 
 
 def _classes(mlc: Any, ctx: mlc.Context, manifest: Manifest) -> mlc.RecordSet:

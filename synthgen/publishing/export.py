@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from synthgen.content import Content, FractalContent, Sample
 from synthgen.errors import SynthgenError
-from synthgen.files.atomic import claimed, move_into_place, write_if_new
+from synthgen.files.atomic import claimed, move_into_place, open_own, write_if_new
+from synthgen.files.inside import check_folder, target
 from synthgen.files.tar import END, member
 from synthgen.manifest import Manifest
 from synthgen.publishing.export_record import FORMAT, Part, opened_export, told_of_space
@@ -154,6 +155,7 @@ def _write_folders(manifest: Manifest, out: Path, progress: Callable[[int], obje
     for sample, item in checked(manifest, [(0, manifest.plan.n)], progress):
         folder = folders[sample.label]
         if folder not in made:
+            check_folder(out / folder)
             (out / folder).mkdir(exist_ok=True)
             made.add(folder)
         _write_image(f"{out}/{folder}", f"{_stem(content, sample, folder)}.{item.ending}", item.image)
@@ -174,15 +176,20 @@ def _stem(content: Content, sample: Sample, folder: str) -> str:
 def _write_image(folder: str, name: str, image: bytes) -> None:
     path = f"{folder}/{name}"  # strings: a pathlib.Path takes as long to make as a file to write
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_unblocked) as file:
             if file.read() == image:
                 return
     except FileNotFoundError:
         pass
     part = f"{folder}/.{name}.tmp"
-    with open(part, "wb") as file:
+    with open_own(part, "wb") as file:
         file.write(image)
     os.replace(part, path)
+
+
+def _unblocked(path: str, flags: int) -> int:
+    """Open what may be a pipe, which is empty then."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _write_parts(
@@ -195,13 +202,14 @@ def _write_parts(
     columns = layout_of(manifest) if layout == "parquet" and missing else None
     for part in missing:
         own = islice(samples, part.stop - part.start)
-        with claimed(out / part.name) as file:
+        path = target(out, part.name)
+        with claimed(path) as file:
             assert file is not None  # the export is ours alone
             if columns is None:
                 file.writelines(_members(own))
             else:
                 write_parquet(Path(file.name), columns, own, where=str(manifest.directory))
-            move_into_place(file, out / part.name)
+            move_into_place(file, path)
     next(samples, None)  # its last word on the last shard
     sizes = [{**asdict(part), "n_bytes": (out / part.name).stat().st_size} for part in parts]
     index = {"format": FORMAT, "class_names": manifest.plan.content.class_names, "files": sizes}

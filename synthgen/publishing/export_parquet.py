@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from synthgen.content import Sample
 from synthgen.errors import SynthgenError
+from synthgen.files.tables import read_schema
 from synthgen.manifest import Manifest
 from synthgen.shard import Item, table_path
 
@@ -29,13 +29,9 @@ def layout_of(manifest: Manifest) -> pa.Schema:
     Raises SynthgenError where that table cannot be read or has a column of no simple type, or two classes one name.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     path = table_path(manifest.directory, manifest.plan.shard(0))
-    try:
-        table = pq.read_schema(io.BytesIO(path.read_bytes()))
-    except (OSError, pa.ArrowException) as error:
-        raise SynthgenError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    table = read_schema(path)
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     fields = {"image": image, "label": pa.int64(), "key": pa.string()}
     for field in table:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from synthgen.errors import SynthgenError
 from synthgen.files.atomic import claimed, write_atomically, write_if_new
 from synthgen.files.places import check_outside
+from synthgen.files.reading import read_file
+from synthgen.files.records import parsed
 from synthgen.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # of the record and of index.json
 RECORD = ".synthgen-export.json"
 LOCK = ".synthgen-export"
+LONGEST = 1 << 16  # bytes of a record
 DISK_BLOCK = 4096  # bytes: what a small file takes on a disk
 TAR_SHARE = 2560  # bytes of a sample in a tar, at least, that are not its image: headers, class and record
 
@@ -68,13 +71,13 @@ def _text(record: dict[str, Any]) -> bytes:
 def _taken_up(out: Path, record: dict[str, Any]) -> bool:
     """Whether ``out`` is an export of this record; raises SynthgenError where it is anything else but empty."""
     try:
-        old = json.loads((out / RECORD).read_bytes())
+        old = parsed(read_file(out / RECORD, limit=LONGEST), out / RECORD)
     except FileNotFoundError:
         if out.is_dir() and any(path.suffix != ".tmp" for path in out.iterdir()):
             raise SynthgenError(f"{out}: not empty and not an export (no {RECORD}); choose another --out") from None
         return False
-    except ValueError as error:
-        raise SynthgenError(f"{out / RECORD}: not a record ({error}); choose another --out") from None
+    except SynthgenError as error:
+        raise SynthgenError(f"{error}: not a record of an export; choose another --out") from None
     old = old if isinstance(old, dict) else {}
     differing = [key for key in record if key != "complete" and old.get(key) != record[key]]
     if differing:

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 
-from pydantic import TypeAdapter, ValidationError, with_config
+from pydantic import with_config
 
 from synthgen.content import STRICT
 from synthgen.errors import SynthgenError
+from synthgen.files.records import record
 
 CLASSES = "classes.json"  # the table, in the folder that holds the class folders
 FORMAT = 1  # of the table
@@ -79,11 +80,9 @@ def read_class_table(data: bytes, where: str) -> tuple[ClassFolder, ...]:
     Folders come in Unicode's composed form (NFC): some file systems list them in another one.
     """
     try:
-        table = TypeAdapter(_Table).validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise SynthgenError(f"{where}: {key}: {first['msg']}; not the table of an exported set") from None
+        table = record(data, _Table, where)
+    except SynthgenError as error:
+        raise SynthgenError(f"{error}; not the table of an exported set") from None
     if table.format != FORMAT:
         raise SynthgenError(f"{where}: format {table.format}; this version reads format {FORMAT}")
     if [one.label for one in table.classes] != list(range(len(table.classes))):

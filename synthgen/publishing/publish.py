@@ -7,12 +7,11 @@ unfinished set, a place that holds something else.
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -20,11 +19,13 @@ from synthgen.errors import SynthgenError
 from synthgen.files.atomic import write_if_new
 from synthgen.files.masking import LOGIN, secrets_in, shown, without
 from synthgen.files.places import EXTRAS, check_outside, is_url, place
+from synthgen.files.reading import opened
+from synthgen.files.records import parsed
 from synthgen.manifest import DOCUMENTS, Manifest, read_manifest
 from synthgen.progress import progress
 from synthgen.publishing.card import documents
 from synthgen.publishing.upload import File, Standing, Store, Target, Work, arrange
-from synthgen.shard import data_path, record_path, table_path
+from synthgen.shard import data_name, data_path, record_name, record_path, table_name, table_path, told_of_space
 from synthgen.verify import inspect
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def publish(directory: Path, target: str, *, public: bool = False, allow_incompl
     _refuse_another(to, to.standing(), manifest, _names(manifest))
     manifest, faults, quality = _checked(manifest, allow_incomplete)
     for name, content in documents(manifest, quality, faults=faults, repo=to.repo).items():
-        write_if_new(directory / name, content)
+        with told_of_space(directory / name):
+            write_if_new(directory / name, content)
     files = _files(directory, manifest, finished=not faults)
     standing = to.standing()
     _refuse_another(to, standing, manifest, {file.name for file in files})
@@ -199,7 +201,7 @@ def _checked(manifest: Manifest, allow_incomplete: bool) -> tuple[Manifest, list
     if not whole:
         raise SynthgenError(f"{directory}: {_some(told)}; no shard is whole, there is nothing to publish")
     stands = {shard.index for shard in whole}
-    spans = [manifest.plan.shard(index) for index in range(manifest.plan.n_shards)]
+    spans = manifest.plan.shards()
     manifest = replace(manifest, shards=whole, missing=tuple(span for span in spans if span.index not in stands))
     return manifest, told, quality or measure(manifest)
 
@@ -229,17 +231,24 @@ def _files(directory: Path, manifest: Manifest, *, finished: bool) -> list[File]
 
 
 def _file(directory: Path, path: Path, record: str | None = None) -> File:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    with opened(path) as stream:
+        digest = hashlib.file_digest(cast("Any", stream), "sha256").hexdigest()
     name = path.relative_to(directory).as_posix()
     return File(name=name, source=path, size=path.stat().st_size, sha256=digest, record=record)
 
 
 def _names(manifest: Manifest) -> set[str]:
     """The names that files of a set's shards have."""
-    spans = [manifest.plan.shard(index) for index in range(manifest.plan.n_shards)]
-    paths = [path(Path(), span) for span in spans for path in (table_path, data_path, record_path)]
-    return {path.as_posix() for path in paths}
+    return {name(span) for span in manifest.plan.shards() for name in (table_name, data_name, record_name)}
+
+
+def _digest_and_n(data: bytes, where: str) -> tuple[str, int]:
+    """What a plan.json elsewhere says of its set; raises SynthgenError."""
+    plan = parsed(data, f"{where}: plan.json")
+    digest, n = (plan.get("digest"), plan.get("n")) if isinstance(plan, dict) else (None, None)
+    if not isinstance(digest, str) or type(n) is not int:
+        raise SynthgenError(f"{where}: its plan.json is not that of a dataset; choose an empty place")
+    return digest, n
 
 
 def _refuse_another(to: Target, standing: Mapping[str, Standing], manifest: Manifest, ours: Iterable[str]) -> None:
@@ -251,11 +260,7 @@ def _refuse_another(to: Target, standing: Mapping[str, Standing], manifest: Mani
         if strange:
             raise SynthgenError(f"{where}: holds {strange[0]} and is not a dataset; choose an empty place")
         return
-    try:
-        plan = json.loads(to.read("plan.json"))
-        digest, n = str(plan["digest"]), int(plan["n"])
-    except (ValueError, KeyError, TypeError):
-        raise SynthgenError(f"{where}: its plan.json is not that of a dataset; choose an empty place") from None
+    digest, n = _digest_and_n(to.read("plan.json"), where)
     if digest != manifest.plan.digest:
         raise SynthgenError(
             f"{where}: holds a set of another plan ({digest[:16]} there, {manifest.plan.digest[:16]} here);"

@@ -7,6 +7,7 @@ before a file that they tell of is replaced.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -19,8 +20,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from synthgen.errors import SynthgenError
 from synthgen.files.atomic import claimed, move_into_place, remove_orphans
+from synthgen.files.inside import target
 from synthgen.files.masking import one_line
 from synthgen.files.places import EXTRAS
+from synthgen.files.reading import open_file, read_file
+from synthgen.manifest import check_folders, own_folders
 from synthgen.stores import patiently
 
 if TYPE_CHECKING:
@@ -152,6 +156,7 @@ class Store:
         """Raise where the place cannot be reached, or, with ``write``, not be written to."""
         if isinstance(self.root, Path):
             _check_folder(self.root)
+            check_folders(self.root)
             return
         with self._told():
             bucket = self.root.path.partition("/")[0]
@@ -177,7 +182,7 @@ class Store:
     def read(self, name: str) -> bytes:
         """A small file that stands there."""
         with self._told():
-            return patiently((self.root / name).read_bytes)
+            return patiently(lambda: read_file(self.root / name))
 
     def same(self, files: Sequence[File], standing: Mapping[str, Standing]) -> set[str]:
         """Names of those of ``files`` that stand there with the same content.
@@ -197,18 +202,18 @@ class Store:
     def _is(self, file: File) -> bool:
         if file.size <= SMALL:
             return hashlib.sha256(self.read(file.name)).hexdigest() == file.sha256
-        with (self.root / file.name).open("rb") as stream:
+        with open_file(self.root / file.name) as stream:
             return hashlib.file_digest(cast("Any", stream), "sha256").hexdigest() == file.sha256
 
     def send(self, work: Work, sent: Callable[[File], object]) -> None:
         """Send what is to be sent; ``sent`` is told of each file, from any thread."""
         if isinstance(self.root, Path):
-            for folder in (self.root, self.root / "data", self.root / "metadata"):
+            for folder in own_folders(self.root):
                 remove_orphans(folder)  # of copies that were killed
 
         def one(files: Iterable[File]) -> None:
             for file in files:
-                patiently(lambda file=file: _put(self.root / file.name, file.source))  # type: ignore[misc]
+                patiently(lambda file=file: _put(target(self.root, file.name), file.source))  # type: ignore[misc]
                 sent(file)
 
         with self._told():
@@ -248,7 +253,9 @@ class Store:
         except SynthgenError:
             raise
         except Exception as error:
-            raise SynthgenError(f"{self.shown}: {one_line(error, self.secrets)}") from None
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            todo = "; what was sent stands: free some space and run the same command again to go on" if full else ""
+            raise SynthgenError(f"{self.shown}: {one_line(error, self.secrets)}{todo}") from None
 
 
 def _check_folder(root: Path) -> None:
@@ -274,7 +281,7 @@ def _put(place: Place, source: Path) -> None:
 
 
 def _copy(path: Path, source: Path) -> None:
-    with claimed(path) as file, source.open("rb") as stream:
+    with claimed(path) as file, open_file(source) as stream:
         if file is None:
             raise SynthgenError(f"{path}: another process is writing it")
         shutil.copyfileobj(stream, file, 2**20)

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 from synthgen.errors import SynthgenError
 from synthgen.files.masking import one_line
+from synthgen.files.reading import read_file
 from synthgen.publishing.upload import File, Standing, Work
 from synthgen.stores import patiently
 
@@ -266,7 +267,7 @@ def _is(file: File, standing: Standing) -> bool:
         return standing.sha256 == file.sha256
     from huggingface_hub.utils.sha import git_hash
 
-    return git_hash(file.source.read_bytes()) == standing.git
+    return git_hash(read_file(file.source)) == standing.git
 
 
 def _addition(file: File) -> CommitOperationAdd:

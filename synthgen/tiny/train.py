@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from synthgen.printing import say
 from synthgen.progress import progress
 from synthgen.prompts import prompt, read_classes, read_prompts
 from synthgen.tiny.captions import LOOKS, batch_captions, dress, look
@@ -91,7 +92,7 @@ class Stage:
                 self.done += 1
                 self.seconds += time.monotonic() - start
                 if self.done % CHECKPOINT_EVERY == 0 or self.done == self.steps:
-                    print(f"{self.name} step {self.done}: loss {np.mean(losses[-CHECKPOINT_EVERY:]):.5f}", flush=True)
+                    say(f"{self.name} step {self.done}: loss {np.mean(losses[-CHECKPOINT_EVERY:]):.5f}")
                     self._save()
                 show(self.done)
 
@@ -301,7 +302,7 @@ def save(
     }
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    print(f"{out}: {size / 2**20:.1f} MiB; {record}")
+    say(f"{out}: {size / 2**20:.1f} MiB; {record}")
 
 
 if __name__ == "__main__":
