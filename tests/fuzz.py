@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -119,8 +120,7 @@ def _run_all(
         by_shell = shell and command.args[0] != "python"
         ended = in_shell(command.args, sandbox, world.limits) if by_shell else world.run(command, sandbox)
         after = sandbox.listing()
-        reference = world.reference(case.subject.scene, command) if ended.code == 0 else None
-        found = judged(command, ended, before, after, case, reference)
+        found = judged(command, ended, before, after, case, partial(world.reference, case.subject.scene, command))
         outcome = "forbidden" if found else {0: "right", 1: "faults told", 2: "refused"}[ended.code or 0]
         seconds, memory = round(ended.seconds, 3), ended.memory // 1_000_000
         ends.append({"command": command.words, "outcome": outcome, "seconds": seconds, "megabytes": memory})

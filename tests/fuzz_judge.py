@@ -7,7 +7,7 @@ Whatever a command reads, these are forbidden:
 - more than ``Limits`` of time and memory;
 - a change outside of the folders that the command is asked to write in, and a try to make one outside of the sandbox;
 - characters that steer a terminal in what is printed, in texts that are written, and in names of files; a mark that
-  would be code in a page or in a table for LaTeX;
+  would be code in a page, a table for LaTeX, or a spreadsheet;
 - another answer without a word, where the format promises to notice.
 
 Of the last, this is seen: ``verify`` and ``verify --repair`` that find nothing though a tar, a table, the plan, a
@@ -32,7 +32,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,12 @@ from fuzz_mutations import MARK, TEX
 from fuzz_run import Ended, Listing, changed
 from fuzz_subjects import EXPORT, JUDGE, REPAIR, ROOT, Command, Subject
 
+MARKED = re.compile(re.escape(MARK))
+CODE = {  # what would be run, by the ending of the file that it stands in
+    **dict.fromkeys((".html", ".svg", ".md"), MARKED),
+    ".tex": re.compile(re.escape(TEX)),
+    ".csv": re.compile(r"(^|[,\"])=1\+1", re.MULTILINE),
+}
 PROGRESS = re.compile(r"[\w ]+: \d+ of \d+ \w+(, \d+ s left)?")
 FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 WARNING = re.compile(r"\b\w*Warning: ")
@@ -78,13 +84,13 @@ class Case:
 
 
 def judged(
-    command: Command, ended: Ended, before: Listing, after: Listing, case: Case, reference: Ended | None
+    command: Command, ended: Ended, before: Listing, after: Listing, case: Case, reference: Callable[[], Ended]
 ) -> list[Wrong]:
-    """All that is forbidden of what came of one command; ``reference`` is its end where nothing was changed."""
+    """All that is forbidden of what came of one command; ``reference`` gives its end where nothing was changed."""
     found = [*_end(command, ended, case.subject.name), *_writes(command, ended, before, after)]
     found += [*_printed(command, ended), *_written(case.inside, before, after)]
     if not found and ended.code == 0:
-        found += _answer(command, ended, case, after, reference)
+        found += _answer(command, ended, case, reference)
     return found
 
 
@@ -140,8 +146,9 @@ def _printed(command: Command, ended: Ended) -> Iterator[Wrong]:
         if bad is not None:
             at = text.index(bad)
             yield Wrong(kind="escape", where=command.words, told=ascii(text[max(at - 100, 0) : at + 20]))
-    if "latex" in command.args and TEX in ended.out:
-        yield Wrong(kind="code in text", where=command.words, told=TEX)
+    for name, ending in (("latex", ".tex"), ("markdown", ".md"), ("csv", ".csv")):
+        if name in command.args and CODE[ending].search(ended.out):
+            yield Wrong(kind="code in text", where=command.words, told=ending)
 
 
 def _written(inside: Path, before: Listing, after: Listing) -> Iterator[Wrong]:
@@ -157,7 +164,8 @@ def _written(inside: Path, before: Listing, after: Listing) -> Iterator[Wrong]:
             if bad:
                 at = bad.start()
                 yield Wrong(kind="escape", where=_about(path), told=ascii(text[max(at - 100, 0) : at + 20]))
-            if (MARK in text and Path(path).suffix in (".html", ".svg")) or (TEX in text and path.endswith(".tex")):
+            code = CODE.get(Path(path).suffix)
+            if code and code.search(text):
                 yield Wrong(kind="code in text", where=_about(path), told=path)
 
 
@@ -168,13 +176,13 @@ def _about(path: str) -> str:
 # Another answer without a word
 
 
-def _answer(command: Command, ended: Ended, case: Case, after: Listing, reference: Ended | None) -> Iterator[Wrong]:
+def _answer(command: Command, ended: Ended, case: Case, reference: Callable[[], Ended]) -> Iterator[Wrong]:
     words = command.words
     what = ""
     if words.startswith("synthgen verify"):
         what = _of_pictures(case) if case.sealed else _of_set(case, repaired=command == REPAIR)
     elif command == EXPORT and not case.sealed and case.subject.layout in ("tar", "picture", "parquet"):
-        what = "" if _exported(case.inside / "out") == _exported_by(reference) else "other images were exported"
+        what = "" if _exported(case.inside / "out") == reference().kept else "other images were exported"
     elif case.subject.name == "predictions" and command == JUDGE:
         what = _of_predictions(case, ended, reference)
     elif case.subject.name in RECORDS and command.args[1] in (
@@ -184,7 +192,7 @@ def _answer(command: Command, ended: Ended, case: Case, after: Listing, referenc
     ):
         what = _of_record(case)
     elif case.subject.name == "selection.parquet":
-        what = "" if reference and ended.out == reference.out else "other rows were taken"
+        what = "" if ended.out == reference().out else "other rows were taken"
     elif case.subject.name == "suite":
         what = _of_suite(case.inside / case.file)
     if what:
@@ -205,7 +213,7 @@ def set_facts(folder: Path, *, whole: bool) -> dict[str, Any]:
             if not whole and isinstance(told[name], dict):
                 told[name] = {key: value for key, value in told[name].items() if key not in ("origin", "environment")}
     if (folder / "SHA256SUMS").is_file():
-        lines = (folder / "SHA256SUMS").read_bytes().split(b"\n")
+        lines = (folder / "SHA256SUMS").read_bytes().splitlines()
         told["SHA256SUMS"] = {line.strip() for line in lines if line.strip()}
     return told
 
@@ -250,16 +258,12 @@ def _exported(out: Path) -> str:
     return repr([(str(p.relative_to(out)), hashlib.sha256(p.read_bytes()).hexdigest()) for p in names])
 
 
-def _exported_by(reference: Ended | None) -> str:
-    return reference.kept if reference else ""
-
-
 def kept_of(command: Command, inside: Path) -> str:
     """What a judgement needs of what a command wrote where nothing was changed."""
     return _exported(inside / "out") if command == EXPORT else ""
 
 
-def _of_predictions(case: Case, ended: Ended, reference: Ended | None) -> str:
+def _of_predictions(case: Case, ended: Ended, reference: Callable[[], Ended]) -> str:
     """Whether predictions that are none were taken, or the comparison is another one though they are the same."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -295,7 +299,7 @@ def _of_predictions(case: Case, ended: Ended, reference: Ended | None) -> str:
         return "labels that the task does not have were taken"
     rows = [sorted(zip(*(table[name].to_pylist() for name in names), strict=True)) for table in (was, now)]
     same = rows[0] == rows[1]
-    if same and reference and _numbers(ended.out) != _numbers(reference.out):
+    if same and _numbers(ended.out) != _numbers(reference().out):
         return "the comparison is another one, though no value is"
     return ""
 
@@ -358,7 +362,7 @@ def _of_suite(path: Path) -> str:
     if not path.is_file():
         return "a suite was taken that is no file"
     try:
-        text = path.read_bytes().decode()
+        text = path.read_text(encoding="utf-8-sig")  # a mark at the front and other ends of lines are no fault
         tree = tomllib.loads(text)
     except (ValueError, OSError):
         return "a suite was taken that is no TOML"

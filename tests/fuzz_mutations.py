@@ -762,7 +762,13 @@ def device(path: Path, sandbox: Path) -> None:
 
 
 def linked_folder(path: Path, sandbox: Path) -> None:
-    """The folder of the file is a link to a folder elsewhere that holds the same."""
+    """The folder of the file is a link to a folder elsewhere that holds the same.
+
+    Not that which commands are asked to write to by name: through a link there, they do.
+    """
+    if sandbox / "inside" in (path.parent, path.parent.parent):
+        link_to_same(path, sandbox)
+        return
     kept = sandbox / "victim/folder"
     shutil.copytree(path.parent, kept)
     shutil.rmtree(path.parent)

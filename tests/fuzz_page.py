@@ -26,10 +26,11 @@ processes that had imported them, {shells} as a user would.
 {table}
 
 "Right" is an answer that is as before, or as the changed file has it where nothing promises more; numbers are of
-commands.  The longest took {seconds:.1f} s, the largest {megabytes} MB more than it began with; more than 20 s or
-1.5 GB would have been forbidden.  So are tracebacks, warnings, a second line of error, characters that steer terminals
-in whatever is printed or written, writing elsewhere than asked, and other answers without a word
-(`tests/fuzz_judge.py` says which are noticed and which cannot be).
+commands.  In a process that had imported them, the longest took {seconds:.1f} s and the largest {megabytes} MB more
+than it began with; more than 20 s or 1.5 GB would have been forbidden, and of a command run as a user would, more than
+60 s or 2.5 GB.  So are tracebacks, warnings, a second line of error, characters that steer terminals in whatever is
+printed or written, writing elsewhere than asked, and other answers without a word (`tests/fuzz_judge.py` says which are
+noticed and which cannot be).
 
 {forbidden}
 """
@@ -42,7 +43,7 @@ def section(rows: Sequence[dict[str, Any]], *, n: int, seed: int) -> str:
         f"`python tests/fuzz.py --n {n} --seed {seed}` (`make fuzz`), on {platform.machine()} with {os.cpu_count()}"
         f" cores, Linux {platform.release()}, Python {platform.python_version()}, {versions}."
     )
-    ends = [end for row in rows for end in row["ends"]]
+    ends = [end for row in rows if not row["shell"] for end in row["ends"]]
     faults = distinct(rows)
     listed = "\n".join(f"- {name} ({len(cases)} times)" for name, cases in faults.items())
     return HEAD.format(
@@ -52,7 +53,7 @@ def section(rows: Sequence[dict[str, Any]], *, n: int, seed: int) -> str:
         told=told,
         table="\n".join(_table(rows)),
         seconds=max((end["seconds"] for end in ends), default=0.0),
-        megabytes=max((end["megabytes"] for row in rows if not row["shell"] for end in row["ends"]), default=0),
+        megabytes=max((end["megabytes"] for end in ends), default=0),
         forbidden=f"Forbidden outcomes:\n\n{listed}" if faults else "Forbidden outcomes: none.",
     )
 

@@ -47,7 +47,7 @@ def kinds(world: fuzz.World, sandbox: Sandbox, command: Command, function: Calla
     before = sandbox.listing()
     ended = in_fork(function, command.args, sandbox, SHORT)
     case = case_of(world, sandbox, "plan", "set/plan.json")
-    return [one.kind for one in judged(command, ended, before, sandbox.listing(), case, None)]
+    return [one.kind for one in judged(command, ended, before, sandbox.listing(), case, lambda: ended)]
 
 
 def said(text: str, code: int = 0) -> Callable[[], int]:
@@ -115,6 +115,8 @@ PLANTED = {
     "a colour in a table": (EXPORT, wrote("out/table.md", "\x1b[31m"), "escape"),
     "a colour in a name": (EXPORT, wrote("out/\x1b[31m.png"), "escape"),
     "code in a page": (EXPORT, wrote("out/page.html", fuzz_mutations.MARK), "code in text"),
+    "code in Markdown": (EXPORT, wrote("out/README.md", fuzz_mutations.MARK), "code in text"),
+    "a formula": (EXPORT, wrote("out/table.csv", 'name,n\n"=1+1",2\n'), "code in text"),
     "code in a table": (EXPORT, wrote("out/table.tex", fuzz_mutations.TEX), "code in text"),
 }
 
@@ -136,6 +138,7 @@ def test_a_write_far_away_is_noticed(world: fuzz.World, sandbox: Sandbox, tmp_pa
         (STATUS, said("verify: 1 of 3 shards, 2 s left\nsynthgen: set/plan.json: no\n", 2)),
         (AGAIN, wrote("set/README.md", "fine\n")),
         (EXPORT, wrote("out/page.html", "&lt;script&gt;")),
+        (EXPORT, wrote("out/table.csv", "name,n\n'=1+1,2\n")),
     ],
 )
 def test_what_is_right_is_not_forbidden(
@@ -150,7 +153,7 @@ def told(args: tuple[str, ...], out: str = "") -> Ended:
 
 def answers(command: Command, case: Case, sandbox: Sandbox, out: str = "", old: str = "") -> list[Wrong]:
     listing = sandbox.listing()
-    return judged(command, told(command.args, out), listing, listing, case, told(command.args, old))
+    return judged(command, told(command.args, out), listing, listing, case, lambda: told(command.args, old))
 
 
 @pytest.mark.parametrize("name", ["set/plan.json", "set/manifest.json", "set/data/fractal-train-000001.json"])
