@@ -8,7 +8,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.venv/cache
 export XDG_CONFIG_HOME := $(CURDIR)/.venv/config
 TEST := OMP_NUM_THREADS=1 pytest
 
-.PHONY: help quickstart test test-all bench calibrate faults lint clean
+.PHONY: help quickstart test test-all bench calibrate faults fuzz lint clean
 help:
 	@echo 'make quickstart   the whole path on small sets, in a few minutes'
 	@echo 'make test         lint, types and tests'
@@ -16,6 +16,7 @@ help:
 	@echo 'make bench        speed, beside what it beats'
 	@echo 'make calibrate    how often the tests of a comparison err, on simulated studies'
 	@echo 'make faults       kills, full disks, failing stores: does the same come out?'
+	@echo 'make fuzz         10,000 changed files: is each read rightly, or refused in a line?'
 
 .venv/bin/uv:
 	$(PYTHON) -m venv .venv
@@ -62,6 +63,9 @@ calibrate: .venv/installed-dev
 
 faults: .venv/installed-dev
 	python tests/faults.py
+
+fuzz: .venv/installed-dev
+	OMP_NUM_THREADS=1 python tests/fuzz.py
 
 clean:
 	rm -rf quickstart build

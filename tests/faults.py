@@ -34,6 +34,7 @@ from faults_page import page
 from faults_scenes import FolderScene, Make, Scene, StoreScene, TrainingScene, count_samples, device, digests, lasting
 from faults_store import Trouble, server
 from flaky import before
+from fuzz_page import with_own
 
 ROOT = Path(__file__).parents[1]
 LANES = {"sets": 5, "training": 3}  # cases at a time; those of a store often only wait for 30 seconds
@@ -301,7 +302,8 @@ def main() -> int:
         lacks = {kind.name: lack for where in ("sets", "training") for kind, lack in here.kinds(where) if lack}
         rows = campaign(here, "sets", asked.generation, asked.seed, results, print_now)
         rows += campaign(here, "training", asked.training, asked.seed, results, print_now)
-    asked.out.write_text(page(rows, lacks, seed=asked.seed))
+    old = asked.out.read_text() if asked.out.exists() else ""
+    asked.out.write_text(with_own(old, page(rows, lacks, seed=asked.seed)))
     wrong = [line for row in rows for line in row["wrong"]]
     print(f"{asked.out}: {len(rows)} cases, {len(wrong)} deviations")
     return 1 if wrong else 0
