@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+LONGEST = 1 << 20  # bytes of a category file; the published ones have under 1,000
 MAX_MAPS = 255  # of a system: chaos.orbit counts them in a byte; the published ones have 2 to 7
 
 
@@ -68,10 +69,24 @@ def write_csv(path: Path, ifs: IFS) -> None:
     np.savetxt(path, np.column_stack([ifs.maps, ifs.probs]), delimiter=",")
 
 
+def _text(path: Path) -> str:
+    """A file of a few lines; raises FractalError where it is a pipe, which would block for ever, or far larger."""
+    try:
+        if not path.is_file():
+            raise FractalError(f"{path}: not a regular file")
+        with path.open("rb") as file:
+            data = file.read(LONGEST + 1)
+    except OSError as error:
+        raise FractalError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(data) > LONGEST:
+        raise FractalError(f"{path}: more than {LONGEST} bytes; expected a row a map")
+    return data.decode("utf-8", errors="replace")
+
+
 def read_csv(path: Path) -> IFS:
     """Read a published category file.  Raises FractalError naming file, row and value."""
     maps: list[list[float]] = []
-    for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         fields = line.split(",")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
+from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -144,8 +145,8 @@ def preview(
     from synthgen.manifest import read_manifest
     from synthgen.preview import write_preview
 
-    beside = directory if directory.name not in ("", "..") else directory.resolve()
-    folder = out or beside.with_name(f"{directory.resolve().name}-preview")
+    beside = directory if directory.name not in ("", "..") else Path(realpath(directory))
+    folder = out or beside.with_name(f"{beside.name}-preview")
     check_outside(directory, folder)
     for path in write_preview(read_manifest(directory), folder, per_class=per_class):
         say(path)

@@ -79,6 +79,7 @@ class Sampler:
         self.pipe.to(self.device)
         self._embeddings: OrderedDict[str, tuple[Tensor, ...]] = OrderedDict()
         self.compiled = False
+        self._folder, self._proven = folder, False  # whether it has drawn anything
         if self.device.type == "cuda":
             self._prepare_cuda()
         self.batch = batch or self._find_batch()
@@ -186,6 +187,14 @@ class Sampler:
             raise SynthgenError(
                 f"{self.device}: out of memory at batch size {self.batch}; give a smaller --batch"
             ) from None
+        except Exception as error:
+            if self._proven:
+                raise
+            told = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise SynthgenError(
+                f"{self._folder}: fails at its first images ({told}); check its configuration"
+            ) from error
+        self._proven = True
         finite = images.isfinite().flatten(1).all(1)
         pixels = (images.float() * 255).round_().nan_to_num_(0, 0, 0).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         if self.device.type != "cuda":
@@ -293,6 +302,13 @@ def share_cores(n: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // n))
 
 
+def _try(scheduler: Any, steps: int) -> None:
+    """Take a step of nothing: some settings that a scheduler takes make it fail only when it is used."""
+    scheduler.set_timesteps(steps)
+    nothing = torch.zeros(1, 1, 1, 1)
+    scheduler.step(nothing, scheduler.timesteps[0], scheduler.scale_model_input(nothing, scheduler.timesteps[0]))
+
+
 def _load(folder: Path, model: ModelRecord, sampling: Sampling) -> Any:
     """The pipeline, from safetensors and without remote code."""
     for library in (diffusers, transformers):
@@ -313,7 +329,10 @@ def _load(folder: Path, model: ModelRecord, sampling: Sampling) -> Any:
             if sampling.scheduler != "model":
                 name, settings = SCHEDULERS[sampling.scheduler]
                 pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **settings)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            _try(pipe.scheduler, sampling.steps)
+    except (
+        Exception
+    ) as error:  # diffusers and transformers fail as they may over configurations that they do not expect
         raise SynthgenError(f"{folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from None
     pipe.set_progress_bar_config(disable=True)
     if sampling.size % 8:  # as diffusers' pipelines ask

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
+from os.path import realpath
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -104,7 +105,7 @@ def _find(text: str, revision: str | None, dtype: str | None, download: bool) ->
         return _in_folder(tiny.MODEL, text, revision, PRESETS[text].defaults, dtype)
     path = Path(text).expanduser()
     if text and text not in PRESETS and (path.exists() or text.startswith(("/", ".", "~")) or text.count("/") > 1):
-        return _in_folder(path, path.resolve().name, revision, None, dtype)
+        return _in_folder(path, Path(realpath(path)).name, revision, None, dtype)
     repo = PRESETS[text].hub if text in PRESETS else text
     if not repo or not re.fullmatch(r"(?!.*(--|\.\.|\.git$))\b[\w.-]+\b/\b[\w.-]{1,96}\b", repo):  # the Hub's rule
         raise SynthgenError(f"{text!r}: no preset ({', '.join(PRESETS)}), no folder, and no Hub id like owner/name")

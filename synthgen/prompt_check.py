@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from os.path import realpath
 from pathlib import Path
 
 from synthgen.errors import SynthgenError
@@ -83,23 +84,23 @@ class _Report:
 
 
 def _reports(paths: Sequence[Path]) -> list[_Report]:
-    reports: dict[Path, _Report] = {}
+    reports: dict[str, _Report] = {}  # by the file behind any links
     for path in paths:
-        if path.resolve() in reports:
+        if realpath(path) in reports:
             continue
         if path.suffix == ".tsv":
-            reports[path.resolve()] = _report_classes(path)
+            reports[realpath(path)] = _report_classes(path)
             continue
-        report = reports[path.resolve()] = _report_prompts(path)
+        report = reports[realpath(path)] = _report_prompts(path)
         if not isinstance(report.value, PromptSet):
             continue
         beside = class_list_path(path, report.value)
         if not beside.is_file():
             report.page.error(None, f"classes: {beside} is not there; name a class list, from this file's folder")
             continue
-        if beside.resolve() not in reports:
-            reports[beside.resolve()] = _report_classes(beside)
-        classes = reports[beside.resolve()].value
+        if realpath(beside) not in reports:
+            reports[realpath(beside)] = _report_classes(beside)
+        classes = reports[realpath(beside)].value
         if isinstance(classes, ClassList):
             _judge_length(report, classes.names)
     return list(reports.values())

@@ -16,9 +16,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
-from pydantic import with_config
+from pydantic import Field, with_config
 
 from synthgen.content import STRICT
 from synthgen.errors import SynthgenError
@@ -43,6 +43,8 @@ else:
 
 LONGEST = 1 << 20  # bytes of a completion record
 LABEL = re.compile(rb"[0-9]{1,9}")  # of a sample, in its cls
+Count = Annotated[int, Field(ge=0)]
+Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # SHA-256; it is written into SHA256SUMS
 
 
 @with_config(STRICT)
@@ -50,14 +52,14 @@ LABEL = re.compile(rb"[0-9]{1,9}")  # of a sample, in its cls
 class Shard:
     """A completion record: the shard's tar and its metadata table stand whole, with these contents."""
 
-    index: int
+    index: Count
     filename: str
-    n_samples: int
-    n_bytes: int
-    sha256: str
-    table_n_bytes: int
-    table_sha256: str
-    plan_digest: str
+    n_samples: Count
+    n_bytes: Count
+    sha256: Sum
+    table_n_bytes: Count
+    table_sha256: Sum
+    plan_digest: Sum
     environment: dict[str, str]  # library versions that the bytes may depend on
 
 

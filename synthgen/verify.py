@@ -152,7 +152,7 @@ def _read_sums(data: bytes, names: list[str]) -> tuple[dict[str, str], list[str]
     sums: dict[str, str] = {}
     wrong = []
     known = set(names)
-    for number, line in enumerate(data.decode(errors="replace").splitlines(), 1):
+    for number, line in enumerate(data.decode(errors="replace").removesuffix("\n").split("\n"), 1):
         match = SUM.fullmatch(line)
         if match is None:
             wrong.append(f"line {number} is not a sum and a name: {line[:80]!r}")

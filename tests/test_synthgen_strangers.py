@@ -684,3 +684,77 @@ def test_what_a_disk_will_say_again_is_not_asked_again(
     assert told.returncode == 2
     assert what in told.stderr
     assert waits == []
+
+
+def test_a_sum_that_is_none_makes_no_record(whole: Path, synthgen_here: Command) -> None:
+    record = whole / "data/fractal-train-000001.json"
+    stored = json.loads(record.read_text())
+    record.write_text(json.dumps(stored | {"sha256": f"{'0' * 64}  plan.json\n{stored['sha256']}"}))
+    (line, *_) = synthgen_here("verify", whole).stdout.splitlines()
+    assert "data/fractal-train-000001.json: sha256: String should match pattern" in line
+    for key, value in (("n_bytes", -1), ("plan_digest", "x"), ("table_sha256", "../x")):
+        record.write_text(json.dumps(stored | {key: value}))
+        assert f"000001.json: {key}: " in synthgen_here("verify", whole).stdout
+
+
+def test_sums_with_other_line_ends_are_told(whole: Path, synthgen_here: Command) -> None:
+    sums = whole / "SHA256SUMS"
+    sums.write_bytes(sums.read_bytes().replace(b"\n", b"\r\n"))
+    told = synthgen_here("verify", whole)
+    assert told.returncode == 1
+    assert r"SHA256SUMS: line 1 names 'data/fractal-train-000000.tar\r', which is no file of this" in told.stdout
+
+
+def test_a_folder_in_the_place_of_a_shard_is_named(whole: Path, synthgen_here: Command) -> None:
+    tar = whole / "data/fractal-train-000001.tar"
+    tar.unlink()
+    (tar / "mine").mkdir(parents=True)
+    told = synthgen_here("verify", whole, "--repair")
+    assert told.returncode in (1, 2)
+    assert (tar / "mine").is_dir()
+    told = synthgen_here(*MAKE, whole)
+    assert told.returncode == 2
+    assert told.stderr.splitlines()[-1].endswith("a folder has the name that this file is to have; move it away")
+
+
+def test_a_link_to_itself_and_a_pipe_are_no_prompt_file_or_category(tmp_path: Path, synthgen_here: Command) -> None:
+    loop, pipe = tmp_path / "loop.tsv", tmp_path / "categories/00000.csv"
+    loop.symlink_to(loop)
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)
+    told = synthgen_here("prompts", "check", loop)
+    assert (told.returncode, told.stderr.splitlines()[0][:10]) == (2, "synthgen: ")
+    told = synthgen_here("fractal", "--categories", pipe.parent, "--n", "1", "--out", tmp_path / "out")
+    assert told.returncode == 2
+    assert told.stderr == f"synthgen: {pipe}: not a regular file\n"
+    pipe.unlink()
+    pipe.write_bytes(b"0" * (1 << 20) + b"00")
+    told = synthgen_here("fractal", "--categories", pipe.parent, "--n", "1", "--out", tmp_path / "out")
+    assert told.stderr == f"synthgen: {pipe}: more than 1048576 bytes; expected a row a map\n"
+
+
+def test_a_preview_is_named_as_the_set_was(whole: Path, synthgen_here: Command) -> None:
+    link = whole.parent / "link"
+    link.symlink_to(whole)
+    assert synthgen_here("preview", link).returncode == 0
+    assert (whole.parent / "link-preview/gallery.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("scheduler/scheduler_config.json", {"prediction_type": "none such"}),
+        ("unet/config.json", {"act_fn": False}),
+        ("vae/config.json", {"scaling_factor": "x"}),
+    ],
+)
+def test_a_model_whose_configuration_is_wrong_is_named(
+    tmp_path: Path, synthgen_here: Command, name: str, change: dict[str, object]
+) -> None:
+    model = Path(shutil.copytree(tiny.MODEL, tmp_path / "model"))
+    config = model / name
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    arguments = ("--model", model, "--n", 1, "--size", 32, "--device", "cpu", "--batch", 1, "--out", tmp_path / "set")
+    told = synthgen_here("sd", "--prompts", PROMPTS, *arguments)
+    assert told.returncode == 2
+    assert f"{model}: " in told.stderr.splitlines()[-1]

@@ -51,7 +51,7 @@ def write_report(comparison: Comparison, out: Path, *, command: str | None = Non
     earlier report at ``out`` is replaced. Raises EvaluateError where ``out`` is anything else, or
     holds files that are not the report's.
     """
-    out = Path(out).resolve()
+    out = Path(os.path.realpath(out))
     _check_replaceable(out)
     content = _plain(asdict(comparison))
     unverified = content.pop("unverified")  # says nothing of the numbers, of which the digest is

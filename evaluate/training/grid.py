@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from os.path import realpath
 from pathlib import Path
 
 from ..camera_traps.tasks import Task
@@ -126,7 +127,7 @@ def suite_record(suite: Suite, task: Task, grid: Grid, chosen: Mapping[str, Chos
     return SuiteRecord(
         name=suite.name,
         baseline=suite.baseline,
-        task={"name": Path(suite.task.path).resolve().name, **task.identity, "class_names": list(task.class_names)},
+        task={"name": Path(realpath(suite.task.path)).name, **task.identity, "class_names": list(task.class_names)},
         arms=arms,
         members=grid.members,
         reference=suite.reference,

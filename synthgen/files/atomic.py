@@ -120,10 +120,16 @@ def write_if_new(path: Path, data: bytes) -> None:
 
 
 def move_into_place(file: IO[bytes], path: Path) -> None:
-    """Give a claimed file, now whole, the name ``path``, safely on the disk."""
+    """Give a claimed file, now whole, the name ``path``, safely on the disk.
+
+    Raises SynthgenError where a folder has that name.
+    """
     file.flush()
     os.fsync(file.fileno())
-    os.replace(file.name, path)
+    try:
+        os.replace(file.name, path)
+    except IsADirectoryError:
+        raise SynthgenError(f"{path}: a folder has the name that this file is to have; move it away") from None
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ def check_outside(directory: Place, out: Path) -> None:
         if directory.protocol not in ("file", "local"):
             return
         directory = Path(directory.path)
-    if out.resolve().is_relative_to(directory.resolve()):
+    if Path(realpath(out)).is_relative_to(realpath(directory)):
         raise SynthgenError(f"{out}: lies in the dataset {directory} itself; name another place")
 
 
