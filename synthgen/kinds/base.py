@@ -1,0 +1,158 @@
+"""What every kind of images is: the protocol that shards, checks, previews, exports and documents know.
+
+A kind is a folder of this package whose ``__init__`` defines ``KIND``; ``known`` lists them.  Nothing outside asks
+which kind a set is of: whatever differs is answered by the content, or by the facts for the documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from markupsafe import Markup
+from pydantic import ConfigDict
+
+if TYPE_CHECKING:
+    import typer
+
+    from synthgen.dataset.plan import Plan
+    from synthgen.dataset.shard import Item
+
+MAX_IMAGES = 10**9  # keys have nine digits
+KEYS = "keys have nine digits"  # why there are no more
+STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One image of a plan."""
+
+    index: int
+    key: str  # the name of its files in the shard; no dots
+    label: int  # position of its class in the content's class names
+    variant: int  # within its class, such as the fractal's instance or the prompt's template
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFormat:
+    """What the image files of a set are."""
+
+    ending: str  # png, jpg or webp
+    side: int  # width and height in pixels
+
+
+class Content(Protocol):
+    """All that the images of a set depend on: a frozen dataclass of pydantic's, stored in ``plan.json``.
+
+    Its SHA-256 is the plan's digest (see ``common.records.digest``).  What image i is depends on it and on i alone.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes' names, by label; unique."""
+        ...
+
+    @property
+    def class_words(self) -> tuple[str, ...] | None:
+        """The classes as their captions call them, by label; None where they have no other names."""
+        ...
+
+    @property
+    def n_available(self) -> int:
+        """How many images there are, at most MAX_IMAGES."""
+        ...
+
+    @property
+    def stock(self) -> str:
+        """The same in words, such as "20 categories have 20,000 images (25 x 10 x 4 each)"."""
+        ...
+
+    @property
+    def image(self) -> ImageFormat:
+        """Of every image file."""
+        ...
+
+    def sample(self, index: int) -> Sample:
+        """Image ``index``, from 0."""
+        ...
+
+    def caption(self, sample: Sample) -> str | None:
+        """The text that an image was drawn from; None where there is none."""
+        ...
+
+    def record(self, sample: Sample, stored: dict[str, Any]) -> dict[str, Any]:
+        """What the plan says of an image's record beyond key, index, label and class.
+
+        ``stored`` is the record that stands: what was found out while drawing, such as an attempt's number.
+        """
+        ...
+
+    def file_stem(self, sample: Sample, folder: str) -> str | None:
+        """The name of an image's file in an exported folder, where a published layout has one."""
+        ...
+
+    def describe(self) -> str:
+        """In one line, what made the images, with versions."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renderer:
+    """What turns samples into image files."""
+
+    render: Callable[[Iterable[Sample]], Iterator[Item]]  # in the order given
+    environment: dict[str, str]  # the versions and settings on which the bytes may depend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Licence:
+    """Under what terms images may be used."""
+
+    identifier: str  # the Hub's
+    name: str
+    link: str | None
+    terms: tuple[Markup, ...]  # paragraphs of Markdown for the card
+    warning: Markup | None = None  # for the top of the card
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the documents of a set say of its images; Markup is Markdown whose values are escaped already."""
+
+    title: str  # without the number of images, such as "FractalDB fractals of 20 categories"
+    made_by: str  # what drew them, in words
+    introduction: Markup  # after "20 images of 10 classes "
+    tags: tuple[str, ...]  # on the Hub
+    language: str | None  # of captions
+    source_type: str  # of IPTC's digital source types: algorithmicMedia or trainedAlgorithmicMedia
+    licence: Licence
+    command: tuple[tuple[str, ...], ...]  # the command that makes it, but for directory and numbers; an option each
+    provenance: tuple[Markup, ...]  # paragraphs after the command
+    rows: tuple[tuple[str, Markup], ...]  # of the table of settings
+    columns: dict[str, str]  # what columns of the metadata table hold
+    biases: tuple[str, ...]
+    limits: tuple[str, ...]
+    personal: tuple[str, ...]  # what of persons is in the images
+    citations: tuple[str, ...]  # BibTeX, of where the images come from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of images."""
+
+    content: type[Any]  # a Content
+    renderer: Callable[..., Renderer]  # of (plan, *, model, device): as the images of a plan were drawn
+    facts: Callable[[Plan], Facts]
+    bytes_per_image: Callable[[Plan], float]  # in a shard, about
+    commands: Callable[[], typer.Typer]  # that make sets of this kind
+    options: frozenset[str] = frozenset()  # of ``model`` and ``device``, those that its renderer takes
+    variant: str = "key"  # column of the metadata table that tells images of a class apart
+    variant_words: str = "Image"
+
+    @property
+    def name(self) -> str:
+        """As it stands in ``plan.json``."""
+        return str(self.content.kind)

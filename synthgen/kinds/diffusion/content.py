@@ -1,0 +1,165 @@
+"""What a diffusion image depends on, and which class and prompt image i has: pure values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic import with_config
+
+from synthgen.common.seeds import derive_seed
+from synthgen.kinds.base import KEYS, MAX_IMAGES, STRICT, ImageFormat, Sample
+from synthgen.kinds.diffusion.prompts import prompt
+from synthgen.kinds.order import permuted, walk
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRecord:
+    """The prompt file."""
+
+    name: str
+    version: str
+    sha256: str
+    templates: tuple[str, ...]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassRecord:
+    """The class list."""
+
+    name: str
+    sha256: str
+    ids: tuple[str, ...]  # unique
+    names: tuple[str, ...]  # as they stand in prompts
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecord:
+    """The model's weights."""
+
+    name: str  # Hub id, "tiny", or a folder's name
+    revision: str  # commit on the Hub, or "sha256:..." of the files
+    variant: str | None  # of the weight files, such as "fp16"
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How images are drawn from a diffusion model."""
+
+    scheduler: str
+    steps: int
+    guidance: float  # scale of classifier-free guidance; up to 1 means none
+    negative_prompt: str
+    size: int  # pixels, width and height
+    dtype: str  # float32, float16 or bfloat16
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffusionContent:
+    """All that a diffusion image depends on, but for the machine; see ``kinds.base.Content``."""
+
+    kind: ClassVar[str] = "diffusion"
+
+    seed: int
+    prompts: PromptRecord
+    classes: ClassRecord
+    model: ModelRecord
+    sampling: Sampling
+    image_format: str  # png, jpg or webp
+    quality: int  # of jpg and webp
+    exclude_flagged: bool  # whether images that the safety checker flags are made again
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes' ids, by label."""
+        return self.classes.ids
+
+    @property
+    def class_words(self) -> tuple[str, ...]:
+        """The classes' names, by label."""
+        return self.classes.names
+
+    @property
+    def n_available(self) -> int:
+        """As many as a nine-digit key can tell apart."""
+        return MAX_IMAGES
+
+    @property
+    def stock(self) -> str:
+        """The same in words."""
+        return KEYS
+
+    @property
+    def image(self) -> ImageFormat:
+        """See Content."""
+        return ImageFormat(ending=self.image_format, side=self.sampling.size)
+
+    def sample(self, index: int) -> Sample:
+        """Image ``index``: its class and template.
+
+        Blocks of as many consecutive samples as there are classes hold every class once, in an
+        order permuted by block.  The k-th sample of a class is in block k; a class walks through the
+        templates in an order permuted by class, and permuted anew on each walk.  So any number of
+        images is balanced over the classes to one image, and within a class over the templates.
+        """
+        n_classes, n_templates = len(self.classes.ids), len(self.prompts.templates)
+        block, slot = divmod(index, n_classes)
+        round_, step = divmod(block, n_templates)
+        label = permuted(n_classes, self.seed, "classes", block)[slot]
+        template = walk(n_templates, self.seed, "templates", label, round_)[step]
+        return Sample(index=index, key=f"{index:09d}", label=label, variant=template)
+
+    def caption(self, sample: Sample) -> str:
+        """The prompt of a sample."""
+        return prompt(self.prompts.templates[sample.variant], self.classes.names[sample.label])
+
+    def image_seed(self, index: int, attempt: int = 0) -> int:
+        """The seed of image ``index``: uint64.  Further attempts, where one came out black, have seeds of their own."""
+        return derive_seed(self.seed, index, attempt) if attempt else derive_seed(self.seed, index)
+
+    def record(self, sample: Sample, stored: dict[str, Any]) -> dict[str, Any]:
+        """See Content; the seed is that of the attempt that the stored record states."""
+        attempt = stored.get("attempt")
+        known = isinstance(attempt, int) and attempt >= 0
+        return {
+            "class_name": self.classes.names[sample.label],
+            "prompt": self.caption(sample),
+            "template": sample.variant,
+            "prompts": self.prompts.name,
+            "prompts_version": self.prompts.version,
+            "prompts_sha256": self.prompts.sha256,
+            "seed": str(self.image_seed(sample.index, int(attempt) if known else 0)),
+            **self.settings(),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What the records of all images have in common."""
+        return {
+            "model": self.model.name,
+            "revision": self.model.revision,
+            "variant": self.model.variant or "",
+            "scheduler": self.sampling.scheduler,
+            "steps": self.sampling.steps,
+            "guidance": self.sampling.guidance,
+            "negative_prompt": self.sampling.negative_prompt,
+            "size": self.sampling.size,
+            "dtype": self.sampling.dtype,
+            "format": self.image_format,
+            "quality": self.quality,
+        }
+
+    def file_stem(self, sample: Sample, folder: str) -> None:
+        """No published layout."""
+        return None
+
+    def describe(self) -> str:
+        """See Content."""
+        return (
+            f"diffusion images of {self.model.name} at {self.model.revision[:19]}, prompts {self.prompts.name} version"
+            f" {self.prompts.version} ({self.prompts.sha256[:16]}), classes {self.classes.name}"
+        )

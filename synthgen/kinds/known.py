@@ -1,0 +1,20 @@
+"""The list of all kinds of images; a new one is a folder of this package and a line here."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+
+from synthgen.kinds.base import Kind
+
+KNOWN = (
+    "fractaldb",
+    "diffusion",
+)
+
+
+@cache
+def kinds() -> dict[str, Kind]:
+    """All kinds, by their names in ``plan.json``."""
+    found: list[Kind] = [import_module(f"synthgen.kinds.{name}").KIND for name in KNOWN]
+    return {kind.name: kind for kind in found}
