@@ -8,7 +8,7 @@ import sys
 import typer
 
 from synthgen.cli import run
-from synthgen.errors import SynthgenError
+from synthgen.common.errors import SynthgenError
 
 from . import cli_judge, cli_runs
 from .errors import EvaluateError

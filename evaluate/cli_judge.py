@@ -10,7 +10,7 @@ import typer
 
 from synthgen.cli_make import local
 from synthgen.cli_sets import AsJson
-from synthgen.printing import say
+from synthgen.common.printing import say
 
 from .errors import EvaluateError
 

@@ -14,7 +14,7 @@ from typer.exceptions import Exit
 
 from synthgen.cli_make import Address, EngineName, NumTasks, Resources, TaskIndex, local
 from synthgen.cli_sets import AsJson
-from synthgen.printing import say
+from synthgen.common.printing import say
 
 from .errors import EvaluateError
 
@@ -45,7 +45,7 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
 ) -> None:
     """Make a simulated camera-trap set in the iWildCam-WILDS layout."""
-    from synthgen.progress import progress
+    from synthgen.common.progress import progress
 
     from .camera_traps.simulate import simulate as make
 

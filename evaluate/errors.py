@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from synthgen.errors import SynthgenError
+from synthgen.common.errors import SynthgenError
 
 
 class EvaluateError(Exception):

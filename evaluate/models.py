@@ -14,7 +14,7 @@ from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synthgen.files.reading import open_file
+from synthgen.storage.reading import open_file
 
 from .errors import EvaluateError
 

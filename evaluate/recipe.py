@@ -12,8 +12,8 @@ from typing import Any, Literal, cast
 
 from pydantic import ValidationError, with_config
 
-from synthgen.content import STRICT
-from synthgen.files.records import adapter, first_problem
+from synthgen.common.records import adapter, first_problem
+from synthgen.kinds.content import STRICT
 
 from .errors import EvaluateError
 

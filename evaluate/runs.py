@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, with_config
 
-from synthgen.content import STRICT
-from synthgen.files.inside import RULE, check_folder, fits_stored
-from synthgen.files.reading import read_file, reading
-from synthgen.files.records import read_record, validated
-from synthgen.shard import write_atomically
+from synthgen.common.records import read_record, validated
+from synthgen.dataset.shard import write_atomically
+from synthgen.kinds.content import STRICT
+from synthgen.storage.inside import RULE, check_folder, fits_stored
+from synthgen.storage.reading import read_file, reading
 
 from .errors import EvaluateError, told_here
 from .recipe import Recipe

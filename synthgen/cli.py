@@ -11,9 +11,9 @@ import typer
 from typer.exceptions import TyperException
 
 from synthgen import cli_make, cli_sets
-from synthgen.engines.processes import interrupt_soon, keep_interruptions
-from synthgen.errors import SynthgenError
-from synthgen.printing import say
+from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import say
+from synthgen.common.processes import interrupt_soon, keep_interruptions
 
 app = typer.Typer(
     help="Make synthetic image sets for pre-training: every image reproducible, every killed run resumable.",

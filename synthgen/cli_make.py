@@ -12,14 +12,14 @@ import typer
 from typer import BadParameter
 from typer.exceptions import Exit
 
-from synthgen.errors import SynthgenError
-from synthgen.models import DEFAULT
-from synthgen.printing import say
+from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import say
+from synthgen.kinds.diffusion.models import DEFAULT
 
 if TYPE_CHECKING:
     from fractaldb.ifs import Category
-    from synthgen.manifest import Manifest
-    from synthgen.plan import Plan
+    from synthgen.dataset.manifest import Manifest
+    from synthgen.dataset.plan import Plan
 
 app = typer.Typer()
 
@@ -75,12 +75,12 @@ def fractal(
     num_tasks: NumTasks = None,
 ) -> None:
     """Draw a FractalDB set into verified shards."""
-    from synthgen.content import fractal_stock
+    from synthgen.dataset.generate import existing_plan, generate, open_directory
+    from synthgen.dataset.plan import check_request, new_plan
     from synthgen.engines.request import Request
-    from synthgen.files.places import place
-    from synthgen.fractal import fractal_content, fractal_style, layout
-    from synthgen.generate import existing_plan, generate, open_directory
-    from synthgen.plan import check_request, new_plan
+    from synthgen.kinds.content import fractal_stock
+    from synthgen.kinds.fractaldb.render import fractal_content, fractal_style, layout
+    from synthgen.storage.places import place
 
     request = Request(
         engine=engine,
@@ -127,8 +127,8 @@ def _rest(manifest: Manifest) -> str:
 
 def _categories(text: str, seed: int, sampling: str, old: Plan | None) -> tuple[list[Category], dict[str, Any]]:
     """Categories and where they came from: searched, read from CSVs, or taken from the plan that stands."""
-    from synthgen.content import FractalContent
-    from synthgen.fractal import category_of, find_categories, read_category_folder
+    from synthgen.kinds.content import FractalContent
+    from synthgen.kinds.fractaldb.render import category_of, find_categories, read_category_folder
 
     if not text.isdecimal():
         if sampling != "published":
@@ -150,7 +150,7 @@ def fractal_search(
     ] = "published",
 ) -> None:
     """Search fractal categories and write them as the published CSV files."""
-    from synthgen.fractal import find_categories, write_categories
+    from synthgen.kinds.fractaldb.render import find_categories, write_categories
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SynthgenError(f"{out}: exists and is not an empty folder; choose another --out")
@@ -211,13 +211,13 @@ def sd(
     ] = None,
 ) -> None:
     """Draw a Stable Diffusion set from a prompt file into verified shards."""
+    from synthgen.dataset.plan import check_request, new_plan
     from synthgen.engines.request import Request
-    from synthgen.files.places import place
-    from synthgen.models import find_model
-    from synthgen.plan import check_request, new_plan
-    from synthgen.prompts import class_list_path, read_classes, read_prompts
-    from synthgen.sd_render import remake_file
-    from synthgen.sd_request import Settings, describe, diffusion_content, make, measured_rate
+    from synthgen.kinds.diffusion.models import find_model
+    from synthgen.kinds.diffusion.prompts import class_list_path, read_classes, read_prompts
+    from synthgen.kinds.diffusion.render import remake_file
+    from synthgen.kinds.diffusion.request import Settings, describe, diffusion_content, make, measured_rate
+    from synthgen.storage.places import place
 
     if from_record is not None:
         if out is None:
@@ -290,6 +290,6 @@ def prompts_check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")] = False,
 ) -> None:
     """Check prompt files and their class lists; exit code 1 where one is wrong."""
-    from synthgen.prompt_check import check_command
+    from synthgen.kinds.diffusion.prompt_check import check_command
 
     raise Exit(check_command(files, as_json=as_json))

@@ -13,11 +13,11 @@ import typer
 from typer.exceptions import Exit
 
 from synthgen.cli_make import local
-from synthgen.errors import SynthgenError
-from synthgen.printing import say
+from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import say
 
 if TYPE_CHECKING:
-    from synthgen.scan import Fault
+    from synthgen.dataset.scan import Fault
 
 app = typer.Typer()
 
@@ -35,8 +35,8 @@ def status(
     ] = False,
 ) -> None:
     """Say how much of a dataset stands, who is at work on it, how fast, and what failed."""
-    from synthgen.files.places import place
-    from synthgen.watch import Eye, tell, words
+    from synthgen.dataset.watch import Eye, tell, words
+    from synthgen.storage.places import place
 
     where = place(directory)
     if watch:
@@ -64,10 +64,10 @@ def verify(
     device: Annotated[str | None, typer.Option(help="With --repair: cuda, cuda:1 or cpu.")] = None,
 ) -> None:
     """Check every file of a dataset, every image against the plan; exit code 1 where something is wrong."""
-    from synthgen.files.places import place
-    from synthgen.manifest import read_manifest
-    from synthgen.progress import progress
-    from synthgen.verify import inspect
+    from synthgen.common.progress import progress
+    from synthgen.dataset.manifest import read_manifest
+    from synthgen.dataset.verify import inspect
+    from synthgen.storage.places import place
 
     where = place(directory)
     if mend and not isinstance(where, Path):
@@ -99,7 +99,7 @@ def verify(
 
 def _with_advice(fault: Fault) -> str:
     """A fault, and where ``--repair`` leaves it, why and what to do."""
-    from synthgen.repair import why_left
+    from synthgen.dataset.repair import why_left
 
     why = why_left(fault)
     return f"{fault}; --repair leaves it: {why}" if why else str(fault)
@@ -107,7 +107,7 @@ def _with_advice(fault: Fault) -> str:
 
 def _repaired(mended: list[int], before: list[Fault], after: list[Fault]) -> str:
     """What was mended, in words: shards, and files that belong to none."""
-    from synthgen.repair import why_left
+    from synthgen.dataset.repair import why_left
 
     left = {fault.name for fault in after}
     files = {fault.name: None for fault in before if fault.shard is None and not why_left(fault)}
@@ -116,11 +116,11 @@ def _repaired(mended: list[int], before: list[Fault], after: list[Fault]) -> str
 
 
 def _repair(directory: Path, faults: list[Fault], model: str | None, device: str | None) -> list[int]:
-    from synthgen.content import DiffusionContent
-    from synthgen.plan import read_plan
-    from synthgen.progress import progress
-    from synthgen.repair import repair
-    from synthgen.sd_request import plan_renderer
+    from synthgen.common.progress import progress
+    from synthgen.dataset.plan import read_plan
+    from synthgen.dataset.repair import repair
+    from synthgen.kinds.content import DiffusionContent
+    from synthgen.kinds.diffusion.request import plan_renderer
 
     plan = read_plan(directory / "plan.json")
     diffusion = isinstance(plan.content, DiffusionContent)
@@ -141,9 +141,9 @@ def preview(
     per_class: Annotated[int, typer.Option(help="Pictures a class, 1 to 100.")] = 10,
 ) -> None:
     """Make a contact sheet and a gallery page of some pictures of every class."""
-    from synthgen.files.places import check_outside
-    from synthgen.manifest import read_manifest
-    from synthgen.preview import write_preview
+    from synthgen.dataset.manifest import read_manifest
+    from synthgen.dataset.preview import write_preview
+    from synthgen.storage.places import check_outside
 
     beside = directory if directory.name not in ("", "..") else Path(realpath(directory))
     folder = out or beside.with_name(f"{beside.name}-preview")
@@ -164,11 +164,11 @@ def export(
     ] = "1GB",
 ) -> None:
     """Write a finished dataset in another layout; for fractals, imagefolder is that of the published FractalDB."""
-    from synthgen.files.places import place
-    from synthgen.manifest import read_manifest
-    from synthgen.progress import progress
+    from synthgen.common.progress import progress
+    from synthgen.dataset.manifest import read_manifest
     from synthgen.publishing.export import bytes_of, check_request
     from synthgen.publishing.export import export as write
+    from synthgen.storage.places import place
 
     size = bytes_of(shard_bytes)
     check_request(layout, size)

@@ -12,7 +12,7 @@ from hypothesis import settings
 from fractaldb.ifs import write_csv
 from fractaldb.search import search
 from synthgen import cli
-from synthgen.errors import SynthgenError
+from synthgen.common.errors import SynthgenError
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 FLAGS = (

@@ -20,8 +20,8 @@ from typing import Any, Protocol
 from faults_store import BUCKET, KEYS, Trouble, client
 from flaky import Proxy
 
-from synthgen.errors import SynthgenError
-from synthgen.files.tar import read_samples
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.tar import read_samples
 
 PROGRAMS = Path(sys.executable).parent
 IMAGES = ("png", "jpg", "webp")

@@ -266,7 +266,7 @@ def product(args: tuple[str, ...]) -> Callable[[], int]:
         import typer
 
         from synthgen import cli
-        from synthgen.errors import SynthgenError
+        from synthgen.common.errors import SynthgenError
         from synthgen_evaluate.errors import EvaluateError
 
         _start_by_forking()
@@ -294,7 +294,7 @@ def _start_by_forking() -> None:
     import multiprocessing
 
     fork = multiprocessing.get_context("fork")
-    for module in ("synthgen.engines.local", "synthgen.verify"):
+    for module in ("synthgen.engines.local", "synthgen.dataset.verify"):
         if module in sys.modules:
             told = type(multiprocessing)("multiprocessing")
             told.__dict__.update(multiprocessing.__dict__)
@@ -309,7 +309,7 @@ def imported(*, heavy: bool) -> None:
     from fractaldb.instances import instance
     from fractaldb.render import Style, picture
     from fractaldb.search import search
-    from synthgen.manifest import read_manifest
+    from synthgen.dataset.manifest import read_manifest
 
     (one,) = search(1, seed=1)
     picture(one, instance(one.name, 0), Style(size=16, n_points=100), seed=1)  # which loads what is compiled
@@ -320,10 +320,10 @@ def imported(*, heavy: bool) -> None:
 
 LIGHT = (
     "numpy", "numba", "pyarrow.parquet", "PIL.Image", "PIL.PngImagePlugin", "PIL.JpegImagePlugin", "jinja2", "fsspec",
-    "upath", "synthgen.cli", "synthgen.watch", "synthgen.verify", "synthgen.repair", "synthgen.preview",
-    "synthgen.generate", "synthgen.fractal", "synthgen.engines.local", "synthgen.quality", "synthgen.publishing.export",
+    "upath", "synthgen.cli", "synthgen.dataset.watch", "synthgen.dataset.verify", "synthgen.dataset.repair", "synthgen.dataset.preview",
+    "synthgen.dataset.generate", "synthgen.kinds.fractaldb.render", "synthgen.engines.local", "synthgen.dataset.quality", "synthgen.publishing.export",
     "synthgen.publishing.export_parquet", "synthgen.publishing.publish", "synthgen.publishing.card",
-    "synthgen.sd_render", "synthgen.sd_request", "synthgen.prompt_check", "fractaldb.render", "synthgen_evaluate.cli",
+    "synthgen.kinds.diffusion.render", "synthgen.kinds.diffusion.request", "synthgen.kinds.diffusion.prompt_check", "fractaldb.render", "synthgen_evaluate.cli",
     "pandas", "pyarrow.compute", "huggingface_hub.repocard", "huggingface_hub.hf_api",
 )  # fmt: skip
 HEAVY = (
@@ -332,7 +332,7 @@ HEAVY = (
     "matplotlib.backends.backend_agg", "torch", "torchvision", "timm", "accelerate", "safetensors.torch", "wilds",
     "synthgen_evaluate.judging.comparing", "synthgen_evaluate.reporting.report", "synthgen_evaluate.training.execute",
     "synthgen_evaluate.training.byhand", "synthgen_evaluate.design.suite", "synthgen_evaluate.design.cost",
-    "synthgen_evaluate.judging.published", "synthgen_evaluate.camera_traps.simulate", "synthgen.diffusion",
+    "synthgen_evaluate.judging.published", "synthgen_evaluate.camera_traps.simulate", "synthgen.kinds.diffusion.sampler",
     "synthgen_evaluate.design.experiments", "synthgen_evaluate.design.selection", "synthgen_evaluate.design.choice",
 )  # fmt: skip
 

@@ -349,7 +349,7 @@ def _sample(folder: Path, call: Any) -> None:
 
 def _model(folder: Path, call: Any) -> None:
     _prompts(folder, call)
-    shutil.copytree(ROOT / "synthgen/tiny/model", folder / "model")
+    shutil.copytree(ROOT / "synthgen/kinds/diffusion/tiny/model", folder / "model")
 
 
 SUITE = """
@@ -492,8 +492,8 @@ def library(args: Sequence[str]) -> int:
     """What notebooks do: compare runs or scores, read a selection; prints it as JSON, returns an exit code."""
     from dataclasses import asdict
 
-    from synthgen.errors import SynthgenError
-    from synthgen.printing import say
+    from synthgen.common.errors import SynthgenError
+    from synthgen.common.printing import say
     from synthgen_evaluate import compare, load_results, load_runs
     from synthgen_evaluate.design.selection import read_selection
     from synthgen_evaluate.errors import EvaluateError

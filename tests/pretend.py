@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 import typer
 
 from synthgen import cli
-from synthgen.content import CategoryRecord, FractalContent, Sample
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.generate import existing_plan, generate
+from synthgen.dataset.plan import Plan, new_plan
+from synthgen.dataset.shard import Item
 from synthgen.engines.local import local
 from synthgen.engines.work import Renderer
-from synthgen.errors import SynthgenError
-from synthgen.files.places import place
-from synthgen.generate import existing_plan, generate
-from synthgen.plan import Plan, new_plan
-from synthgen.shard import Item
-from synthgen.stores import write
+from synthgen.kinds.content import CategoryRecord, FractalContent, Sample
+from synthgen.storage.places import place
+from synthgen.storage.stores import write
 
 if TYPE_CHECKING:
-    from synthgen.files.places import Place
+    from synthgen.storage.places import Place
 
 
 def plan(n: int = 60, shard_size: int = 10, *, seed: int = 1, categories: int = 5) -> Plan:
@@ -127,7 +127,7 @@ def run(
 
     Without ``devices`` this process is the worker.  ``short`` sets BEAT and SILENT.
     """
-    from synthgen import generate as module
+    from synthgen.dataset import generate as module
     from synthgen.engines import claims
 
     for name, seconds in short.items():

@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from synthgen.tiny import MODEL
+from synthgen.kinds.diffusion.tiny import MODEL
 
 
 def write_random_sd15(folder: Path, *, dtype: torch.dtype = torch.float32) -> None:

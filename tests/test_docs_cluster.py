@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from synthgen.cli import app as synthgen_app
-from synthgen.manifest import read_manifest
+from synthgen.dataset.manifest import read_manifest
 from synthgen_evaluate.cli import app as evaluate_app
 
 ROOT = Path(__file__).parents[1]

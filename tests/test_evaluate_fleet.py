@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from small_suite import make_world, results
 
+from synthgen.common.errors import SynthgenError
 from synthgen.engines.request import Request
-from synthgen.errors import SynthgenError
 from synthgen_evaluate.design.suite import read_suite
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.training import fleet

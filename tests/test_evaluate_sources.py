@@ -9,11 +9,11 @@ import pytest
 from conftest import Command
 from PIL import Image, ImageFilter
 
-from synthgen.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sample, Sampling
+from synthgen.dataset.generate import generate, open_directory
+from synthgen.dataset.plan import new_plan
+from synthgen.dataset.shard import Item
 from synthgen.engines.work import Renderer
-from synthgen.generate import generate, open_directory
-from synthgen.plan import new_plan
-from synthgen.shard import Item
+from synthgen.kinds.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sample, Sampling
 from synthgen_evaluate.design.arms import FolderSource, FractalSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.images import sources

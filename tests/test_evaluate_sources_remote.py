@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from conftest import Command
 
-from synthgen.files.places import place
-from synthgen.manifest import read_manifest
+from synthgen.dataset.manifest import read_manifest
 from synthgen.publishing.export import export
+from synthgen.storage.places import place
 from synthgen_evaluate.design.arms import FolderSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.images import shard_source

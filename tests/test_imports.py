@@ -79,9 +79,7 @@ def test_the_harness_imports_itself_by_relative_imports_alone() -> None:
 
 
 def test_no_plain_import_of_a_package_of_ours_loads_torch() -> None:
-    ours = (
-        "fractaldb.render, fractaldb.search, synthgen.generate, synthgen.sd_request, synthgen.sd_render, synthgen.tiny"
-    )
+    ours = "fractaldb.render, fractaldb.search, synthgen.dataset.generate, synthgen.kinds.diffusion.request, synthgen.kinds.diffusion.render, synthgen.kinds.diffusion.tiny"
     code = f"import sys, {ours}, synthgen_evaluate; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert LEARNING.isdisjoint(loaded)

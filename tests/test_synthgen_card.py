@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from synthgen.content import DiffusionContent, FractalContent
-from synthgen.encode import read_origin
-from synthgen.errors import SynthgenError
-from synthgen.manifest import DOCUMENTS, Manifest, read_manifest
-from synthgen.plan import Segment
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.encode import read_origin
+from synthgen.dataset.manifest import DOCUMENTS, Manifest, read_manifest
+from synthgen.dataset.plan import Segment
+from synthgen.dataset.quality import Quality, measure
+from synthgen.dataset.shard import read_shard
+from synthgen.kinds.content import DiffusionContent, FractalContent
 from synthgen.publishing import about
 from synthgen.publishing.card import card, documents, escaped, fenced
-from synthgen.quality import Quality, measure
-from synthgen.shard import read_shard
 
 N, SIZE = 60, 40
 PROMPTS = Path(__file__).parents[1] / "prompts"
@@ -331,7 +331,7 @@ def test_stable_diffusion_passes_its_restrictions_on(
 
 
 def test_every_preset_has_a_known_licence() -> None:
-    from synthgen.models import PRESETS
+    from synthgen.kinds.diffusion.models import PRESETS
 
     assert {preset.hub for preset in PRESETS.values() if preset.hub} <= about.LICENCES.keys()
 

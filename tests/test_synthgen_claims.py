@@ -12,16 +12,16 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from pretend import Maker, command, contents, environment, lay, objects, plan, read_log
 
-from synthgen import generate as generate_module
+from synthgen.dataset import generate as generate_module
+from synthgen.dataset.generate import generate
+from synthgen.dataset.manifest import read_manifest
+from synthgen.dataset.plan import Plan
+from synthgen.dataset.shard import data_path
 from synthgen.engines import claims
 from synthgen.engines.claims import Claim, Watch, claim_path, read_claims, remove_claims, tell_failed, telling
 from synthgen.engines.local import local
-from synthgen.files.atomic import claimed
-from synthgen.files.places import place
-from synthgen.generate import generate
-from synthgen.manifest import read_manifest
-from synthgen.plan import Plan
-from synthgen.shard import data_path
+from synthgen.storage.atomic import claimed
+from synthgen.storage.places import place
 
 pytest.importorskip("s3fs")
 

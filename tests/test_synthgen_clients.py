@@ -7,9 +7,9 @@ from conftest import Command
 from numpy.typing import NDArray
 from PIL import Image
 
-from synthgen.content import DiffusionContent
-from synthgen.plan import read_plan
-from synthgen.shard import read_shard
+from synthgen.dataset.plan import read_plan
+from synthgen.dataset.shard import read_shard
+from synthgen.kinds.content import DiffusionContent
 
 N, SIZE = 130, 40
 Pictures = list[tuple[str, int, NDArray[np.uint8]]]  # key, label, RGB pixels
@@ -42,7 +42,7 @@ def dataset(
 def planned(dataset: Path) -> Pictures:
     """Keys and labels of the plan; pixels as the renderer draws them, or of diffusion images as Pillow reads them."""
     from fractaldb.render import palette
-    from synthgen.fractal import pictures, style_of
+    from synthgen.kinds.fractaldb.render import pictures, style_of
 
     plan = read_plan(dataset / "plan.json")
     if isinstance(plan.content, DiffusionContent):
@@ -102,7 +102,7 @@ def test_torchvision_decodes_the_pixels_that_pillow_does(dataset: Path, planned:
     torch = pytest.importorskip("torch")
     from torchvision.io import ImageReadMode, decode_png
 
-    from synthgen.shard import read_shard
+    from synthgen.dataset.shard import read_shard
 
     items = [item for path in tars(dataset) for item in read_shard(Path(path))]
     for item, (_, _, expected) in list(zip(items, planned, strict=True))[::7]:

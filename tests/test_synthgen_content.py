@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
-from synthgen.plan import Plan, difference, new_plan, read_plan
-from synthgen.seeds import derive_seed
+from synthgen.common.seeds import derive_seed
+from synthgen.dataset.plan import Plan, difference, new_plan, read_plan
+from synthgen.kinds.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
 
 
 def content(n_classes: int = 10, n_templates: int = 8, seed: int = 0, **changes: Any) -> DiffusionContent:

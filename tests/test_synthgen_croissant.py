@@ -14,12 +14,12 @@ import pytest
 from conftest import Command
 from PIL import Image
 
-from synthgen.content import DiffusionContent
-from synthgen.manifest import Manifest, read_manifest
-from synthgen.plan import Segment
+from synthgen.dataset.manifest import Manifest, read_manifest
+from synthgen.dataset.plan import Segment
+from synthgen.dataset.shard import read_shard
+from synthgen.kinds.content import DiffusionContent
 from synthgen.publishing import about
 from synthgen.publishing.croissant import croissant
-from synthgen.shard import read_shard
 
 mlcroissant = pytest.importorskip("mlcroissant")
 

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from sd15 import write_random_sd15
 
-from synthgen.content import DiffusionContent, ModelRecord
-from synthgen.models import find_model
-from synthgen.prompts import read_classes, read_prompts
-from synthgen.sd_render import ATTEMPTS, DiffusionRenderer
-from synthgen.sd_request import Settings, diffusion_content
+from synthgen.kinds.content import DiffusionContent, ModelRecord
+from synthgen.kinds.diffusion.models import find_model
+from synthgen.kinds.diffusion.prompts import read_classes, read_prompts
+from synthgen.kinds.diffusion.render import ATTEMPTS, DiffusionRenderer
+from synthgen.kinds.diffusion.request import Settings, diffusion_content
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,7 +104,7 @@ def test_what_the_safety_checker_flags_is_kept_with_the_flag_or_drawn_again(excl
 
 @pytest.fixture(scope="module")
 def sampler() -> Any:
-    from synthgen.diffusion import Sampler
+    from synthgen.kinds.diffusion.sampler import Sampler
 
     one, model = content(steps=3), find_model("tiny")
     return Sampler(model.folder, one.model, one.sampling, device="cpu", batch=6)
@@ -208,7 +208,7 @@ def random_pipeline(folder: Path, *, with_checker: bool) -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_safety_checkers_verdict_is_a_flag_and_the_picture_stays(tmp_path: Path) -> None:
-    from synthgen.diffusion import Sampler
+    from synthgen.kinds.diffusion.sampler import Sampler
 
     random_pipeline(tmp_path, with_checker=True)
     one, model = content(steps=1), find_model(str(tmp_path))
@@ -252,7 +252,7 @@ def test_the_batch_size_is_the_last_one_that_draws_faster_and_fits(
 def test_compiled_networks_draw_nearly_the_same_images_and_keep_what_was_compiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from synthgen.diffusion import Sampler
+    from synthgen.kinds.diffusion.sampler import Sampler
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
@@ -271,7 +271,7 @@ def test_compiled_networks_draw_nearly_the_same_images_and_keep_what_was_compile
 def test_on_a_cuda_device_the_noise_is_the_same_and_the_images_nearly_so(sampler: Any) -> None:
     import torch
 
-    from synthgen.diffusion import Sampler
+    from synthgen.kinds.diffusion.sampler import Sampler
 
     one, model = content(steps=3), find_model("tiny")
     cuda = Sampler(model.folder, one.model, one.sampling, device="cuda", batch=None)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from synthgen.encode import PLAIN_PACKET, Origin, encode_image, read_origin, xmp_packet
-from synthgen.errors import SynthgenError
-from synthgen.fractal import encode_png
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.encode import PLAIN_PACKET, Origin, encode_image, read_origin, xmp_packet
+from synthgen.kinds.fractaldb.render import encode_png
 
 FORMATS = ("png", "jpg", "webp")
 ORIGIN = Origin(

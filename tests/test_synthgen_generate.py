@@ -18,15 +18,15 @@ import pytest
 
 from fractaldb.ifs import read_categories
 from fractaldb.render import Style
-from synthgen import generate as module
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset import generate as module
+from synthgen.dataset.generate import generate, open_directory
+from synthgen.dataset.manifest import finish, read_manifest
+from synthgen.dataset.plan import Plan, new_plan
 from synthgen.engines import work
-from synthgen.errors import SynthgenError
-from synthgen.files.atomic import write_atomically
-from synthgen.files.places import place
-from synthgen.fractal import fractal_content
-from synthgen.generate import generate, open_directory
-from synthgen.manifest import finish, read_manifest
-from synthgen.plan import Plan, new_plan
+from synthgen.kinds.fractaldb.render import fractal_content
+from synthgen.storage.atomic import write_atomically
+from synthgen.storage.places import place
 
 # 25 shards: enough to be killed between, about a second in all.
 SETTINGS = ("--n", 1000, "--size", 40, "--points", 30_000, "--shard-size", 40)
@@ -229,7 +229,7 @@ def make(directory: Path, plan: Plan) -> None:
 
 
 def images(directory: Path) -> dict[str, bytes]:
-    from synthgen.shard import read_shard
+    from synthgen.dataset.shard import read_shard
 
     return {item.key: item.image for path in sorted(directory.glob("data/*.tar")) for item in read_shard(path)}
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from pretend import Maker, command, contents, environment, lay, plan, read_log
 
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.generate import generate
+from synthgen.dataset.manifest import read_manifest
+from synthgen.dataset.plan import Plan
+from synthgen.dataset.watch import Eye, words
 from synthgen.engines import local as module
 from synthgen.engines.local import local
 from synthgen.engines.work import ATTEMPTS, Done, FailedShardsError, Task, Work
-from synthgen.errors import SynthgenError
-from synthgen.generate import generate
-from synthgen.manifest import read_manifest
-from synthgen.plan import Plan
-from synthgen.watch import Eye, words
 
 PROMPTS = Path(__file__).parents[1] / "prompts/quickstart.txt"
 PLAN = plan()  # 6 shards of 10 images

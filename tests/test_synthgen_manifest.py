@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Command
 
-from synthgen.errors import SynthgenError
-from synthgen.files.places import place
-from synthgen.manifest import listing, read_manifest
-from synthgen.plan import Segment, read_plan
-from synthgen.shard import Shard, data_path, read_shard, record_path, record_text, table_path
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.manifest import listing, read_manifest
+from synthgen.dataset.plan import Segment, read_plan
+from synthgen.dataset.shard import Shard, data_path, read_shard, record_path, record_text, table_path
+from synthgen.storage.places import place
 
 SETTINGS = ("--n", 200, "--size", 32, "--points", 1000, "--shard-size", 70, "--workers", 1)
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from synthgen import models, tiny
-from synthgen.errors import SynthgenError
-from synthgen.models import DEFAULT, PRESETS, Defaults, find_model
+from synthgen.common.errors import SynthgenError
+from synthgen.kinds.diffusion import models, tiny
+from synthgen.kinds.diffusion.models import DEFAULT, PRESETS, Defaults, find_model
 
 WEIGHTS = save({"w": np.zeros(2, np.float32)})
 UNET, VAE, CLIP = (
@@ -436,8 +436,8 @@ def address() -> Iterator[str]:
 
 SCRIPT = """
 import json, sys
-from synthgen.errors import SynthgenError
-from synthgen.models import find_model
+from synthgen.common.errors import SynthgenError
+from synthgen.kinds.diffusion.models import find_model
 for arguments in json.loads(sys.argv[1]):
     try:
         model = find_model(**arguments)

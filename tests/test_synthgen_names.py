@@ -11,15 +11,15 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from PIL import Image
 
-from synthgen.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sample, Sampling
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.generate import generate, open_directory
+from synthgen.dataset.manifest import read_manifest
+from synthgen.dataset.plan import new_plan
+from synthgen.dataset.shard import Item
 from synthgen.engines.work import Renderer
-from synthgen.errors import SynthgenError
-from synthgen.generate import generate, open_directory
-from synthgen.manifest import read_manifest
-from synthgen.plan import new_plan
+from synthgen.kinds.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sample, Sampling
 from synthgen.publishing.export import export
 from synthgen.publishing.names import class_folders, class_table, composed, portable, read_class_table
-from synthgen.shard import Item
 from synthgen_evaluate.images.sources import ImageFolder, Shards
 
 pytestmark = [  # of third parties

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthgen.content import CategoryRecord, FractalContent
-from synthgen.errors import SynthgenError
-from synthgen.plan import Plan, difference, new_plan, read_plan
-from synthgen.seeds import derive_seed
+from synthgen.common.errors import SynthgenError
+from synthgen.common.seeds import derive_seed
+from synthgen.dataset.plan import Plan, difference, new_plan, read_plan
+from synthgen.kinds.content import CategoryRecord, FractalContent
 
 
 def content(n_categories: int = 3, **changes: Any) -> FractalContent:

@@ -13,12 +13,12 @@ import pytest
 from conftest import Command
 from PIL import Image
 
-from synthgen import preview
-from synthgen.errors import SynthgenError
-from synthgen.manifest import read_manifest
-from synthgen.preview import GAP, MARGIN, write_preview
-from synthgen.printing import printable
-from synthgen.shard import Item, data_path, read_shard, record_path, table_path, write_shard
+from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import printable
+from synthgen.dataset import preview
+from synthgen.dataset.manifest import read_manifest
+from synthgen.dataset.preview import GAP, MARGIN, write_preview
+from synthgen.dataset.shard import Item, data_path, read_shard, record_path, table_path, write_shard
 
 # A shard is a weight row of five categories, four flips each; there are 12 of the 25 rows.
 OPTIONS = ("--n", 240, "--shard-size", 20, "--draw", "point_gray", "--size", 32, "--points", 500, "--workers", 1)

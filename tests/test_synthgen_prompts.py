@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen.errors import SynthgenError
-from synthgen.prompt_check import check, check_command
-from synthgen.prompts import (
+from synthgen.common.errors import SynthgenError
+from synthgen.kinds.diffusion.prompt_check import check, check_command
+from synthgen.kinds.diffusion.prompts import (
     Finding,
     class_list_path,
     prompt,

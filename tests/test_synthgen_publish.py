@@ -25,16 +25,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from synthgen.errors import SynthgenError
-from synthgen.files.masking import secrets_in, shown, without
-from synthgen.manifest import DOCUMENTS, read_manifest
-from synthgen.plan import read_plan
+from synthgen.common.errors import SynthgenError
+from synthgen.common.masking import secrets_in, shown, without
+from synthgen.dataset.manifest import DOCUMENTS, read_manifest
+from synthgen.dataset.plan import read_plan
+from synthgen.dataset.shard import read_shard
 from synthgen.publishing import upload
 from synthgen.publishing.export import export
 from synthgen.publishing.names import class_folders
 from synthgen.publishing.publish import publish
 from synthgen.publishing.upload import File, Standing, arrange
-from synthgen.shard import read_shard
 
 N, SIZE = 40, 32
 SMALL = ("--size", SIZE, "--points", 1000, "--workers", 1)

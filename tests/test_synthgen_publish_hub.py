@@ -12,9 +12,9 @@ import pytest
 from conftest import Command
 from hub import TOKEN, Hub, broken_promises, history, serving
 
-from synthgen.errors import SynthgenError
-from synthgen.manifest import DOCUMENTS
-from synthgen.plan import read_plan
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.manifest import DOCUMENTS
+from synthgen.dataset.plan import read_plan
 from synthgen.publishing import upload_hub
 from synthgen.publishing.upload import File, Work
 from synthgen.publishing.upload_hub import told

@@ -15,13 +15,13 @@ from PIL import Image
 from scipy.fft import dctn
 
 from fractaldb.render import Style
-from synthgen import quality as module
-from synthgen.errors import SynthgenError
-from synthgen.fractal import encode_png, fractal_content, read_category_folder, render
-from synthgen.manifest import Manifest, read_manifest
-from synthgen.plan import Plan, new_plan
-from synthgen.quality import fault, fingerprint, measure, near_pairs, perceptual_hash
-from synthgen.shard import Item, data_path, write_atomically, write_shard
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset import quality as module
+from synthgen.dataset.manifest import Manifest, read_manifest
+from synthgen.dataset.plan import Plan, new_plan
+from synthgen.dataset.quality import fault, fingerprint, measure, near_pairs, perceptual_hash
+from synthgen.dataset.shard import Item, data_path, write_atomically, write_shard
+from synthgen.kinds.fractaldb.render import encode_png, fractal_content, read_category_folder, render
 
 RGB = NDArray[np.uint8]  # [height, width, 3]
 GRAY = np.array([[0, 0, 0], [127, 127, 127]], np.uint8)

@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 import pytest
 
+from synthgen.dataset.manifest import read_manifest
 from synthgen.engines import claims
 from synthgen.engines.on_ray import LOSSES
 from synthgen.engines.work import ATTEMPTS
-from synthgen.manifest import read_manifest
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning:ray", "ignore:.*:DeprecationWarning:ray")
@@ -267,7 +267,8 @@ def test_resources_are_asked_for_by_name_and_workers_are_bounded(tmp_path: Path,
 
 FAULTY = """
 import os, sys
-from synthgen import cli, generate
+from synthgen import cli
+from synthgen.dataset import generate
 from synthgen.engines.work import Renderer
 
 real, key, fault = generate.fractal_renderer, {key!r}, {fault!r}
@@ -397,7 +398,7 @@ def test_two_drivers_on_one_plan_end_with_the_bytes_of_one(
 def test_a_store_gets_the_bytes_that_a_folder_gets_and_an_interrupted_run_goes_on_at_once(
     s3: str, nodes: Nodes, undisturbed: dict[str, bytes], start: Start
 ) -> None:
-    from synthgen.files.places import place
+    from synthgen.storage.places import place
 
     for _ in range(2):
         nodes.add(resources={"s3": 1})  # with the keys in its environment

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen.errors import SynthgenError
-from synthgen.files.inside import fits, fits_stored, target
-from synthgen.files.reading import open_file, read_file, reading
-from synthgen.files.records import parsed, read_record, record, validated
-from synthgen.printing import printable, say
-from synthgen.shard import Shard
+from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import printable, say
+from synthgen.common.records import parsed, read_record, record, validated
+from synthgen.dataset.shard import Shard
+from synthgen.storage.inside import fits, fits_stored, target
+from synthgen.storage.reading import open_file, read_file, reading
 
 
 @dataclass

@@ -13,9 +13,9 @@ from pretend import lay, plan
 
 from fractaldb.ifs import write_csv
 from fractaldb.sampling import sample_svd
-from synthgen.manifest import read_manifest
-from synthgen.plan import Plan
-from synthgen.shard import Shard, data_path, record_path, record_text, table_path
+from synthgen.dataset.manifest import read_manifest
+from synthgen.dataset.plan import Plan
+from synthgen.dataset.shard import Shard, data_path, record_path, record_text, table_path
 
 ROOT = Path(__file__).parents[1]
 SECONDS, MEBIBYTES = 2.0, 300.0
@@ -97,10 +97,10 @@ def test_the_status_of_a_million_images_is_told_at_once(million: Path) -> None:
 RESUME = """
 import sys
 from pathlib import Path
-from synthgen.generate import open_directory, _shared, _tasks
+from synthgen.dataset.generate import open_directory, _shared, _tasks
 from synthgen.engines.claims import Watch
-from synthgen.manifest import read_manifest
-from synthgen.plan import read_plan
+from synthgen.dataset.manifest import read_manifest
+from synthgen.dataset.plan import read_plan
 folder = Path(sys.argv[1])
 open_directory(folder, read_plan(folder / "plan.json"))
 manifest = read_manifest(folder)
@@ -118,7 +118,7 @@ def test_what_is_left_of_a_million_images_is_decided_at_once(million: Path) -> N
 PLAN = """
 import pretend, sys
 from pathlib import Path
-from synthgen.manifest import read_manifest
+from synthgen.dataset.manifest import read_manifest
 pretend.lay(Path(sys.argv[1]), pretend.plan(1_000_000, 1000, categories=1000))
 print(len(read_manifest(Path(sys.argv[1])).missing))
 """
@@ -136,11 +136,11 @@ def test_a_million_images_are_planned_at_once(tmp_path: Path) -> None:
 SD = """
 import sys
 from pathlib import Path
-from synthgen.models import find_model
-from synthgen.plan import new_plan
-from synthgen.prompts import class_list_path, read_classes, read_prompts
-from synthgen.sd_request import Settings, diffusion_content
-from synthgen.manifest import read_manifest
+from synthgen.kinds.diffusion.models import find_model
+from synthgen.dataset.plan import new_plan
+from synthgen.kinds.diffusion.prompts import class_list_path, read_classes, read_prompts
+from synthgen.kinds.diffusion.request import Settings, diffusion_content
+from synthgen.dataset.manifest import read_manifest
 import pretend
 prompts = read_prompts(Path(sys.argv[1]))
 classes = read_classes(class_list_path(Path(sys.argv[1]), prompts))
@@ -161,7 +161,7 @@ def test_a_million_diffusion_images_are_planned_at_once(tmp_path: Path) -> None:
 def test_looking_again_reads_no_record_twice(million: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = read_manifest(million)
     read = list[Path]()
-    monkeypatch.setattr("synthgen.manifest.read_record", lambda path: read.append(path))
+    monkeypatch.setattr("synthgen.dataset.manifest.read_record", lambda path: read.append(path))
     assert read_manifest(million, before.shards).shards == before.shards
     assert read == []
 
@@ -172,8 +172,8 @@ GROWTH = 4.0  # mebibytes, from a fifth of the work to its end
 WORK = """
 import ctypes, sys
 from pathlib import Path
-from synthgen.generate import generate, open_directory
-from synthgen.shard import Item
+from synthgen.dataset.generate import generate, open_directory
+from synthgen.dataset.shard import Item
 from synthgen.engines.work import Renderer
 import synthgen.engines.work
 
@@ -205,9 +205,9 @@ def growth(text: str, *arguments: object) -> float:
 FRACTALS = """
 from fractaldb.ifs import read_categories
 from fractaldb.render import Style
-from synthgen.fractal import fractal_content
-from synthgen.generate import fractal_renderer
-from synthgen.plan import new_plan
+from synthgen.kinds.fractaldb.render import fractal_content
+from synthgen.dataset.generate import fractal_renderer
+from synthgen.dataset.plan import new_plan
 folder, categories, n, shard_size, size, points = sys.argv[1:]
 style = Style(size=int(size), n_points=int(points))
 content = fractal_content(read_categories(Path(categories)), seed=1, style=style)
@@ -230,11 +230,11 @@ def test_a_worker_does_not_grow_over_10_000_fractals(tmp_path: Path) -> None:
 
 
 DIFFUSION = """
-from synthgen.models import find_model
-from synthgen.files.places import place
-from synthgen.plan import new_plan
-from synthgen.prompts import class_list_path, read_classes, read_prompts
-from synthgen.sd_request import Settings, diffusion_content, make
+from synthgen.kinds.diffusion.models import find_model
+from synthgen.storage.places import place
+from synthgen.dataset.plan import new_plan
+from synthgen.kinds.diffusion.prompts import class_list_path, read_classes, read_prompts
+from synthgen.kinds.diffusion.request import Settings, diffusion_content, make
 prompts = read_prompts(Path(sys.argv[2]))
 classes = read_classes(class_list_path(Path(sys.argv[2]), prompts))
 model = find_model("tiny")

@@ -17,11 +17,11 @@ import pytest
 from conftest import Command
 from PIL import Image
 
-from synthgen.encode import read_origin
-from synthgen.errors import SynthgenError
-from synthgen.manifest import read_manifest
-from synthgen.models import find_model
-from synthgen.shard import Item, data_path, read_shard
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.encode import read_origin
+from synthgen.dataset.manifest import read_manifest
+from synthgen.dataset.shard import Item, data_path, read_shard
+from synthgen.kinds.diffusion.models import find_model
 
 ROOT = Path(__file__).parents[1]
 PROMPTS = ROOT / "prompts/quickstart.txt"
@@ -209,7 +209,7 @@ def test_a_record_finds_its_own_model_commit_and_precision_unless_told_otherwise
         asked.append((text, revision, dtype))
         raise SynthgenError("seen")
 
-    monkeypatch.setattr("synthgen.sd_render.find_model", find)
+    monkeypatch.setattr("synthgen.kinds.diffusion.render.find_model", find)
     path = tmp_path / "record.json"
     path.write_text(json.dumps(items(undisturbed)[0].record | {"model": "a/b", "revision": "c" * 40}))
     for more in ((), ("--model", "elsewhere")):

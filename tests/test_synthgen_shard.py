@@ -16,14 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from synthgen import shard as module
-from synthgen.errors import SynthgenError
-from synthgen.files.atomic import held, remove_orphans
-from synthgen.files.places import place
-from synthgen.files.tar import member
-from synthgen.fractal import encode_png
-from synthgen.plan import ShardSpan
-from synthgen.shard import (
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset import shard as module
+from synthgen.dataset.plan import ShardSpan
+from synthgen.dataset.shard import (
     Item,
     claimed,
     committed,
@@ -36,6 +32,10 @@ from synthgen.shard import (
     write_atomically,
     write_shard,
 )
+from synthgen.dataset.tar import member
+from synthgen.kinds.fractaldb.render import encode_png
+from synthgen.storage.atomic import held, remove_orphans
+from synthgen.storage.places import place
 
 SPAN = ShardSpan(index=2, stem="set-train-000002", start=10, stop=15)
 GRAY = np.array([[0, 0, 0], [127, 127, 127]], np.uint8)

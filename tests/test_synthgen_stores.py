@@ -18,17 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretend import Maker, command, contents, environment, item, lay, objects, plan, read_log
 
-from synthgen import generate as generate_module
-from synthgen import stores
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset import generate as generate_module
+from synthgen.dataset.generate import generate
+from synthgen.dataset.manifest import read_manifest
+from synthgen.dataset.plan import Plan
+from synthgen.dataset.shard import committed
+from synthgen.dataset.verify import check
 from synthgen.engines import claims
-from synthgen.errors import SynthgenError
-from synthgen.files.places import place
-from synthgen.generate import generate
-from synthgen.manifest import read_manifest
-from synthgen.plan import Plan
-from synthgen.shard import committed
-from synthgen.stores import write_anywhere
-from synthgen.verify import check
+from synthgen.storage import stores
+from synthgen.storage.places import place
+from synthgen.storage.stores import write_anywhere
 
 s3fs = pytest.importorskip("s3fs")
 

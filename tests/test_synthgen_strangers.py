@@ -19,20 +19,21 @@ import pytest
 from PIL import Image
 
 import synthgen
-from synthgen import generate as generating
-from synthgen import stores, tiny
-from synthgen.content import CategoryRecord, FractalContent
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset import generate as generating
+from synthgen.dataset.generate import generate
+from synthgen.dataset.manifest import read_manifest
+from synthgen.dataset.plan import MAX_SHARDS, Plan, Segment, new_plan, read_plan
+from synthgen.dataset.shard import read_shard
+from synthgen.dataset.tar import END, member
 from synthgen.engines.claims import read_claims
 from synthgen.engines.work import Done, FailedShardsError
-from synthgen.errors import SynthgenError
-from synthgen.files.atomic import claimed, held, open_own, remove_orphans
-from synthgen.files.tar import END, member
-from synthgen.generate import generate
-from synthgen.manifest import read_manifest
-from synthgen.plan import MAX_SHARDS, Plan, Segment, new_plan, read_plan
+from synthgen.kinds.content import CategoryRecord, FractalContent
+from synthgen.kinds.diffusion import tiny
 from synthgen.publishing import upload
 from synthgen.publishing.publish import publish
-from synthgen.shard import read_shard
+from synthgen.storage import stores
+from synthgen.storage.atomic import claimed, held, open_own, remove_orphans
 
 GOLDEN = Path(__file__).parent / "golden/records"
 PROMPTS = GOLDEN.parents[2] / "prompts/quickstart.txt"
@@ -267,7 +268,7 @@ def test_a_value_of_a_plan_that_cannot_be_is_named(
     what: str, half: Path, synthgen_here: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "shards" in what:
-        monkeypatch.setattr("synthgen.plan.MAX_SHARDS", 1000)
+        monkeypatch.setattr("synthgen.dataset.plan.MAX_SHARDS", 1000)
         what = "at most 1,000 shards"
         change = BROKEN_PLANS["at most 1,000,000 shards"]
     else:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from synthgen.prompts import read_classes, read_prompts
-from synthgen.tiny import MODEL
-from synthgen.tiny import train as training
-from synthgen.tiny.captions import LOOKS, batch_captions, dress, look
+from synthgen.kinds.diffusion.prompts import read_classes, read_prompts
+from synthgen.kinds.diffusion.tiny import MODEL
+from synthgen.kinds.diffusion.tiny import train as training
+from synthgen.kinds.diffusion.tiny.captions import LOOKS, batch_captions, dress, look
 
 ROOT = Path(__file__).parents[1]
 
@@ -99,7 +99,7 @@ def test_a_training_stopped_at_any_step_gives_the_same_model(
 def test_the_shipped_model_has_the_shapes_that_its_code_makes_and_at_most_12_mib() -> None:
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    from synthgen.tiny.networks import build_unet, build_vae
+    from synthgen.kinds.diffusion.tiny.networks import build_unet, build_vae
 
     for part, network in (("unet", build_unet()), ("vae", build_vae())):
         shipped = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[part].from_pretrained(MODEL / part)
@@ -110,7 +110,7 @@ def test_the_shipped_model_has_the_shapes_that_its_code_makes_and_at_most_12_mib
 
 
 def test_the_tokenizer_is_the_same_every_time_and_reads_every_word_of_the_templates_as_one(tmp_path: Path) -> None:
-    from synthgen.tiny.networks import build_tokenizer
+    from synthgen.kinds.diffusion.tiny.networks import build_tokenizer
 
     templates = read_prompts(ROOT / "prompts/imagenet80.txt").templates
     texts = [template.replace("{}", name) for template in templates for name in ("cat", "automobile")]

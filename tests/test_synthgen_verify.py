@@ -20,18 +20,18 @@ import pytest
 from conftest import Command
 from PIL import Image
 
-from synthgen import scan, verify
-from synthgen.errors import SynthgenError
-from synthgen.files.atomic import claimed
-from synthgen.files.places import place
-from synthgen.generate import Renderer, fractal_renderer
-from synthgen.manifest import finish, read_manifest
-from synthgen.plan import read_plan
-from synthgen.quality import measure
-from synthgen.repair import repair
-from synthgen.sd_request import plan_renderer
-from synthgen.shard import Item, read_record, read_shard, record_text
-from synthgen.verify import Fault, check, inspect
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset import scan, verify
+from synthgen.dataset.generate import Renderer, fractal_renderer
+from synthgen.dataset.manifest import finish, read_manifest
+from synthgen.dataset.plan import read_plan
+from synthgen.dataset.quality import measure
+from synthgen.dataset.repair import repair
+from synthgen.dataset.shard import Item, read_record, read_shard, record_text
+from synthgen.dataset.verify import Fault, check, inspect
+from synthgen.kinds.diffusion.request import plan_renderer
+from synthgen.storage.atomic import claimed
+from synthgen.storage.places import place
 
 pytestmark = pytest.mark.filterwarnings("ignore:CUDA initialization:UserWarning:torch")
 
@@ -616,7 +616,7 @@ def test_a_published_sets_images_are_downloaded_once_with_quality_too(
 
 def test_ctrl_c_ends_it_at_once_and_leaves_no_process(dataset: Path) -> None:
     code = (
-        "import sys, os; from pathlib import Path; from synthgen import verify\n"
+        "import sys, os; from pathlib import Path; from synthgen.dataset import verify\n"
         "verify.FEW = 0; os.cpu_count = lambda: 2\n"
         "if __name__ == '__main__':\n"
         "    verify.check(Path(sys.argv[1]), progress=lambda done: print(done, flush=True))\n"

@@ -12,13 +12,13 @@ import pytest
 from conftest import Command
 from pretend import Maker, command, environment, lay, plan, read_log
 
-from synthgen import watch as module
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset import watch as module
+from synthgen.dataset.generate import generate
+from synthgen.dataset.manifest import finish, read_manifest
+from synthgen.dataset.watch import Eye, duration, events, words
 from synthgen.engines.claims import claim_path, tell_failed, telling, worker_name
-from synthgen.errors import SynthgenError
-from synthgen.files.places import place
-from synthgen.generate import generate
-from synthgen.manifest import finish, read_manifest
-from synthgen.watch import Eye, duration, events, words
+from synthgen.storage.places import place
 
 PLAN = plan()  # 6 shards of 10 images
 KINDS = {"progress", "worker", "worker silent", "worker gone", "failed", "complete"}
@@ -58,7 +58,7 @@ def wait(condition: Callable[[], object], seconds: float = 30.0) -> None:
 def watching(directory: object, *, every: float = 0.1) -> list[str]:
     """``synthgen status DIR --watch --json`` with a quicker look."""
     text = (
-        "import sys; from synthgen import cli, watch;"
+        "import sys; from synthgen import cli; from synthgen.dataset import watch;"
         f" watch.EVERY = {every}; sys.argv = ['synthgen', 'status', {str(directory)!r}, '--watch', '--json'];"
         " sys.exit(cli.main())"
     )
@@ -204,7 +204,7 @@ def test_the_rate_is_what_was_seen_to_grow_and_gives_the_time_left(
 
 
 def test_watching_outlasts_a_store_that_fails_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synthgen.stores.WAITS", (0.01,) * 3)
+    monkeypatch.setattr("synthgen.storage.stores.WAITS", (0.01,) * 3)
     monkeypatch.setattr(module, "EVERY", 0.01)
     url = place(f"memory://watched/{tmp_path.name}")
     lay(url, PLAN)
@@ -226,7 +226,7 @@ def test_watching_outlasts_a_store_that_fails_for_a_moment(tmp_path: Path, monke
 def test_a_set_is_finished_though_its_store_fails_for_a_moment(
     tmp_path: Path, log: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("synthgen.stores.WAITS", (0.01,) * 3)
+    monkeypatch.setattr("synthgen.storage.stores.WAITS", (0.01,) * 3)
     url = place(f"memory://watched/{tmp_path.name}")
     lay(url, PLAN)
     generate(url, renderer=Maker(log=log)(None))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.seeds import derive_seed
+from synthgen.common.seeds import derive_seed
 
 Array = NDArray[np.float32]
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from synthgen.files.inside import check_folder
+from synthgen.storage.inside import check_folder
 
 from ..errors import EvaluateError, told_here
 from ..runs import stored, write_json

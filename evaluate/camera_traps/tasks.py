@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import with_config
 
-from synthgen.content import STRICT
-from synthgen.files.reading import open_file, read_file, reading
+from synthgen.kinds.content import STRICT
+from synthgen.storage.reading import open_file, read_file, reading
 
 from ..errors import EvaluateError, told_here
 from .wilds_sets import ALL_SPLITS, SETS, WildsSet, import_wilds, load

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, with_config
 
-from synthgen.content import MAX_IMAGES, STRICT
+from synthgen.kinds.content import MAX_IMAGES, STRICT
 
 from ..errors import EvaluateError
 from .interventions import mixture

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import with_config
 
-from synthgen.content import MAX_IMAGES, STRICT
+from synthgen.kinds.content import MAX_IMAGES, STRICT
 
 from ..recipe import Recipe
 from ..runs import Run, RunConfig

@@ -17,7 +17,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.seeds import derive_seed
+from synthgen.common.seeds import derive_seed
 
 from ..errors import EvaluateError
 from .labelling import granularity

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.seeds import derive_seed
+from synthgen.common.seeds import derive_seed
 
 from ..errors import EvaluateError
 from .selection import Selection

@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import with_config
 
-from synthgen.content import STRICT
-from synthgen.files.reading import read_file, reading
-from synthgen.files.records import record, validated
-from synthgen.shard import write_atomically
+from synthgen.common.records import record, validated
+from synthgen.dataset.shard import write_atomically
+from synthgen.kinds.content import STRICT
+from synthgen.storage.reading import read_file, reading
 
 from ..errors import EvaluateError, told_here
 

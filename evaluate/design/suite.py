@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from pydantic import with_config
 
-from synthgen.content import STRICT
-from synthgen.files.inside import RULE, fits, fits_stored
-from synthgen.files.reading import read_file, reading
-from synthgen.files.records import validated
+from synthgen.common.records import validated
+from synthgen.kinds.content import STRICT
+from synthgen.storage.inside import RULE, fits, fits_stored
+from synthgen.storage.reading import read_file, reading
 
 from ..camera_traps.tasks import TaskSpec
 from ..errors import EvaluateError, told_here

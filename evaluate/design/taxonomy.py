@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.files.reading import read_file
+from synthgen.storage.reading import read_file
 
 from ..errors import EvaluateError
 

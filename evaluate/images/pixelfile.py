@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, with_config
 
-from synthgen.content import STRICT
-from synthgen.files.inside import check_folder
-from synthgen.files.reading import open_file
-from synthgen.files.records import record
+from synthgen.common.records import record
+from synthgen.kinds.content import STRICT
+from synthgen.storage.inside import check_folder
+from synthgen.storage.reading import open_file
 
 from ..errors import EvaluateError, told_here
 

@@ -15,8 +15,8 @@ from typing import IO, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.files.inside import check_folder
-from synthgen.files.reading import open_file
+from synthgen.storage.inside import check_folder
+from synthgen.storage.reading import open_file
 
 from ..errors import told_here
 from .pixelfile import ENDING, PixelFile, busy

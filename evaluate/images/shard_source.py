@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.content import Content, DiffusionContent
-from synthgen.errors import SynthgenError
-from synthgen.files.atomic import claimed, move_into_place, remove_orphans
-from synthgen.files.places import place
-from synthgen.files.reading import open_file, reading
-from synthgen.manifest import Manifest, read_manifest
-from synthgen.shard import Shard, data_path, image_members
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.manifest import Manifest, read_manifest
+from synthgen.dataset.shard import Shard, data_path, image_members
+from synthgen.kinds.content import Content, DiffusionContent
+from synthgen.storage.atomic import claimed, move_into_place, remove_orphans
+from synthgen.storage.places import place
+from synthgen.storage.reading import open_file, reading
 
 from ..errors import EvaluateError
 from .decoding import decode_named
 
 if TYPE_CHECKING:
-    from synthgen.files.places import Place
+    from synthgen.storage.places import Place
 
 POLL = 0.2  # seconds between looks at a shard that another process is fetching
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -21,9 +21,8 @@ from PIL import Image
 
 from fractaldb.ifs import Category
 from fractaldb.render import palette
-from synthgen.errors import SynthgenError
-from synthgen.files.places import EXTRAS, is_url
-from synthgen.fractal import (
+from synthgen.common.errors import SynthgenError
+from synthgen.kinds.fractaldb.render import (
     find_categories,
     fractal_content,
     fractal_style,
@@ -32,6 +31,7 @@ from synthgen.fractal import (
     style_of,
 )
 from synthgen.publishing.names import CLASSES, ClassFolder, composed, read_class_table
+from synthgen.storage.places import EXTRAS, is_url
 
 from ..errors import EvaluateError
 from .decoding import decode_named as decode_named

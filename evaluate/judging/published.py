@@ -12,7 +12,7 @@ import io
 import re
 from pathlib import Path
 
-from synthgen.files.reading import read_file, reading
+from synthgen.storage.reading import read_file, reading
 
 from ..errors import EvaluateError, told_here
 from ..metrics import Scores

@@ -27,9 +27,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from synthgen.errors import SynthgenError
-from synthgen.files.records import read_record
-from synthgen.printing import printable
+from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import printable
+from synthgen.common.records import read_record
 
 from ..errors import EvaluateError
 from ..judging.comparison import Comparison

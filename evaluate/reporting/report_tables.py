@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from synthgen.printing import printable
+from synthgen.common.printing import printable
 
 from ..judging.comparison import ArmSummary, Comparison, Effect, Estimate, Location, OrderedTrend, Row
 from ..judging.counts import FEW_IMAGES

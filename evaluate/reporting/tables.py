@@ -1,4 +1,4 @@
-"""Tables as text, CSV, Markdown or LaTeX; a cell is one line of characters that show (see synthgen.printing)."""
+"""Tables as text, CSV, Markdown or LaTeX; a cell is one line of characters that show (see synthgen.common.printing)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from synthgen.printing import printable
+from synthgen.common.printing import printable
 
 from ..errors import EvaluateError
 

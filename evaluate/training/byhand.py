@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from synthgen.files.atomic import claimed, move_into_place
-from synthgen.files.places import place
-from synthgen.files.reading import open_file
+from synthgen.storage.atomic import claimed, move_into_place
+from synthgen.storage.places import place
+from synthgen.storage.reading import open_file
 
 from ..camera_traps.tasks import TaskSpec
 from ..design.arms import ArmSpec, FolderSource, FractalSource, ShardSource, Source

@@ -16,9 +16,9 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 
-from synthgen.files.inside import check_folder
-from synthgen.generate import free_space
-from synthgen.printing import say
+from synthgen.common.printing import say
+from synthgen.dataset.generate import free_space
+from synthgen.storage.inside import check_folder
 
 from ..camera_traps.tasks import Task, open_task
 from ..design.choice import Chosen, captions_of, choose

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from synthgen.engines.processes import how_ended, unheard
+from synthgen.common.processes import how_ended, unheard
+from synthgen.common.progress import progress
 from synthgen.engines.request import Request
-from synthgen.progress import progress
 
 from ..design.suite import Suite
 from ..errors import EvaluateError

@@ -10,7 +10,7 @@ import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from synthgen.progress import progress
+from synthgen.common.progress import progress
 
 from ..camera_traps.tasks import Task
 from ..design.choice import Chosen

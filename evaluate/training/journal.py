@@ -18,11 +18,11 @@ from accelerate import Accelerator
 from pydantic import with_config
 from torch import nn
 
-from synthgen.content import STRICT
-from synthgen.files.reading import open_file, read_file, reading
-from synthgen.files.records import record
-from synthgen.printing import say
-from synthgen.shard import write_atomically
+from synthgen.common.printing import say
+from synthgen.common.records import record
+from synthgen.dataset.shard import write_atomically
+from synthgen.kinds.content import STRICT
+from synthgen.storage.reading import open_file, read_file, reading
 
 from ..errors import told_here
 from ..runs import Run, write_json

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import nn
 
-from synthgen.seeds import derive_seed
-from synthgen.shard import write_atomically
+from synthgen.common.seeds import derive_seed
+from synthgen.dataset.shard import write_atomically
 
 from ..errors import EvaluateError
 from ..images.pixels import Pixels

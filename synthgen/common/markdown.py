@@ -19,9 +19,7 @@ def escaped(text: str) -> str:
 
 def markdown(template: str, **values: object) -> Markup:
     """Markdown of our own with ``{name}`` where values go, which are escaped unless they are Markup."""
-    shown = {
-        name: str(value) if isinstance(value, Markup) else escaped(str(value)) for name, value in values.items()
-    }
+    shown = {name: str(value) if isinstance(value, Markup) else escaped(str(value)) for name, value in values.items()}
     return Markup(template.format(**shown))
 
 

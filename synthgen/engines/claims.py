@@ -22,19 +22,19 @@ from typing import TYPE_CHECKING
 
 from pydantic import with_config
 
-from synthgen.content import MAX_IMAGES, STRICT
-from synthgen.errors import SynthgenError
-from synthgen.files.atomic import held, open_own
-from synthgen.files.inside import check_folder
-from synthgen.files.reading import read_file, reading
-from synthgen.files.records import record
-from synthgen.manifest import concurrently
-from synthgen.plan import MAX_SHARDS, ShardSpan
-from synthgen.shard import data_path
-from synthgen.stores import BRIEF, created, patiently
+from synthgen.common.errors import SynthgenError
+from synthgen.common.records import record
+from synthgen.dataset.manifest import concurrently
+from synthgen.dataset.plan import MAX_SHARDS, ShardSpan
+from synthgen.dataset.shard import data_path
+from synthgen.kinds.content import MAX_IMAGES, STRICT
+from synthgen.storage.atomic import held, open_own
+from synthgen.storage.inside import check_folder
+from synthgen.storage.reading import read_file, reading
+from synthgen.storage.stores import BRIEF, created, patiently
 
 if TYPE_CHECKING:
-    from synthgen.files.places import Place
+    from synthgen.storage.places import Place
 
 FOLDER = "claims"
 BEAT = 5.0  # seconds between two writings of a claim

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from synthgen.common.errors import SynthgenError
 from synthgen.engines.work import told
-from synthgen.errors import SynthgenError
 
 CONNECT = 5.0  # seconds that an address gets to answer
 ELASTIC = ("CPU", "GPU", "memory")  # what nodes that a cluster does not have yet may bring

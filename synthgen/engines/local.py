@@ -16,10 +16,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from synthgen.common.errors import SynthgenError
+from synthgen.common.processes import end_with_parent, how_ended, interrupts, keep_interruptions, unheard
 from synthgen.engines.claims import worker_name
-from synthgen.engines.processes import end_with_parent, how_ended, interrupts, keep_interruptions, unheard
 from synthgen.engines.work import ATTEMPTS, Done, Engine, Task, Work, told, write_one
-from synthgen.errors import SynthgenError
 
 TELL_EVERY = 0.2  # seconds between a worker's messages on how far it is
 GRACE = 5.0  # seconds that workers get to clean up when the run is stopped

@@ -14,12 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import say
 from synthgen.engines.claims import drop_of, worker_name
 from synthgen.engines.cluster import Cluster, connected, how_many, taking
 from synthgen.engines.work import ATTEMPTS, Done, Engine, Renderer, Task, Work, told, write_one
-from synthgen.errors import SynthgenError
-from synthgen.files.places import place
-from synthgen.printing import say
+from synthgen.storage.places import place
 
 LOOK_EVERY = 1.0  # seconds between looks for more room in the cluster
 PATIENCE = 20.0  # seconds without any worker after which we say what is waited for

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from synthgen.common.errors import SynthgenError
 from synthgen.engines.local import local
 from synthgen.engines.work import Engine
-from synthgen.errors import SynthgenError
 
 if TYPE_CHECKING:
     from synthgen.engines.cluster import Cluster

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from synthgen.content import Sample
+from synthgen.common.errors import SynthgenError
+from synthgen.common.masking import one_line, secrets_in, shown
+from synthgen.dataset.plan import Plan, ShardSpan
+from synthgen.dataset.shard import Item
 from synthgen.engines.claims import Progress, telling, worker_name
-from synthgen.errors import SynthgenError
-from synthgen.files.masking import one_line, secrets_in, shown
-from synthgen.files.places import place
-from synthgen.plan import Plan, ShardSpan
-from synthgen.shard import Item
-from synthgen.stores import write_anywhere
+from synthgen.kinds.content import Sample
+from synthgen.storage.places import place
+from synthgen.storage.stores import write_anywhere
 
 if TYPE_CHECKING:
-    from synthgen.files.places import Place
+    from synthgen.storage.places import Place
 
 ATTEMPTS = 3  # at a shard whose worker dies or fails, before it is given up
 

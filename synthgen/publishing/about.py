@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from synthgen.content import DiffusionContent, FractalContent, ModelRecord
-from synthgen.models import find_model
-from synthgen.plan import Plan, Segment
-from synthgen.printing import printable
+from synthgen.common.printing import printable
+from synthgen.dataset.plan import Plan, Segment
+from synthgen.kinds.content import DiffusionContent, FractalContent, ModelRecord
+from synthgen.kinds.diffusion.models import find_model
 
 WIDTH = 84  # characters of a line of a command
 

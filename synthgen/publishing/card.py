@@ -20,14 +20,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from synthgen.content import DiffusionContent
-from synthgen.errors import SynthgenError
-from synthgen.manifest import DOCUMENTS, Manifest
-from synthgen.plan import Plan
-from synthgen.printing import printable_json
+from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import printable_json
+from synthgen.dataset.manifest import DOCUMENTS, Manifest
+from synthgen.dataset.plan import Plan
+from synthgen.dataset.quality import Quality
+from synthgen.kinds.content import DiffusionContent
 from synthgen.publishing import about
 from synthgen.publishing.croissant import columns, croissant
-from synthgen.quality import Quality
 
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")  # the Hub's
 DTYPES = {"double": "float64"}  # of arrow's names for columns those that datasets calls otherwise
@@ -238,7 +238,7 @@ def samples(manifest: Manifest) -> bytes:
     """A JPEG of a few images of some classes."""
     from PIL import Image
 
-    from synthgen.preview import write_preview
+    from synthgen.dataset.preview import write_preview
 
     file = io.BytesIO()
     with TemporaryDirectory() as folder:

@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from synthgen.content import FractalContent
-from synthgen.errors import SynthgenError
-from synthgen.files.reading import read_file, reading
-from synthgen.files.tables import read_schema
-from synthgen.manifest import Manifest
-from synthgen.printing import printable_json
+from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import printable_json
+from synthgen.dataset.manifest import Manifest
+from synthgen.dataset.shard import record_path, table_path
+from synthgen.dataset.tables import read_schema
+from synthgen.kinds.content import FractalContent
 from synthgen.publishing import about
-from synthgen.shard import record_path, table_path
+from synthgen.storage.reading import read_file, reading
 
 if TYPE_CHECKING:
     import mlcroissant as mlc

@@ -17,18 +17,18 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synthgen.content import Content, FractalContent, Sample
-from synthgen.errors import SynthgenError
-from synthgen.files.atomic import claimed, move_into_place, open_own, write_if_new
-from synthgen.files.inside import check_folder, target
-from synthgen.files.tar import END, member
-from synthgen.manifest import Manifest
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.manifest import Manifest
+from synthgen.dataset.shard import Item, data_path, read_shard
+from synthgen.dataset.tar import END, member
+from synthgen.kinds.content import Content, FractalContent, Sample
 from synthgen.publishing.export_record import FORMAT, Part, opened_export, told_of_space
 from synthgen.publishing.names import CLASSES, LONGEST, class_folders, class_table
-from synthgen.shard import Item, data_path, read_shard
+from synthgen.storage.atomic import claimed, move_into_place, open_own, write_if_new
+from synthgen.storage.inside import check_folder, target
 
 if TYPE_CHECKING:
-    from synthgen.files.places import Place
+    from synthgen.storage.places import Place
 
 LAYOUTS = ("imagefolder", "parquet", "webdataset")
 INDEX = "index.json"  # of an export in larger files: the classes, and what each file holds

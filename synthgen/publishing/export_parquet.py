@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synthgen.content import Sample
-from synthgen.errors import SynthgenError
-from synthgen.files.tables import read_schema
-from synthgen.manifest import Manifest
-from synthgen.shard import Item, table_path
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.manifest import Manifest
+from synthgen.dataset.shard import Item, table_path
+from synthgen.dataset.tables import read_schema
+from synthgen.kinds.content import Sample
 
 if TYPE_CHECKING:
     import pyarrow as pa

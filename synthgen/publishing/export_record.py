@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synthgen.errors import SynthgenError
-from synthgen.files.atomic import claimed, write_atomically, write_if_new
-from synthgen.files.places import check_outside
-from synthgen.files.reading import read_file
-from synthgen.files.records import parsed
-from synthgen.manifest import Manifest
+from synthgen.common.errors import SynthgenError
+from synthgen.common.records import parsed
+from synthgen.dataset.manifest import Manifest
+from synthgen.storage.atomic import claimed, write_atomically, write_if_new
+from synthgen.storage.places import check_outside
+from synthgen.storage.reading import read_file
 
 if TYPE_CHECKING:
-    from synthgen.files.places import Place
+    from synthgen.storage.places import Place
 
 FORMAT = 1  # of the record and of index.json
 RECORD = ".synthgen-export.json"
@@ -97,7 +97,7 @@ def _check_place(directory: Place, out: Path) -> None:
 
 
 def _check_disk(manifest: Manifest, out: Path, layout: str, parts: Sequence[Part], *, taken_up: bool) -> None:
-    from synthgen.generate import free_space
+    from synthgen.dataset.generate import free_space
 
     each = manifest.n_bytes / manifest.plan.n
     if layout != "webdataset":

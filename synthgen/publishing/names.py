@@ -11,9 +11,9 @@ from itertools import count
 
 from pydantic import with_config
 
-from synthgen.content import STRICT
-from synthgen.errors import SynthgenError
-from synthgen.files.records import record
+from synthgen.common.errors import SynthgenError
+from synthgen.common.records import record
+from synthgen.kinds.content import STRICT
 
 CLASSES = "classes.json"  # the table, in the folder that holds the class folders
 FORMAT = 1  # of the table

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from synthgen.errors import SynthgenError
-from synthgen.files.atomic import write_if_new
-from synthgen.files.masking import LOGIN, secrets_in, shown, without
-from synthgen.files.places import EXTRAS, check_outside, is_url, place
-from synthgen.files.reading import opened
-from synthgen.files.records import parsed
-from synthgen.manifest import DOCUMENTS, Manifest, read_manifest
-from synthgen.progress import progress
+from synthgen.common.errors import SynthgenError
+from synthgen.common.masking import LOGIN, secrets_in, shown, without
+from synthgen.common.progress import progress
+from synthgen.common.records import parsed
+from synthgen.dataset.manifest import DOCUMENTS, Manifest, read_manifest
+from synthgen.dataset.shard import data_name, data_path, record_name, record_path, table_name, table_path, told_of_space
+from synthgen.dataset.verify import inspect
 from synthgen.publishing.card import documents
 from synthgen.publishing.upload import File, Standing, Store, Target, Work, arrange
-from synthgen.shard import data_name, data_path, record_name, record_path, table_name, table_path, told_of_space
-from synthgen.verify import inspect
+from synthgen.storage.atomic import write_if_new
+from synthgen.storage.places import EXTRAS, check_outside, is_url, place
+from synthgen.storage.reading import opened
 
 if TYPE_CHECKING:
-    from synthgen.quality import Quality
+    from synthgen.dataset.quality import Quality
 
 TOLD = 3  # faults that a refusal names
 WELCOME = {"README.md", "LICENSE"}  # of a new repository, whose history keeps them
@@ -183,7 +183,7 @@ def _finished(manifest: Manifest) -> bool:
 
 def _checked(manifest: Manifest, allow_incomplete: bool) -> tuple[Manifest, list[str], Quality]:
     """The manifest with the whole shards alone, what is wrong with the rest, and what the images are like."""
-    from synthgen.quality import measure
+    from synthgen.dataset.quality import measure
 
     directory = manifest.directory
     with progress("verify", manifest.plan.n_shards, "shards") as show:

@@ -18,17 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from synthgen.errors import SynthgenError
-from synthgen.files.atomic import claimed, move_into_place, remove_orphans
-from synthgen.files.inside import target
-from synthgen.files.masking import one_line
-from synthgen.files.places import EXTRAS
-from synthgen.files.reading import open_file, read_file
-from synthgen.manifest import check_folders, own_folders
-from synthgen.stores import patiently
+from synthgen.common.errors import SynthgenError
+from synthgen.common.masking import one_line
+from synthgen.dataset.manifest import check_folders, own_folders
+from synthgen.storage.atomic import claimed, move_into_place, remove_orphans
+from synthgen.storage.inside import target
+from synthgen.storage.places import EXTRAS
+from synthgen.storage.reading import open_file, read_file
+from synthgen.storage.stores import patiently
 
 if TYPE_CHECKING:
-    from synthgen.files.places import Place
+    from synthgen.storage.places import Place
 
 CLOSING = ("SHA256SUMS", "manifest.json")  # they tell of a finished set
 SENDERS = 4  # shards on their way at once

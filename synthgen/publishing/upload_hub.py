@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from synthgen.errors import SynthgenError
-from synthgen.files.masking import one_line
-from synthgen.files.reading import read_file
+from synthgen.common.errors import SynthgenError
+from synthgen.common.masking import one_line
 from synthgen.publishing.upload import File, Standing, Work
-from synthgen.stores import patiently
+from synthgen.storage.reading import read_file
+from synthgen.storage.stores import patiently
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi, RepoFile

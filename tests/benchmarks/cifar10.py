@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from synthgen.progress import progress
+from synthgen.common.progress import progress
 from synthgen_evaluate.design.interventions import quantity
 from synthgen_evaluate.images.pixels import PixelCache
 from synthgen_evaluate.images.sources import ImageFolder

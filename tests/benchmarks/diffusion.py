@@ -25,15 +25,15 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from torch.utils.flop_counter import FlopCounterMode
 
-from synthgen.content import DiffusionContent
-from synthgen.diffusion import Sampler
+from synthgen.dataset.generate import generate, open_directory
+from synthgen.dataset.plan import Plan, new_plan
 from synthgen.engines.work import Renderer
-from synthgen.generate import generate, open_directory
-from synthgen.models import find_model
-from synthgen.plan import Plan, new_plan
-from synthgen.prompts import read_classes, read_prompts
-from synthgen.sd_render import DiffusionRenderer
-from synthgen.sd_request import Settings, diffusion_content
+from synthgen.kinds.content import DiffusionContent
+from synthgen.kinds.diffusion.models import find_model
+from synthgen.kinds.diffusion.prompts import read_classes, read_prompts
+from synthgen.kinds.diffusion.render import DiffusionRenderer
+from synthgen.kinds.diffusion.request import Settings, diffusion_content
+from synthgen.kinds.diffusion.sampler import Sampler
 
 ROOT = Path(__file__).parents[2]
 

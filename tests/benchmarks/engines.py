@@ -27,13 +27,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fractaldb.render import Style
 from fractaldb.search import search
+from synthgen.dataset.generate import fractal_renderer, generate, open_directory
+from synthgen.dataset.plan import Plan, new_plan
 from synthgen.engines.cluster import Cluster, connected
 from synthgen.engines.local import local
 from synthgen.engines.on_ray import on_ray
 from synthgen.engines.work import Engine
-from synthgen.fractal import fractal_content
-from synthgen.generate import fractal_renderer, generate, open_directory
-from synthgen.plan import Plan, new_plan
+from synthgen.kinds.fractaldb.render import fractal_content
 
 N_SHARDS = 8
 TWO = Cluster(address=None, resources={"CPU": 1.0}, workers=2)

@@ -98,7 +98,7 @@ class Plain:
 
 def stages(category: Category, plain: Plain, runs: int) -> Times:
     """Search, orbit, drawing, encoding; returns the plain algorithm's seconds an image."""
-    from synthgen.fractal import encode_png
+    from synthgen.kinds.fractaldb.render import encode_png
 
     rng = np.random.RandomState(1)
 
@@ -123,10 +123,10 @@ def stages(category: Category, plain: Plain, runs: int) -> Times:
 
 def written(categories: list[Category], plain: Times, n: int, workers: int, runs: int) -> None:
     """Images a second into shards whose checksums and pictures are then verified."""
-    from synthgen.fractal import fractal_content
-    from synthgen.generate import generate, open_directory
-    from synthgen.plan import new_plan
-    from synthgen.verify import check
+    from synthgen.dataset.generate import generate, open_directory
+    from synthgen.dataset.plan import new_plan
+    from synthgen.dataset.verify import check
+    from synthgen.kinds.fractaldb.render import fractal_content
 
     content = fractal_content(categories, seed=1, style=PUBLISHED)
     seconds, size = [], 0

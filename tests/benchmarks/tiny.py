@@ -43,12 +43,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import ResNet, resnet18
 
-from synthgen.errors import SynthgenError
-from synthgen.manifest import read_manifest
-from synthgen.progress import progress
-from synthgen.shard import data_path, read_shard
-from synthgen.tiny.captions import LOOKS, look
-from synthgen.tiny.train import read_cifar10
+from synthgen.common.errors import SynthgenError
+from synthgen.common.progress import progress
+from synthgen.dataset.manifest import read_manifest
+from synthgen.dataset.shard import data_path, read_shard
+from synthgen.kinds.diffusion.tiny.captions import LOOKS, look
+from synthgen.kinds.diffusion.tiny.train import read_cifar10
 
 SEED = 0
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -55,6 +55,4 @@ LATENT_DIFFUSION = """@inproceedings{rombach2022high,
   year = {2022}
 }"""
 # Steps: DPM-Solver++ needs 20 to 25 (its documentation in diffusers); guidance: the pipelines' own defaults.
-STABLE_DIFFUSION = Defaults(
-    steps=25, guidance=7.5, size=512, dtype="float16", scheduler="dpm++", image_format="jpg"
-)
+STABLE_DIFFUSION = Defaults(steps=25, guidance=7.5, size=512, dtype="float16", scheduler="dpm++", image_format="jpg")

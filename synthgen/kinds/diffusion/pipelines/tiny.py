@@ -11,9 +11,7 @@ PIPELINE = Pipeline(
     presets={
         NAME: Preset(
             hub=None,
-            defaults=Defaults(
-                steps=10, guidance=3.0, size=32, dtype="float32", scheduler="dpm++", image_format="png"
-            ),
+            defaults=Defaults(steps=10, guidance=3.0, size=32, dtype="float32", scheduler="dpm++", image_format="png"),
         )
     },
     citation=LATENT_DIFFUSION,

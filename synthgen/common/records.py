@@ -1,0 +1,156 @@
+"""One strict reader for every record that may come from elsewhere.
+
+Python's own JSON reader takes NaN, takes the last of two equal keys, lets halves of surrogate pairs through,
+and ends deep nesting in a RecursionError.  Pydantic turns "12" into 12.  Here each of these is refused, in one
+line that names the file and the key.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from synthgen.common.errors import SynthgenError
+from synthgen.storage.reading import LIMIT, read_file
+
+if TYPE_CHECKING:
+    from synthgen.storage.places import Place
+
+T = TypeVar("T")
+DEPTH = 100  # of lists and objects within each other
+SHORT = 4096  # characters, in which all numbers are sooner looked at than looked for
+DEEP = f"more than {DEPTH} lists and objects within each other"
+LATER = "unknown key; perhaps a later version wrote it"
+# Pydantic's types of errors for a key that is not a field's, of models and of dataclasses.
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def read_record(path: Place, kind: type[T], *, limit: int = LIMIT) -> T:
+    """The record of a file, of a type of pydantic's; raises OSError, or SynthgenError naming file and key."""
+    return record(read_file(path, limit=limit), kind, path)
+
+
+def record(data: bytes, kind: type[T], where: object) -> T:
+    """The record in ``data``, which came from ``where``; raises SynthgenError naming that and the key."""
+    parsed(data, where)
+    return validated(data, kind, where)
+
+
+def validated(data: bytes | object, kind: type[T], where: object, key: str = "") -> T:
+    """JSON, or what ``parsed`` made of it, as a type of pydantic's; ``key`` is where in the file it stands.
+
+    Of parsed values the numbers and texts must have their own types, too, but a list may be a tuple.
+    """
+    try:
+        text = data if isinstance(data, bytes) else json.dumps(data).encode()
+        return cast(T, adapter(cast(Any, kind)).validate_json(text, strict=True))
+    except ValidationError as error:
+        raise SynthgenError(f"{where}: {first_problem(error, key)}") from None
+
+
+def parsed(data: bytes, where: object) -> Any:
+    """JSON in UTF-8 without NaN, infinite numbers, keys that come twice, deep nesting or halves of characters.
+
+    Raises SynthgenError naming ``where``.
+    """
+    try:
+        text = data.decode()
+        value = (_CAREFUL if len(text) < SHORT or _has_large(text) else _READER).decode(text)
+        if text.count("[") + text.count("{") > DEPTH:
+            _check_depth(value)
+        if "\\u" in text:
+            _check_characters(value)
+        return value
+    except RecursionError:
+        raise SynthgenError(f"{where}: {DEEP}") from None
+    except UnicodeDecodeError as error:
+        raise SynthgenError(f"{where}: not UTF-8 (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise SynthgenError(f"{where}: not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
+    except ValueError as error:  # of numbers with thousands of digits, too
+        raise SynthgenError(f"{where}: {error}") from None
+
+
+def first_problem(error: ValidationError, key: str = "") -> str:
+    """The first thing that pydantic found wrong, beginning with its key; an unknown key before a missing one."""
+    found = error.errors(include_url=False)
+    return problem(next((one for one in found if one["type"] in UNKNOWN), found[0]), key)
+
+
+def problem(found: Any, key: str = "") -> str:
+    """One thing that pydantic found wrong, beginning with its key."""
+    place = _place([key, *found["loc"]] if key else found["loc"])
+    return f"{place or 'the file'}: {LATER if found['type'] in UNKNOWN else found['msg']}"
+
+
+def _place(loc: Sequence[object]) -> str:
+    return ".".join(str(part)[:80] for part in loc)[:200]
+
+
+@lru_cache(maxsize=64)  # making one takes longer than reading a record
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """The validator of a type."""
+    return TypeAdapter(kind)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+        raise ValueError(f"{twice[:80]}: the key is there twice")
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return number
+
+
+# A reader of JSON takes longer to make than a record to read.  A number is infinite only with an exponent of three
+# digits or with hundreds of digits: of all others none is looked at for it.
+_READER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
+_CAREFUL = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite)
+_EXPONENT = re.compile(r"[eE]\+?[0-9]{3}")
+
+
+def _has_large(text: str) -> bool:
+    """Whether a number may have an exponent of three digits, or 300 digits: every such run fills a block of 150."""
+    blocks = (text[at : at + 150] for at in range(0, len(text), 150))
+    return _EXPONENT.search(text) is not None or any(map(str.isdecimal, blocks))
+
+
+def _check_depth(value: Any) -> None:
+    """Raises ValueError where more than DEPTH lists and objects stand within each other."""
+    level = [value]
+    for _ in range(DEPTH):
+        inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, list | dict))
+        level = [one for some in inner for one in some if isinstance(one, list | dict)]
+    if level:
+        raise ValueError(DEEP)
+
+
+def _check_characters(value: Any) -> None:
+    """Raises ValueError where a text holds half of a character, which no file can be named by or written with."""
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError(f"{value[:40]!a} holds half of a character (a lone surrogate)")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _check_characters(key)
+            _check_characters(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_characters(inner)

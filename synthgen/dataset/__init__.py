@@ -1,0 +1,1 @@
+"""A set: plan, shards, manifest, and what is done with them."""

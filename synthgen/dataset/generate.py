@@ -1,0 +1,323 @@
+"""Fill a dataset directory: for each missing shard, render and write.
+
+``open_directory`` lays the plan down or takes up the one that stands; ``generate`` does what is
+missing.  Both may be killed at any moment and called again, by several processes at once.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from synthgen.common.errors import SynthgenError
+from synthgen.common.progress import progress
+from synthgen.dataset.manifest import Manifest, check_folders, finish, listing, own_folders, read_manifest
+from synthgen.dataset.plan import Plan, ShardSpan, difference, read_plan
+from synthgen.dataset.shard import told_of_space
+from synthgen.engines.claims import BEAT, FOLDER, Watch, remove_claims, tell_failed
+from synthgen.engines.local import local
+from synthgen.engines.work import Done, Engine, FailedShardsError, Renderer, Task, Work, here
+from synthgen.kinds.content import DiffusionContent, FractalContent
+from synthgen.storage.atomic import claimed, move_into_place, remove_orphans
+from synthgen.storage.reading import reading
+from synthgen.storage.stores import check_writable, create, patiently, write
+
+if TYPE_CHECKING:
+    from synthgen.storage.places import Place
+
+DISK_MARGIN = 1.1  # free space wanted over the estimate
+PROBES = 8  # samples, spread over the plan, whose size gives the estimate
+T = TypeVar("T")
+BYTES_PER_PIXEL = {"png": 1.8, "jpg": 0.5, "webp": 0.3}  # of photographs at quality 95, with a margin
+POLL = 0.5  # seconds between looks at shards that another process is writing
+UNSEEN = 120.0  # seconds for which a shard may be said to stand and not be seen, as the caches of a network disk allow
+
+
+def fractal_renderer(content: FractalContent, device: str | None = None) -> Renderer:
+    """Draws on this process's core, whatever the device."""
+    from synthgen.kinds.fractaldb.render import render
+
+    environment = {
+        "synthgen": version("synthgen"),
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "numba": version("numba"),
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
+        "machine": platform.machine(),
+    }
+    return Renderer(render=partial(render, content), environment=environment)
+
+
+def existing_plan(directory: Place) -> Plan | None:
+    """The plan that a directory was made by; None where there is nothing yet.
+
+    Raises SynthgenError where the directory holds something else, or a store cannot be reached.
+    """
+    if isinstance(directory, Path):
+        if not directory.exists():
+            return None
+        if not directory.is_dir():
+            raise SynthgenError(f"{directory}: not a directory")
+    names = _names(directory)
+    path = directory / "plan.json"
+    with reading(path):
+        if path.exists():  # asked after the listing: another process may just be laying it down
+            return read_plan(path)
+    if any(not name.endswith(".tmp") for name in names):
+        raise SynthgenError(f"{directory}: not empty and not a dataset (no plan.json); choose another --out")
+    return None
+
+
+def _names(directory: Place) -> list[str]:
+    if isinstance(directory, Path):
+        return [path.name for path in directory.iterdir()]
+    check_writable(directory)
+    return [name for name in listing(directory) if name != f"{FOLDER}/"]  # as other processes are starting, too
+
+
+def open_directory(directory: Place, plan: Plan, *, workers: int = 1) -> Plan:
+    """Lay ``plan`` down in a directory, or take up the one that stands there, grown to as many samples.
+
+    Raises SynthgenError, before anything is written, where another plan made the directory, it was
+    planned for more samples, the disk is too small for what is missing (of a store: for a shard of
+    each of the ``workers``), or a store cannot be written to.
+    """
+    while True:  # another process may be at the same
+        old = existing_plan(directory)
+        grown = plan if old is None else _grown(directory, old, plan)
+        if grown is not old:
+            check_folders(directory)
+        n_missing = grown.n - (read_manifest(directory).n_samples if old else 0)
+        if isinstance(directory, Path):
+            _check_disk(directory, grown, n_missing)
+        else:
+            largest = max(min(one.shard_size, one.stop - one.start) for one in grown.segments)
+            _check_disk(Path(tempfile.gettempdir()), grown, min(n_missing, workers * largest))
+        if grown is old or replace_plan(directory, old, grown):
+            return grown
+
+
+def _grown(directory: Place, old: Plan, plan: Plan) -> Plan:
+    if old.digest != plan.digest:
+        raise SynthgenError(
+            f"{directory}: made by another plan ({old.digest[:16]} there, {plan.digest[:16]} asked):"
+            f" {difference(old, plan)}"
+        )
+    try:
+        return old.grown(plan.n, plan.segments[-1].shard_size)
+    except SynthgenError as error:
+        raise SynthgenError(f"{directory}: {error}") from None
+
+
+def replace_plan(directory: Place, old: Plan | None, new: Plan) -> bool:
+    """Write a plan in the place of ``old`` (None: of none); False where another process has just written one.
+
+    Of a store that is certain only of the first plan: two that grow it at once are not told apart.
+    """
+    path, data = directory / "plan.json", new.to_json().encode()
+    if isinstance(path, Path):
+        with told_of_space(path), claimed(path) as file:
+            if file is None or not _stands(path, old):
+                time.sleep(0.01)
+                return False
+            _unfinish(directory)
+            file.write(data)
+            move_into_place(file, path)
+        return True
+    if old is None:
+        return create(path, data)
+    if not _stands(path, old):
+        return False
+    _unfinish(directory)
+    write(path, data)
+    return True
+
+
+def _stands(path: Place, plan: Plan | None) -> bool:
+    with reading(path):
+        there = read_plan(path) if path.exists() else None
+    return (there and there.to_json()) == (plan and plan.to_json())
+
+
+def _unfinish(directory: Place) -> None:
+    """Remove what tells of a finished directory."""
+    for path in (directory / "manifest.json", directory / "SHA256SUMS"):
+        with reading(path), suppress(FileNotFoundError):
+            if patiently(path.exists):
+                patiently(path.unlink)
+
+
+def _check_disk(directory: Path, plan: Plan, n: int) -> None:
+    if not n:
+        return
+    needed = int(DISK_MARGIN * bytes_per_image(plan) * n)
+    free = free_space(directory)
+    if free < needed:
+        raise SynthgenError(
+            f"{directory}: {n} images need about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free;"
+            " free some space or ask for fewer"
+        )
+
+
+def bytes_per_image(plan: Plan) -> float:
+    """What an image takes in a shard, about: measured for fractals, from experience for diffusion images."""
+    content = plan.content
+    if isinstance(content, DiffusionContent):
+        return 6 * 1024 + BYTES_PER_PIXEL[content.image_format] * content.sampling.size**2
+    probes = [plan.sample(k * plan.n // PROBES) for k in range(PROBES)]
+    return 3 * 1024 + sum(len(item.image) for item in fractal_renderer(content).render(probes)) / PROBES
+
+
+def free_space(directory: Path) -> int:
+    """Bytes free on the disk where a directory stands or would stand."""
+    place = directory.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def generate(
+    directory: Place,
+    *,
+    renderer: Renderer | None = None,
+    workers: int | None = None,
+    engine: Engine | None = None,
+    make: Callable[[str | None], Renderer] | None = None,
+    share: tuple[int, int] = (0, 1),
+) -> Manifest:
+    """Render and write the missing shards of a dataset; returns the manifest of what then stands.
+
+    With a ``renderer`` this process does it.  Without one ``engine`` does, by default ``workers``
+    processes of this machine (all cores), each with a renderer from ``make`` (that of fractals).
+    ``share`` (i, k) does every k-th shard alone, from the i-th, and leaves the others to others; else
+    shards that another process is writing are waited for, and taken over where it dies.  Raises
+    SynthgenError where a folder to write in is a link, and FailedShardsError where shards were given up, once all
+    others stand.
+    """
+    _remove_orphans(directory)
+    manifest = read_manifest(directory)
+    plan = manifest.plan
+    todo = _shared(manifest, share)
+    if todo:
+        check_folders(directory)
+    if make is None and renderer is None:
+        assert isinstance(plan.content, FractalContent)
+        make = partial(fractal_renderer, plan.content)
+    if engine is None:
+        workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
+        if renderer is None and workers == 1 and make is not None and todo:
+            renderer = make(None)
+        engine = here(renderer) if renderer else local([None] * workers)
+    work = Work(directory=str(directory.absolute()), plan=plan, make=make or _no_renderer)
+    watch, failed, wrote, passed = Watch(directory), dict[int, Done](), Counter[int](), _Passed()
+    with progress("generate", plan.n, "images") as show:
+        count = _Count(manifest.n_samples, show)
+        try:
+            while todo:
+                tasks, before = _looked(partial(_tasks, todo, watch)), wrote.total()
+                for done in engine(work, tasks, count.advance) if tasks else ():
+                    wrote[done.span.index] += done.n_samples > 0
+                    passed.note(done)
+                    if done.failed:
+                        failed[done.span.index] = done
+                        tell_failed(directory, done.span, done.worker, done.failed)
+                manifest = _looked(partial(read_manifest, directory, manifest.shards))
+                work = replace(work, plan=_grown_only(directory, work.plan, manifest.plan))
+                count.set(manifest.n_samples)
+                failed |= _unseen(manifest, wrote, passed.long())
+                todo = [span for span in _shared(manifest, share) if span.index not in failed]
+                if todo and wrote.total() == before:
+                    time.sleep(POLL if isinstance(directory, Path) else BEAT)
+        finally:
+            _remove_orphans(directory)  # of processes killed in the meantime
+    if manifest.complete:
+        finish(manifest)
+        remove_claims(directory)
+    elif failed:
+        raise FailedShardsError(list(failed.values()), str(directory))
+    return manifest
+
+
+def _grown_only(directory: Place, before: Plan, now: Plan) -> Plan:
+    """The plan that stands now, which another process may have grown, but not exchanged."""
+    if now.digest != before.digest:
+        raise SynthgenError(f"{directory}: another plan was laid down while this one was at work")
+    return now
+
+
+def _looked(look: Callable[[], T]) -> T:
+    """A look at the output, which a store that fails for a moment does not end."""
+    return patiently(look, final=lambda error: False)
+
+
+class _Passed:
+    """Shards that workers leave again and again, as another has them or they stand."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}  # by shard: when the first of these times was
+        self._round: dict[int, float] = {}
+
+    def note(self, done: Done) -> None:
+        if not done.n_samples and not done.failed:
+            self._round[done.span.index] = self._since.get(done.span.index, time.monotonic())
+
+    def long(self) -> set[int]:
+        """Those of this round that have been left in every round for more than UNSEEN seconds; ends the round."""
+        self._since, self._round = self._round, {}
+        return {index for index, since in self._since.items() if time.monotonic() - since > UNSEEN}
+
+
+def _unseen(manifest: Manifest, wrote: Counter[int], passed: set[int]) -> dict[int, Done]:
+    """Shards that workers have written more than once, or say stand, and that are not there."""
+    why = "written, but not to be seen from here; all workers must reach the same place"
+    unseen = [span for span in manifest.missing if wrote[span.index] > 1 or span.index in passed]
+    return {span.index: Done(span=span, n_samples=0, worker="", failed=why) for span in unseen}
+
+
+def _no_renderer(device: str | None) -> Renderer:
+    raise AssertionError("this process renders")
+
+
+def _shared(manifest: Manifest, share: tuple[int, int]) -> list[ShardSpan]:
+    """The missing shards that are this process's share."""
+    index, n = share
+    return [span for span in manifest.missing if span.index % n == index]
+
+
+def _tasks(todo: Sequence[ShardSpan], watch: Watch) -> list[Task]:
+    free, silent = watch.free(todo)
+    return [Task(span=span, force=span.index in silent) for span in free]
+
+
+class _Count:
+    """Rendered images, for the progress that is shown."""
+
+    def __init__(self, n: int, show: Callable[[int], None]) -> None:
+        self._n, self._show = n, show
+        show(n)
+
+    def advance(self, n_samples: int) -> None:
+        self.set(self._n + n_samples)
+
+    def set(self, n: int) -> None:
+        if n != self._n:
+            self._n = n
+            self._show(n)
+
+
+def _remove_orphans(directory: Place) -> None:
+    if isinstance(directory, Path):
+        for folder in own_folders(directory):
+            remove_orphans(folder)

@@ -1,0 +1,209 @@
+"""What stands in a dataset directory: which shards are done, missing or damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.plan import Plan, ShardSpan, read_plan
+from synthgen.dataset.shard import Shard, data_name, read_record, record_name, strange, table_name
+from synthgen.storage.inside import check_folder
+from synthgen.storage.places import is_url
+from synthgen.storage.reading import read_file, reading
+from synthgen.storage.stores import BRIEF, patiently, update
+
+if TYPE_CHECKING:
+    from synthgen.storage.places import Place
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+DOCUMENTS = ("README.md", "croissant.json", "samples.jpg", "quality.json")  # of a published dataset
+FOLDERS = ("data", "metadata")
+NO_FILE = -1  # the size of what is listed and is no regular file: a pipe, a socket, a device, a link to nothing
+CONNECTIONS = 16  # at once, to a store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A dataset directory, as its completion records tell it."""
+
+    directory: Place
+    plan: Plan
+    shards: tuple[Shard, ...]  # committed, by index
+    missing: tuple[ShardSpan, ...]  # planned, without a valid record
+
+    @property
+    def n_samples(self) -> int:
+        """Images that stand."""
+        return sum(shard.n_samples for shard in self.shards)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the committed tars."""
+        return sum(shard.n_bytes for shard in self.shards)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned shard is committed."""
+        return not self.missing
+
+    def summary(self) -> dict[str, Any]:
+        """For ``synthgen status --json``."""
+        return {
+            "directory": str(self.directory),
+            "plan": self.plan.digest,
+            "n": self.plan.n,
+            "n_done": self.n_samples,
+            "n_shards": self.plan.n_shards,
+            "n_shards_done": len(self.shards),
+            "n_bytes": self.n_bytes,
+            "n_classes": len(self.plan.content.class_names),
+            "complete": self.complete,
+        }
+
+
+def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
+    """Read the plan and the completion records of a dataset directory, here or at a URL.
+
+    A record counts where it is of this plan and shard, and the tar and the table beside it have its
+    sizes.  Those ``known`` from an earlier look are not read again.  Raises SynthgenError where there is no
+    readable plan, or the store cannot be reached.
+    """
+    path = directory / "plan.json"
+    with reading(path):
+        plan = read_plan(cast(Path, path))
+    sizes, digest = listing(directory), plan.digest
+    before = {shard.index: shard for shard in known}
+    spans = plan.shards()
+
+    def standing(span: ShardSpan) -> Shard | None:
+        if sizes.get(record_name(span), NO_FILE) == NO_FILE:
+            return None
+        there = sizes.get(data_name(span)), sizes.get(table_name(span))
+        try:
+            shard = before.get(span.index) or read_record(directory / record_name(span))
+        except (FileNotFoundError, SynthgenError):
+            return None
+        whole = there == (shard.n_bytes, shard.table_n_bytes) and not strange(shard, span, digest)
+        return shard if whole else None
+
+    found = list(zip(spans, concurrently(standing, spans, at=directory), strict=True))
+    return Manifest(
+        directory=directory,
+        plan=plan,
+        shards=tuple(shard for _, shard in found if shard),
+        missing=tuple(span for span, shard in found if not shard),
+    )
+
+
+def concurrently(function: Callable[[T], U], items: Iterable[T], *, at: Place) -> Iterator[U]:
+    """The function of each item, in order: where ``at`` is a URL, several at a time."""
+    if not is_url(str(at)):
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(CONNECTIONS) as pool, reading(at):
+        yield from pool.map(lambda item: patiently(lambda: function(item), waits=BRIEF), items)
+
+
+def listing(directory: Place) -> dict[str, int]:
+    """Names within a directory, as in "data/x.tar", and their sizes in bytes.
+
+    Other folders than data/ and metadata/ are told as one, such as ".cache/", of 0 bytes; what is neither
+    folder nor regular file has the size NO_FILE.
+    """
+    if isinstance(directory, Path):
+        names = dict(_entries(directory, ""))
+        for folder in FOLDERS:
+            if names.pop(f"{folder}/", None) is not None:
+                names.update(_entries(directory / folder, f"{folder}/"))
+        return names
+    store = directory.fs
+    with reading(directory):
+        root = str(store._strip_protocol(directory.path)).rstrip("/")
+        files = patiently(lambda: _found(store, root), waits=BRIEF)
+    names = {}
+    for path, info in files.items():
+        name = path.strip("/").removeprefix(root.strip("/")).strip("/")
+        if not name:  # the folder itself, for which some tools make an object
+            continue
+        folder, _, rest = name.partition("/")
+        if folder in FOLDERS and rest:
+            inner, slash, _ = rest.partition("/")
+            name = f"{folder}/{inner}{slash}"
+        elif rest:
+            name = f"{folder}/"
+        names[name] = 0 if name.endswith("/") else info["size"]
+    return names
+
+
+def _found(store: Any, root: str) -> dict[str, Any]:
+    store.invalidate_cache()  # else a listing from before its files were written
+    return dict(store.find(root, detail=True))
+
+
+def _entries(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield f"{prefix}{entry.name}/", 0
+            elif entry.is_file():  # or a link to one
+                with suppress(FileNotFoundError):  # it has just gone
+                    yield f"{prefix}{entry.name}", entry.stat().st_size
+            else:
+                yield f"{prefix}{entry.name}", NO_FILE
+
+
+def own_folders(directory: Path) -> list[Path]:
+    """A set's folder and those in it that hold its files, but for links: what lies behind these may be a stranger's."""
+    inside = (directory / name for name in FOLDERS)
+    return [directory, *(folder for folder in inside if not folder.is_symlink())]
+
+
+def check_folders(directory: Place) -> None:
+    """Raise SynthgenError where a folder that a set is written in is a link."""
+    for name in (*FOLDERS, "claims"):
+        check_folder(directory / name)
+
+
+def finish(manifest: Manifest) -> None:
+    """Write ``manifest.json`` and ``SHA256SUMS`` of a complete directory, manifest last; not where they stand.
+
+    All sums but the plan's are those of the completion records: a file that was damaged since must not be told
+    of as it is now.
+    """
+    directory = manifest.directory
+    sums = {f"data/{shard.filename}": shard.sha256 for shard in manifest.shards}
+    sums |= {table_name(manifest.plan.shard(shard.index)): shard.table_sha256 for shard in manifest.shards}
+    plan = directory / "plan.json"
+    with reading(plan):
+        sums["plan.json"] = hashlib.sha256(patiently(lambda: read_file(plan))).hexdigest()
+    record = summary_of(manifest.plan, manifest.shards)
+    for name, text in (
+        ("SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sums.items())),
+        ("manifest.json", json.dumps(record, indent=1) + "\n"),
+    ):
+        update(directory / name, text.encode())
+
+
+def summary_of(plan: Plan, shards: Sequence[Shard]) -> dict[str, Any]:
+    """What ``manifest.json`` tells of a complete dataset."""
+    return {
+        "format": 1,
+        "plan": plan.digest,
+        "n": plan.n,
+        "n_shards": plan.n_shards,
+        "n_bytes": sum(shard.n_bytes for shard in shards),
+        "n_classes": len(plan.content.class_names),
+        "complete": True,
+        "class_names": list(plan.content.class_names),
+        "shards": [asdict(shard) for shard in shards],
+    }

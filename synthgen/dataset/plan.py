@@ -1,0 +1,245 @@
+"""What a dataset directory is to hold, shard by shard: pure values, and their file ``plan.json``.
+
+A plan has a content, on which the images depend and whose hash is the plan's digest, and
+segments, which say how many of these images are asked for and how they are cut into shards.  A
+finished dataset grows by another segment; what stands is never cut anew.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from pydantic import with_config
+
+from synthgen.common.errors import SynthgenError
+from synthgen.common.records import parsed, validated
+from synthgen.kinds.content import MAX_IMAGES, STRICT, Content, DiffusionContent, FractalContent, Sample
+from synthgen.storage.inside import RULE, fits, fits_stored
+from synthgen.storage.reading import read_file
+
+if TYPE_CHECKING:
+    from synthgen.storage.places import Place
+
+FORMAT = 1  # of plan.json and of the completion records
+LONGEST = 1 << 28  # bytes of plan.json; 100,000 fractal categories have 80 MB
+MAX_SHARDS = 1_000_000
+MAX_BATCH = 100_000  # images that a plan says were drawn at once
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Samples start..stop - 1, cut into shards of ``shard_size``."""
+
+    start: int
+    stop: int
+    shard_size: int
+
+    @property
+    def n_shards(self) -> int:
+        """Shards of this segment; the last may be smaller."""
+        return -(-(self.stop - self.start) // self.shard_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardSpan:
+    """What shard ``index`` holds: samples start..stop - 1."""
+
+    index: int
+    stem: str  # of its file names
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a dataset directory is to hold."""
+
+    name: str  # prefix of the shards' file names
+    content: Content
+    segments: tuple[Segment, ...]
+    origin: dict[str, Any] = field(default_factory=dict)  # where the content came from; not part of the digest
+    _ends: tuple[int, ...] = field(init=False, repr=False, compare=False)  # shards up to the end of each segment
+
+    digest: str = field(init=False, repr=False, compare=False)  # the content's; n and shard size are not in it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", self.content.digest)
+        object.__setattr__(self, "_ends", tuple(accumulate(segment.n_shards for segment in self.segments)))
+
+    @property
+    def n(self) -> int:
+        """How many images are asked for."""
+        return self.segments[-1].stop
+
+    @property
+    def n_shards(self) -> int:
+        """How many shards hold them."""
+        return self._ends[-1]
+
+    def sample(self, index: int) -> Sample:
+        """Image ``index``; it depends on the content and the index alone."""
+        return self.content.sample(index)
+
+    def shard(self, index: int) -> ShardSpan:
+        """Shard ``index``."""
+        if not 0 <= index < self.n_shards:
+            raise IndexError(f"shard {index}: the plan has {self.n_shards}")
+        place = bisect_right(self._ends, index)
+        segment = self.segments[place]
+        before = self._ends[place] - segment.n_shards
+        return self._span(index, segment.start + (index - before) * segment.shard_size, segment)
+
+    def shards(self) -> list[ShardSpan]:
+        """All shards, in order."""
+        starts = (
+            (start, segment)
+            for segment in self.segments
+            for start in range(segment.start, segment.stop, segment.shard_size)
+        )
+        return [self._span(index, start, segment) for index, (start, segment) in enumerate(starts)]
+
+    def _span(self, index: int, start: int, segment: Segment) -> ShardSpan:
+        stop = min(start + segment.shard_size, segment.stop)
+        return ShardSpan(index=index, stem=f"{self.name}-train-{index:06d}", start=start, stop=stop)
+
+    def grown(self, n: int, shard_size: int) -> Plan:
+        """The plan with ``n`` samples, the new ones in shards of their own.
+
+        Raises SynthgenError where that is fewer than planned, as nothing that stands is dropped, or too many shards.
+        """
+        if n < self.n:
+            raise SynthgenError(f"already planned for {self.n} images; asked for {n}: use another --out for fewer")
+        if n == self.n:
+            return self
+        grown = replace(self, segments=(*self.segments, Segment(start=self.n, stop=n, shard_size=shard_size)))
+        _check_shards(grown.n_shards, f"{self.n_shards} shards stand, and {n - self.n} images of {shard_size} a shard")
+        return grown
+
+    def to_json(self) -> str:
+        """The text of ``plan.json``."""
+        record = {
+            "format": FORMAT,
+            "kind": self.content.kind,
+            "digest": self.digest,
+            "n": self.n,
+            "name": self.name,
+            "segments": [asdict(segment) for segment in self.segments],
+            "origin": self.origin,
+            "content": asdict(self.content),
+        }
+        return json.dumps(record, indent=1) + "\n"
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PlanFile:
+    format: int
+    kind: str
+    digest: str
+    n: int
+    name: str
+    segments: tuple[Segment, ...]
+    origin: dict[str, Any]
+    content: dict[str, Any]
+
+
+CONTENTS: dict[str, type[FractalContent] | type[DiffusionContent]] = {
+    content.kind: content for content in (FractalContent, DiffusionContent)
+}
+
+
+def check_request(
+    *, n: int, shard_size: int, n_available: int = MAX_IMAGES, stock: str = "keys have nine digits"
+) -> None:
+    """Raises SynthgenError where n or shard_size is out of range; ``stock`` says what images there are."""
+    if not 1 <= n <= n_available:
+        raise SynthgenError(f"n = {n}: {stock}; ask for 1 to {n_available}")
+    if shard_size < 1:
+        raise SynthgenError(f"shard size {shard_size}: at least 1")
+    _check_shards(-(-n // shard_size), f"n = {n} in shards of {shard_size}")
+
+
+def _check_shards(n_shards: int, what: str) -> None:
+    if n_shards > MAX_SHARDS:
+        raise SynthgenError(
+            f"{what}: {n_shards:,} shards; at most {MAX_SHARDS:,} shards, as many as six digits name: ask for a larger"
+            " --shard-size or fewer images"
+        )
+
+
+def new_plan(*, name: str, content: Content, n: int, shard_size: int, origin: dict[str, Any]) -> Plan:
+    """A plan of one segment.  Raises SynthgenError where n or shard_size is out of range, or the name no file's."""
+    if not fits(name):
+        raise SynthgenError(f"name {name!a:.80} cannot be that of files; take {RULE}")
+    check_request(n=n, shard_size=shard_size, n_available=content.n_available, stock=content.stock)
+    segments = (Segment(start=0, stop=n, shard_size=shard_size),)
+    return Plan(name=name, content=content, segments=segments, origin=origin)
+
+
+def read_plan(path: Place) -> Plan:
+    """Read ``plan.json``; raises SynthgenError naming file and key where it is not one."""
+    try:
+        data = read_file(path, limit=LONGEST)
+    except OSError as error:
+        raise SynthgenError(f"{path}: {error.strerror or 'cannot be read'}; is this a dataset directory?") from None
+    stored, found = _plan_file(parsed(data, path), path)
+    content: Content = validated(found, CONTENTS[stored.kind], path, "content")
+    if what := content.problem():
+        raise SynthgenError(f"{path}: content.{what}")
+    segments = stored.segments
+    starts = [0, *(segment.stop for segment in segments)]
+    for place, (segment, start) in enumerate(zip(segments, starts, strict=False)):
+        if segment.shard_size < 1 or segment.start != start or segment.stop <= start:
+            raise SynthgenError(f"{path}: segments: they do not follow each other from 0 (see number {place})")
+    if stored.n != starts[-1] or not 1 <= stored.n <= content.n_available:
+        raise SynthgenError(f"{path}: n: {stored.n}; the segments hold {starts[-1]}, of {content.n_available} images")
+    plan = Plan(name=stored.name, content=content, segments=segments, origin=stored.origin)
+    if plan.n_shards > MAX_SHARDS:
+        raise SynthgenError(
+            f"{path}: segments: {plan.n_shards:,} shards; at most {MAX_SHARDS:,} shards, as many as six digits name"
+        )
+    if plan.digest != stored.digest:
+        raise SynthgenError(f"{path}: its content was edited: digest {plan.digest[:16]}, recorded {stored.digest[:16]}")
+    return plan
+
+
+def _plan_file(found: Any, path: Place) -> tuple[_PlanFile, dict[str, Any]]:
+    """The keys of a plan file, each for itself, and apart from them its content; raises SynthgenError."""
+    content: dict[str, Any] = {}
+    if isinstance(found, dict) and isinstance(found.get("content"), dict):
+        found, content = found | {"content": {}}, found["content"]
+    if isinstance(found, dict) and found.get("format", FORMAT) != FORMAT:
+        raise SynthgenError(f"{path}: format {str(found['format'])[:40]}; this version reads format {FORMAT}")
+    stored = validated(found, _PlanFile, path)
+    if stored.kind not in CONTENTS:
+        raise SynthgenError(f"{path}: kind: {stored.kind[:40]!r} is not one of {', '.join(CONTENTS)}")
+    if not fits_stored(stored.name):
+        raise SynthgenError(f"{path}: name: {stored.name[:80]!r} cannot be that of files within the set")
+    batch = stored.origin.get("batch", 1)
+    if type(batch) is not int or not 1 <= batch <= MAX_BATCH:
+        raise SynthgenError(f"{path}: origin.batch: {str(batch)[:40]!r} is not a number from 1 to {MAX_BATCH}")
+    return stored, content
+
+
+def difference(old: Plan, new: Plan) -> str:
+    """In words, the settings in which two plans' contents differ."""
+    if old.content.kind != new.content.kind:
+        return f"{old.content.kind} images there, {new.content.kind} images asked"
+    return "; ".join(_differences("", asdict(old.content), asdict(new.content)))
+
+
+def _differences(prefix: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    for key, value in new.items():
+        before = old[key]
+        if isinstance(value, dict):
+            yield from _differences(f"{prefix}{key}.", before, value)
+        elif before != value:
+            told = isinstance(value, tuple)
+            what = f"{len(before)} there, {len(value)} asked, or others" if told else f"{before} there, {value} asked"
+            yield f"{prefix}{key}: {what}"

@@ -1,0 +1,311 @@
+"""One shard: a WebDataset tar, its metadata table and its completion record, written last.
+
+A shard is committed or absent.  The tar is written beside its place, flushed to disk and
+renamed; the record comes after it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import re
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar, cast
+
+from pydantic import Field, with_config
+
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.plan import ShardSpan
+from synthgen.dataset.tar import END, IMAGES, member, read_samples
+from synthgen.files import records
+from synthgen.kinds.content import STRICT
+from synthgen.storage.atomic import claimed as claimed
+from synthgen.storage.atomic import move_into_place, write_if_new
+from synthgen.storage.atomic import write_atomically as write_atomically
+from synthgen.storage.inside import target
+from synthgen.storage.reading import opened, read_file
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+    from synthgen.storage.places import Place
+
+    P = TypeVar("P", bound=Path | UPath)
+else:
+    P = TypeVar("P")
+
+
+LONGEST = 1 << 20  # bytes of a completion record
+LABEL = re.compile(rb"[0-9]{1,9}")  # of a sample, in its cls
+Count = Annotated[int, Field(ge=0)]
+Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # SHA-256; it is written into SHA256SUMS
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A completion record: the shard's tar and its metadata table stand whole, with these contents."""
+
+    index: Count
+    filename: str
+    n_samples: Count
+    n_bytes: Count
+    sha256: Sum
+    table_n_bytes: Count
+    table_sha256: Sum
+    plan_digest: Sum
+    environment: dict[str, str]  # library versions that the bytes may depend on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A sample as it stands in a shard: its image file and its record."""
+
+    key: str
+    label: int
+    ending: str  # of the image: "png", "jpg" or "webp"
+    image: bytes
+    record: dict[str, Any]
+
+
+def data_name(span: ShardSpan) -> str:
+    """The name of a shard's tar within its directory."""
+    return f"data/{span.stem}.tar"
+
+
+def record_name(span: ShardSpan) -> str:
+    """The name of a shard's completion record within its directory."""
+    return f"data/{span.stem}.json"
+
+
+def table_name(span: ShardSpan) -> str:
+    """The name of a shard's metadata table within its directory."""
+    return f"metadata/{span.stem}.parquet"
+
+
+def data_path(directory: P, span: ShardSpan) -> P:
+    """Where a shard's tar stands."""
+    return cast(P, directory / data_name(span))
+
+
+def record_path(directory: P, span: ShardSpan) -> P:
+    """Where a shard's completion record stands."""
+    return cast(P, directory / record_name(span))
+
+
+def table_path(directory: P, span: ShardSpan) -> P:
+    """Where a shard's metadata table stands."""
+    return cast(P, directory / table_name(span))
+
+
+def read_record(path: Place) -> Shard:
+    """Read a completion record; raises OSError, or SynthgenError naming file and key where it is not one."""
+    return records.read_record(path, Shard, limit=LONGEST)
+
+
+def record_text(shard: Shard) -> bytes:
+    """The file of a completion record."""
+    return (json.dumps(asdict(shard), indent=1) + "\n").encode()
+
+
+def strange(shard: Shard, span: ShardSpan, plan_digest: str) -> str | None:
+    """Why a record is not that of a plan's shard; None where it is."""
+    name = data_name(span).partition("/")[2]
+    if (shard.index, shard.filename) != (span.index, name):
+        return f"it is the record of shard {shard.index}, {shard.filename}"
+    if shard.plan_digest != plan_digest:
+        return f"of plan {shard.plan_digest[:16]}, not of {plan_digest[:16]}"
+    if shard.n_samples != span.stop - span.start:
+        return f"tells of {shard.n_samples} images; planned {span.stop - span.start}"
+    return None
+
+
+def committed(directory: Place, span: ShardSpan, plan_digest: str) -> Shard | None:
+    """The record of a shard that stands: of this plan and place, a tar and a table of its sizes beside it."""
+    try:
+        shard = read_record(record_path(directory, span))
+        files = data_path(directory, span).stat(), table_path(directory, span).stat()
+    except (FileNotFoundError, SynthgenError):
+        return None
+    sizes = tuple(file.st_size if stat.S_ISREG(file.st_mode) else None for file in files)
+    whole = not strange(shard, span, plan_digest) and sizes == (shard.n_bytes, shard.table_n_bytes)
+    return shard if whole else None
+
+
+def write_shard(
+    directory: Path,
+    span: ShardSpan,
+    items: Iterable[Item],
+    *,
+    plan_digest: str,
+    environment: dict[str, str],
+) -> Shard | None:
+    """Write one shard; None where another process is at it or has just finished it.
+
+    Raises SynthgenError where the device is full, or a folder of the set is a link; nothing half-written is left.
+    """
+    path, table_place, record_place = targets(directory, span)
+    with told_of_space(path), claimed(path) as file:
+        if file is None or committed(directory, span, plan_digest):
+            return None
+        record_place.unlink(missing_ok=True)  # of a tar that is damaged or gone
+        shard, table = write_tar(file, span, items, plan_digest, environment)
+        write_atomically(table_place, table)
+        move_into_place(file, path)
+        write_atomically(record_place, record_text(shard))
+        return shard
+
+
+def targets(directory: P, span: ShardSpan) -> tuple[P, P, P]:
+    """Where a shard's tar, table and record are written; raises SynthgenError as ``target`` does."""
+    tar, table, record = (target(directory, name(span)) for name in (data_name, table_name, record_name))
+    return tar, table, record
+
+
+def rewrite_shard(
+    directory: Path,
+    span: ShardSpan,
+    items: Iterable[Item],
+    *,
+    plan_digest: str,
+    environment: dict[str, str],
+    known: Collection[Shard],
+    sums: Collection[str],
+    standing: str | None,
+) -> Shard | None:
+    """Write a damaged shard again, in place of what stands once the new tar is known to be the one that was.
+
+    That is where its SHA-256 is one of ``sums``, or these are none; else what stands stays.  A record
+    among ``known`` with its sum is kept as it was, and so is a table that is as this tells.  Files that
+    come out as they stand are not touched, of which the tar has the SHA-256 ``standing``.  Returns the
+    shard as it was drawn, or None where another process is at it; raises as write_shard does.
+    """
+    path, _, record_place = targets(directory, span)
+    with told_of_space(path), claimed(path) as file:
+        if file is None:
+            return None
+        shard, table = write_tar(file, span, items, plan_digest, environment)
+        if sums and shard.sha256 not in sums:
+            return shard
+        record = next((old for old in known if old.sha256 == shard.sha256), shard)
+        record = restore_table(directory, span, record, lambda: table)
+        if shard.sha256 != standing:
+            move_into_place(file, path)
+        write_if_new(record_place, record_text(record))
+        return shard
+
+
+def restore_table(directory: Path, span: ShardSpan, record: Shard, made: Callable[[], bytes]) -> Shard:
+    """Write the table of a shard again, unless it stands as the record tells; returns the record that is then true.
+
+    That is another one where pyarrow now writes the same rows in other bytes.
+    """
+    path = target(directory, table_name(span))
+    with suppress(OSError):
+        if hashlib.sha256(read_file(path)).hexdigest() == record.table_sha256:
+            return record
+    data = made()
+    write_if_new(path, data)
+    return replace(record, table_n_bytes=len(data), table_sha256=hashlib.sha256(data).hexdigest())
+
+
+@contextmanager
+def told_of_space(path: Path) -> Iterator[None]:
+    """A full disk, in one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SynthgenError(
+                f"no space left on the device at {path}; the finished shards stand: free some space and run again"
+            ) from None
+        raise
+
+
+def write_tar(
+    file: IO[bytes], span: ShardSpan, items: Iterable[Item], plan_digest: str, environment: dict[str, str]
+) -> tuple[Shard, bytes]:
+    """Write a tar to the disk; returns its record and its metadata table, which is to stand beside it."""
+    digest = hashlib.sha256()
+    rows = []
+    for item in items:
+        row = {"key": item.key, **item.record, "sha256": hashlib.sha256(item.image).hexdigest()}
+        if row.get("seed") is not None:  # as text: datasets, for one, cannot hold numbers of 64 bits
+            row["seed"] = str(row["seed"])
+        rows.append(row)
+        members = ((item.ending, item.image), ("cls", str(item.label).encode()), ("json", json.dumps(row).encode()))
+        block = b"".join(member(f"{item.key}.{ending}", data) for ending, data in members)
+        digest.update(block)
+        file.write(block)
+    digest.update(END)
+    file.write(END)
+    if len(rows) != span.stop - span.start:
+        raise AssertionError(f"{span.stem}: rendered {len(rows)} samples of {span.stop - span.start}")
+    table = table_bytes(rows)
+    shard = Shard(
+        index=span.index,
+        filename=f"{span.stem}.tar",
+        n_samples=len(rows),
+        n_bytes=file.tell(),
+        sha256=digest.hexdigest(),
+        table_n_bytes=len(table),
+        table_sha256=hashlib.sha256(table).hexdigest(),
+        plan_digest=plan_digest,
+        environment=environment,
+    )
+    return shard, table
+
+
+def table_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
+    """The metadata table of records, one a row: a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    if "seed" in columns:  # None throughout, where nothing is drawn at random
+        columns["seed"] = pa.array(columns["seed"], pa.string())
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_items(file: IO[bytes]) -> Iterator[Item]:
+    """The samples of an open shard in order; raises SynthgenError, which does not name the file."""
+    for sample in read_samples(file):
+        ending = next(ending for ending in sample if ending in IMAGES)
+        image, label = sample[ending], sample["cls"].data
+        if LABEL.fullmatch(label) is None:
+            raise SynthgenError(f"sample {image.key}: its cls is {label[:20]!r}, no label")
+        record = records.parsed(sample["json"].data, f"sample {image.key}: its json")
+        if not isinstance(record, dict):
+            raise SynthgenError(f"sample {image.key}: its json is no record")
+        yield Item(key=image.key, ending=ending, image=image.data, label=int(label), record=record)
+
+
+def read_shard(path: Place) -> Iterator[Item]:
+    """The samples of a shard in order, of a tar that nobody need trust.
+
+    Raises SynthgenError naming the file, and the member, where it is damaged or holds anything else.
+    """
+    with opened(path) as file:
+        yield from read_items(file)
+
+
+def image_members(path: Place) -> list[tuple[str, int, int]]:
+    """Name, offset and size in bytes of each image of a shard, for reading them in any order.
+
+    Raises SynthgenError as read_shard does.
+    """
+    with opened(path) as file:
+        return [
+            (f"{image.key}.{ending}", image.start, image.size)
+            for sample in read_samples(file, skip=True)
+            for ending, image in sample.items()
+            if ending in IMAGES
+        ]

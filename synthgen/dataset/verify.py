@@ -1,0 +1,306 @@
+"""Is a dataset whole, and the one that its plan tells of?  Here or at a URL.
+
+Each shard is read once: its tar is hashed, every image decoded, and every label, record and row of its
+table held against the plan.  What the completion records, ``SHA256SUMS`` and ``manifest.json`` say of
+a tar and a table are three witnesses: the file that disagrees with the others is the one that is told of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from synthgen.common.errors import SynthgenError
+from synthgen.common.processes import end_with_parent
+from synthgen.common.records import parsed, validated
+from synthgen.dataset.manifest import CONNECTIONS, DOCUMENTS, NO_FILE, listing, summary_of
+from synthgen.dataset.plan import LONGEST, Plan, ShardSpan, read_plan
+from synthgen.dataset.scan import Fault, Job, Scanned, quiet_decoders, scan
+from synthgen.dataset.shard import Shard, data_name, record_name, strange, table_name
+from synthgen.storage.atomic import held
+from synthgen.storage.places import is_url
+from synthgen.storage.reading import read_file, reading
+
+if TYPE_CHECKING:
+    from synthgen.dataset.quality import Quality
+    from synthgen.storage.places import Place
+
+SUMS, MANIFEST, PLAN = "SHA256SUMS", "manifest.json", "plan.json"
+# Beside the dataset's own files: documents, what clients of the Hub keep, and what running workers tell.
+ALLOWED = (*DOCUMENTS, ".git*", ".cache/", "claims/")
+SUM = re.compile(r"([0-9a-f]{64})  (\S.*)")  # a line of sha256sum
+TOLD = 100  # of the faults of one of these files; more are counted
+FEW = 1 << 26  # bytes of tars that one process has read before others would have started
+
+
+def check(directory: Place, *, progress: Callable[[int], object] = lambda done: None) -> list[Fault]:
+    """What is wrong with a dataset directory; nothing where it is whole.  See ``inspect``."""
+    return inspect(directory, progress=progress)[0]
+
+
+def inspect(
+    directory: Place, *, quality: bool = False, progress: Callable[[int], object] = lambda done: None
+) -> tuple[list[Fault], Quality | None]:
+    """What is wrong with a dataset directory, by shard; with ``quality`` what its images are like.
+
+    That is None where a shard has faults.  Shards are looked at side by side, at a URL in threads and
+    otherwise in processes; ``progress`` is told how many are done.  A planned shard that is not there is a
+    fault, and so is any file that does not belong to a dataset.  Raises SynthgenError where there is no
+    readable plan.
+    """
+    with reading(directory / PLAN):
+        plan = read_plan(cast(Path, directory / PLAN))
+    sizes = listing(directory)
+    spans = plan.shards()
+    job = Job(directory=directory, plan=plan, digest=plan.digest, quality=quality)
+    papers = read_papers(directory, plan, sizes)
+    faults, keys, looks = list[Fault](), list[str](), []
+    with quiet_decoders():
+        for done, (span, found) in enumerate(zip(spans, _scan_all(job, spans, sizes), strict=True), 1):
+            faults += _shard_faults(span, found, papers)
+            keys += found.keys
+            looks += found.looks
+            progress(done)
+    sound = not any(fault.shard is not None for fault in faults)
+    faults += papers.faults
+    faults += _extras(directory, spans, sizes)
+    if not (quality and sound):
+        return faults, None
+    import numpy as np
+
+    from synthgen.dataset.quality import LOOK, quality_of
+
+    return faults, quality_of(plan.content.class_names, keys, np.concatenate([np.zeros(0, LOOK), *looks]))
+
+
+# What is said of the shards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Papers:
+    """What SHA256SUMS and manifest.json say."""
+
+    sums: Mapping[str, str]  # name -> SHA-256
+    shards: Mapping[int, Shard]  # index -> record, of those in the manifest that fit the plan
+    faults: list[Fault]  # of these files themselves, and of plan.json
+
+
+def read_papers(directory: Place, plan: Plan, sizes: Mapping[str, int]) -> Papers:
+    """Read SHA256SUMS and manifest.json and hold them against the plan."""
+    spans = plan.shards()
+    names = [name for span in spans for name in (data_name(span), record_name(span), table_name(span))]
+    due = all(name in sizes for name in names) or SUMS in sizes or MANIFEST in sizes  # else it is unfinished
+    faults = [
+        Fault(name=name, what="missing, though the other files of a finished dataset stand")
+        for name in (SUMS, MANIFEST)
+        if due and name not in sizes
+    ]
+    sums: dict[str, str] = {}
+    shards: dict[int, Shard] = {}
+    if SUMS in sizes:
+        data, wrong = _paper(directory / SUMS, (1 << 20) + (len(names) << 10))
+        if not wrong:
+            sums, wrong = _read_sums(data, [*(name for name in names if not name.endswith(".json")), PLAN])
+        faults += _told(SUMS, wrong)
+    if MANIFEST in sizes:
+        data, wrong = _paper(directory / MANIFEST, LONGEST + (len(spans) << 12))
+        if not wrong:
+            shards, wrong = _read_manifest(data, plan, spans)
+        faults += _told(MANIFEST, wrong)
+    own = hashlib.sha256(_bytes(directory / PLAN, LONGEST)).hexdigest()
+    if sums.get(PLAN, own) != own:
+        what = f"has sha256 {own[:16]}, {SUMS} says {sums[PLAN][:16]}: put back the one of the two that was edited"
+        faults.append(Fault(name=PLAN, what=what))
+    return Papers(sums=sums, shards=shards, faults=faults)
+
+
+def _told(name: str, wrong: list[str]) -> Iterator[Fault]:
+    more = [f"and {len(wrong) - TOLD} faults more"] if len(wrong) > TOLD else []
+    for what in [*wrong[:TOLD], *more]:
+        yield Fault(name=name, what=what)
+
+
+def _paper(path: Place, limit: int) -> tuple[bytes, list[str]]:
+    """What stands in a file of a directory, or why it cannot be read; raises SynthgenError where a store is gone."""
+    try:
+        return _bytes(path, limit), []
+    except SynthgenError as error:
+        if not isinstance(path, Path):
+            raise
+        return b"", [str(error).removeprefix(f"{path}: ")]
+
+
+def _bytes(path: Place, limit: int) -> bytes:
+    with reading(path):
+        return read_file(path, limit=limit)
+
+
+def _read_sums(data: bytes, names: list[str]) -> tuple[dict[str, str], list[str]]:
+    sums: dict[str, str] = {}
+    wrong = []
+    known = set(names)
+    for number, line in enumerate(data.decode(errors="replace").removesuffix("\n").split("\n"), 1):
+        match = SUM.fullmatch(line)
+        if match is None:
+            wrong.append(f"line {number} is not a sum and a name: {line[:80]!r}")
+        elif match[2] not in known:
+            wrong.append(f"line {number} names {match[2][:80]!r}, which is no file of this dataset")
+        elif match[2] in sums:
+            wrong.append(f"line {number} names {match[2]} again")
+        else:
+            sums[match[2]] = match[1]
+    return sums, wrong + [f"has no line for {name}" for name in names if name not in sums]
+
+
+def _read_manifest(data: bytes, plan: Plan, spans: list[ShardSpan]) -> tuple[dict[int, Shard], list[str]]:
+    try:
+        stored = parsed(data, "cannot be read")
+        if not isinstance(stored, dict):
+            return {}, ["cannot be read: no object of keys and values"]
+        records = validated(stored.get("shards"), list[Shard], "cannot be read", "shards")
+    except SynthgenError as error:
+        return {}, [str(error)[:200]]
+    digest = plan.digest
+    whys = [strange(record, span, digest) for record, span in zip(records, spans, strict=False)]
+    wrong = [f"entry {i} of shards: {why}" for i, why in enumerate(whys) if why]
+    if len(records) != len(spans):
+        wrong.append(f"has {len(records)} shards, planned {len(spans)}")
+    expected = summary_of(plan, records)
+    keys = [key for key in {**expected, **stored} if key not in expected or stored.get(key) != expected[key]]
+    wrong += [f"{key}: not as plan and shards have it" for key in keys]
+    fitting = zip(spans, records, whys, strict=False)
+    return {span.index: record for span, record, why in fitting if not why}, wrong
+
+
+# Shard by shard
+
+
+def _shard_faults(span: ShardSpan, found: Scanned, papers: Papers) -> list[Fault]:
+    """What is wrong with a shard: what was found in it, and what its record and the papers say otherwise."""
+    tar, table, record = data_name(span), table_name(span), record_name(span)
+    faults, entry = list(found.faults), papers.shards.get(span.index)
+    said = {name: shard for name, shard in ((record, found.record), (MANIFEST, entry)) if shard}
+    told = {name: {SUMS: papers.sums[name]} if name in papers.sums else {} for name in (tar, table)}
+    for witness, shard in said.items():
+        told[tar][witness], told[table][witness] = shard.sha256, shard.table_sha256
+    faults += _unlike(span, tar, found.sums.get(tar), told[tar], faults)
+    if found.row and all(fault.name != tar for fault in faults):
+        faults.append(Fault(name=table, what=found.row, shard=span.index))
+    faults += _unlike(span, table, found.sums.get(table), told[table], faults)
+    if found.record and entry and found.record != entry and all(len(set(sums.values())) == 1 for sums in told.values()):
+        faults.append(Fault(name=MANIFEST, what=f"entry {span.index} of shards: not as {record} has it"))
+    return faults
+
+
+def _unlike(
+    span: ShardSpan, name: str, own: str | None, witnesses: Mapping[str, str], faults: Sequence[Fault]
+) -> Iterator[Fault]:
+    """The file whose sum is not what most witnesses tell of it, or the witnesses who tell otherwise."""
+    blamed = any(fault.name == name for fault in faults)
+    others = {witness: sum_ for witness, sum_ in witnesses.items() if sum_ != own}
+    if own is None or not others:
+        return
+    if blamed or 2 * len(others) > len(witnesses):
+        what = "; ".join(
+            f"{sum_[:16]} by {', '.join(witness for witness in others if others[witness] == sum_)}"
+            for sum_ in dict.fromkeys(others.values())
+        )
+        yield Fault(name=name, what=f"has sha256 {own[:16]}; {what}", shard=span.index)
+        return
+    for witness, sum_ in others.items():
+        what = f"says sha256 {sum_[:16]} of {name}, which has {own[:16]}"
+        yield Fault(name=witness, what=what, shard=span.index if witness == record_name(span) else None)
+
+
+def _extras(directory: Place, spans: list[ShardSpan], sizes: Mapping[str, int]) -> Iterator[Fault]:
+    own = {PLAN, SUMS, MANIFEST}
+    own.update(name for span in spans for name in (data_name(span), record_name(span), table_name(span)))
+    for name in sorted(sizes.keys() - own):
+        if sizes[name] == NO_FILE and (name in DOCUMENTS or name.endswith(".tmp")):
+            yield Fault(name=name, what="not a regular file")
+            continue
+        if any(fnmatch(name, pattern) for pattern in ALLOWED):
+            continue
+        if name.endswith(".tmp") and isinstance(directory, Path):
+            if not held(directory / name.removesuffix(".tmp")):
+                yield Fault(name=name, what="unfinished, of a process that was killed")
+            continue
+        yield Fault(name=name, what="not a file of this dataset" if name[-1] != "/" else "not a folder of a dataset")
+
+
+# Side by side
+
+
+def _scan_all(job: Job, spans: list[ShardSpan], sizes: Mapping[str, int]) -> Iterator[Scanned]:
+    """The shards, looked at in order."""
+    names = [(data_name(span), record_name(span), table_name(span)) for span in spans]
+    there = [{name: sizes[name] for name in some if name in sizes} for some in names]
+    if is_url(str(job.directory)):
+        return _in_threads(job, spans, there)
+    workers = min(os.cpu_count() or 1, sum(map(bool, there)))
+    if workers < 2 or sum(chain.from_iterable(some.values() for some in there)) < FEW:
+        return (scan(job, span, some) for span, some in zip(spans, there, strict=True))
+    return _in_processes(job, spans, there, workers)
+
+
+def _in_threads(job: Job, spans: list[ShardSpan], there: list[dict[str, int]]) -> Iterator[Scanned]:
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(CONNECTIONS)
+    try:
+        yield from pool.map(lambda span, some: scan(job, span, some, stop), spans, there)
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_processes(job: Job, spans: list[ShardSpan], there: list[dict[str, int]], workers: int) -> Iterator[Scanned]:
+    before = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(job,))
+    whole = False
+    try:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers, which start here, inherit it
+        futures: list[Future[Scanned]] = [
+            pool.submit(_scan_in_worker, span, some) for span, some in zip(spans, there, strict=True)
+        ]
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for future in futures:
+            yield future.result()
+        whole = True
+    except BrokenProcessPool:
+        raise SynthgenError("a worker process was killed, perhaps for want of memory; run again") from None
+    finally:
+        if not whole:  # they only read
+            for child in set(multiprocessing.active_children()) - before:
+                child.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+_worker: Job | None = None  # of a worker process, set once when it starts
+
+
+def _start_worker(job: Job) -> None:
+    global _worker
+    _worker = job
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    warnings.simplefilter("ignore")  # of decoders, which what they warn of follows as a fault
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process of a terminal
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _scan_in_worker(span: ShardSpan, sizes: dict[str, int]) -> Scanned:
+    assert _worker is not None
+    return scan(_worker, span, sizes)

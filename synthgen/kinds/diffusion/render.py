@@ -1,0 +1,246 @@
+"""Renders diffusion samples: draws batches, looks at every image, writes files with their records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, with_config
+
+from synthgen.common.errors import SynthgenError
+from synthgen.common.records import parsed, validated
+from synthgen.dataset.encode import Origin, encode_image
+from synthgen.dataset.plan import MAX_BATCH
+from synthgen.dataset.quality import fault
+from synthgen.dataset.shard import Item, write_atomically
+from synthgen.kinds.content import IMAGE_FORMATS, MAX_IMAGES, MAX_SIDE, DiffusionContent, ModelRecord, Sample, Sampling
+from synthgen.kinds.diffusion.models import Model, find_model
+from synthgen.storage.reading import read_file, reading
+
+if TYPE_CHECKING:
+    from synthgen.kinds.diffusion.sampler import Pending, Sampler
+
+LONGEST = 1 << 20  # bytes of a record
+ATTEMPTS = 5  # at an image that comes out black, constant, not finite, or flagged where that is excluded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Shot:
+    """One image asked for, at one attempt."""
+
+    sample: Sample
+    prompt: str
+    attempt: int
+    seed: int
+
+
+class DiffusionRenderer:
+    """Renders samples through a sampler, batch by batch.
+
+    While the device draws a batch, the one before it is looked at and encoded in threads.
+    """
+
+    def __init__(self, content: DiffusionContent, sampler: Sampler) -> None:
+        self.content, self.sampler = content, sampler
+        self._scheduler, settings = sampler.scheduler
+        self._settings = ", ".join(f"{key}={value}" for key, value in settings.items())
+        self._threads = ThreadPoolExecutor(os.cpu_count())
+
+    def render(self, samples: Iterable[Sample]) -> Iterator[Item]:
+        """Image files and records, in order."""
+        before: tuple[list[_Shot], Pending] | None = None
+        for group in _batched(samples, self.sampler.batch):
+            shots = [self._shot(sample, 0) for sample in group]
+            pending = self._start(shots)
+            if before is not None:
+                yield from self._finish(*before)
+            before = shots, pending
+        if before is not None:
+            yield from self._finish(*before)
+
+    def _shot(self, sample: Sample, attempt: int) -> _Shot:
+        content = self.content
+        seed = content.image_seed(sample.index, attempt)
+        return _Shot(sample=sample, prompt=content.prompt(sample), attempt=attempt, seed=seed)
+
+    def _start(self, shots: Sequence[_Shot]) -> Pending:
+        return self.sampler.start([shot.prompt for shot in shots], [shot.seed for shot in shots])
+
+    def _finish(self, shots: list[_Shot], pending: Pending) -> Iterator[Item]:
+        """The items of a batch; what does not pass the gate is drawn again, up to ATTEMPTS in all."""
+        images, faults, flags = self._look(pending)
+        while bad := [
+            place
+            for place, shot in enumerate(shots)
+            if (faults[place] or (flags[place] and self.content.exclude_flagged)) and shot.attempt + 1 < ATTEMPTS
+        ]:
+            again = [self._shot(shots[place].sample, shots[place].attempt + 1) for place in bad]
+            found = self._look(self._start(again))
+            for place, shot, image, what, flagged in zip(bad, again, *found, strict=True):
+                shots[place], images[place], faults[place], flags[place] = shot, image, what, flagged
+        yield from self._threads.map(self._item, shots, images, faults, flags)
+
+    def _look(self, pending: Pending) -> tuple[list[NDArray[np.uint8]], list[str], list[bool]]:
+        """Images, what is wrong with each ("" where nothing is), and the safety checker's verdicts."""
+        drawn = self.sampler.finish(pending)
+        faults = [
+            "non-finite" if not finite else fault(image) or ""
+            for image, finite in zip(drawn.images, drawn.finite, strict=True)
+        ]
+        return list(drawn.images), faults, drawn.flagged.tolist()
+
+    def _item(self, shot: _Shot, image: NDArray[np.uint8], what: str, flagged: bool) -> Item:
+        content, sample = self.content, shot.sample
+        record = {
+            "index": sample.index,
+            "label": sample.label,
+            "class": content.classes.ids[sample.label],
+            "class_name": content.classes.names[sample.label],
+            "prompt": shot.prompt,
+            "template": sample.variant,
+            "prompts": content.prompts.name,
+            "prompts_version": content.prompts.version,
+            "prompts_sha256": content.prompts.sha256,
+            "seed": shot.seed,
+            "attempt": shot.attempt,
+            **settings_record(content),
+            "scheduler_class": self._scheduler,
+            "scheduler_settings": self._settings,
+            "batch": self.sampler.batch,
+            "fault": what,
+            "flagged": flagged,
+            "safety_checker": self.sampler.checker is not None,
+        }
+        data = encoded(image, record)
+        return Item(key=sample.key, label=sample.label, ending=content.image_format, image=data, record=record)
+
+
+def settings_record(content: DiffusionContent) -> dict[str, Any]:
+    """What the records of all images of a plan have in common."""
+    return {
+        "model": content.model.name,
+        "revision": content.model.revision,
+        "variant": content.model.variant or "",
+        "scheduler": content.sampling.scheduler,
+        "steps": content.sampling.steps,
+        "guidance": content.sampling.guidance,
+        "negative_prompt": content.sampling.negative_prompt,
+        "size": content.sampling.size,
+        "dtype": content.sampling.dtype,
+        "format": content.image_format,
+        "quality": content.quality,
+    }
+
+
+def encoded(image: NDArray[np.uint8], record: dict[str, Any]) -> bytes:
+    """The image file: pixels uint8 [height, width, 3], and where they come from."""
+    origin = Origin(
+        prompt=record["prompt"],
+        seed=str(record["seed"]),
+        model=record["model"],
+        revision=record["revision"],
+        index=record["index"],
+    )
+    return encode_image(image, image_format=record["format"], quality=record["quality"], origin=origin)
+
+
+def _batched(samples: Iterable[Sample], size: int) -> Iterator[tuple[Sample, ...]]:
+    rest = iter(samples)
+    while group := tuple(islice(rest, size)):
+        yield group
+
+
+def remake_file(
+    record: Path, out: Path, *, model: str | None = None, revision: str | None = None, device: str | None = None
+) -> None:
+    """Write the image of a record file (the json of a sample) anew; see ``remake``.
+
+    The model is the one that the record names, at its commit, unless ``model`` says where it is.
+    """
+    with reading(record):
+        data = read_file(record, limit=LONGEST)
+    stored = parsed(data, record)
+    asked = validated(stored, _Asked, record)
+    if what := asked.problem():
+        raise SynthgenError(f"{record}: {what}")
+    if model is None and revision is None and not asked.revision.startswith("sha256:"):
+        revision = asked.revision or None
+    # the type decides between weight files of half and of full precision
+    weights = find_model(model or asked.model, revision=revision, dtype=asked.dtype)
+    write_atomically(out, remake(stored, weights, device=device))
+
+
+@with_config(ConfigDict(extra="ignore"))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What an image is made again from, of its record."""
+
+    index: int
+    prompt: str
+    seed: int | str  # as text in the records that stand in shards
+    model: str
+    revision: str
+    variant: str
+    scheduler: str
+    steps: int
+    guidance: float
+    negative_prompt: str
+    size: int
+    dtype: str
+    format: str
+    quality: int
+    batch: int
+
+    def problem(self) -> str | None:
+        """Which value is out of range, beginning with its key; None where all are right."""
+        from synthgen.kinds.diffusion.request import DTYPES, SCHEDULERS
+
+        for key, known in (("scheduler", SCHEDULERS), ("dtype", DTYPES), ("format", IMAGE_FORMATS)):
+            if getattr(self, key) not in known:
+                return f"{key}: {getattr(self, key)[:40]!r} is not one of {', '.join(known)}"
+        ranges = {"steps": (1, 1000), "guidance": (0, 100), "size": (1, MAX_SIDE), "quality": (1, 100)}
+        for key, (least, most) in (ranges | {"batch": (1, MAX_BATCH), "index": (0, MAX_IMAGES - 1)}).items():
+            if not least <= getattr(self, key) <= most:
+                return f"{key}: {getattr(self, key)} is not {least} to {most}"
+        is_seed = str(self.seed).isascii() and str(self.seed).isdecimal() and int(self.seed) < 2**64
+        return None if is_seed else f"seed: {str(self.seed)[:40]!r} is not a number of 64 bits"
+
+
+def remake(record: dict[str, Any], model: Model, *, device: str | None = None) -> bytes:
+    """The image file of a record, drawn again; equal to the stored one on the same machine and versions.
+
+    Raises SynthgenError where the record is not one of a diffusion image, or the model another one.
+    """
+    from synthgen.kinds.diffusion.sampler import Sampler
+
+    try:
+        if (model.name, model.revision, model.variant or "") != (
+            record["model"],
+            record["revision"],
+            record["variant"],
+        ):
+            raise SynthgenError(
+                f"model {model.name} at {model.revision[:20]}: the record's is {record['model']} at"
+                f" {record['revision'][:20]}; give it as --model"
+            )
+        sampling = Sampling(
+            scheduler=record["scheduler"],
+            steps=record["steps"],
+            guidance=record["guidance"],
+            negative_prompt=record["negative_prompt"],
+            size=record["size"],
+            dtype=record["dtype"],
+        )
+        weights = ModelRecord(name=model.name, revision=model.revision, variant=model.variant)
+        sampler = Sampler(model.folder, weights, sampling, device=device, batch=record["batch"])
+        drawn = sampler.finish(sampler.start([record["prompt"]], [int(record["seed"])]))
+    except KeyError as error:
+        raise SynthgenError(f"no record of a diffusion image: {error.args[0]} is missing") from None
+    return encoded(drawn.images[0], record)

@@ -1,0 +1,290 @@
+"""From what is asked of ``synthgen sd`` to a plan, its description and its run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import say
+from synthgen.dataset.generate import bytes_per_image, generate, open_directory, replace_plan
+from synthgen.dataset.manifest import Manifest, read_manifest
+from synthgen.dataset.plan import Plan, read_plan
+from synthgen.dataset.shard import table_path
+from synthgen.dataset.tables import read_table
+from synthgen.dataset.watch import duration
+from synthgen.engines.request import Request
+from synthgen.engines.work import Renderer
+from synthgen.kinds.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
+from synthgen.kinds.diffusion.models import Model, find_model
+from synthgen.kinds.diffusion.prompts import ClassList, PromptSet, prompt
+from synthgen.publishing.about import is_built_in
+
+if TYPE_CHECKING:
+    from synthgen.kinds.diffusion.sampler import Sampler
+    from synthgen.storage.places import Place
+
+FORMATS = ("png", "jpg", "webp")
+DTYPES = ("float32", "float16", "bfloat16")
+SCHEDULERS = ("dpm++", "ddim", "euler", "pndm", "unipc", "model")
+SMALL = 128  # pixels; larger pictures take a CPU minutes
+MAX_SEED = 2**63  # what signed 64-bit readers hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What may be asked of the images; None means the model's default."""
+
+    seed: int = 0
+    steps: int | None = None
+    guidance: float | None = None
+    scheduler: str | None = None
+    negative_prompt: str = ""
+    size: int | None = None
+    dtype: str | None = None
+    image_format: str | None = None
+    quality: int = 95
+    exclude_flagged: bool = False
+
+    def check(self) -> None:
+        """Raises SynthgenError naming a setting that is out of range, and its range."""
+        for what, value, known in (
+            ("scheduler", self.scheduler, SCHEDULERS),
+            ("dtype", self.dtype, DTYPES),
+            ("format", self.image_format, FORMATS),
+        ):
+            if value is not None and value not in known:
+                raise SynthgenError(f"{what} {value!r} is not one of {', '.join(known)}")
+        for what, number, least, most in (
+            ("seed", self.seed, 0, MAX_SEED - 1),
+            ("steps", self.steps, 1, 1000),
+            ("guidance", self.guidance, 0, 100),
+            ("size", self.size, 8, 4096),
+            ("quality", self.quality, 1, 100),
+        ):
+            if number is not None and not least <= number <= most:  # also where it is not a number
+                raise SynthgenError(f"{what} {number}: {least} to {most}")
+        if self.size is not None and self.size % 8:
+            raise SynthgenError(f"size {self.size}: a multiple of 8 pixels, as latents are eight times smaller")
+
+
+def diffusion_content(prompts: PromptSet, classes: ClassList, model: Model, settings: Settings) -> DiffusionContent:
+    """The part of a plan that the images depend on."""
+    defaults = model.defaults
+    sampling = Sampling(
+        scheduler=settings.scheduler or defaults.scheduler,
+        steps=settings.steps or defaults.steps,
+        guidance=defaults.guidance if settings.guidance is None else settings.guidance,
+        negative_prompt=settings.negative_prompt,
+        size=settings.size or defaults.size,
+        dtype=settings.dtype or defaults.dtype,
+    )
+    return DiffusionContent(
+        seed=settings.seed,
+        prompts=PromptRecord(
+            name=prompts.name, version=prompts.version, sha256=prompts.sha256, templates=prompts.templates
+        ),
+        classes=ClassRecord(name=classes.name, sha256=classes.sha256, ids=classes.ids, names=classes.names),
+        model=ModelRecord(name=model.name, revision=model.revision, variant=model.variant),
+        sampling=sampling,
+        image_format=settings.image_format or defaults.image_format,
+        quality=settings.quality,
+        exclude_flagged=settings.exclude_flagged,
+    )
+
+
+def load(plan: Plan, model: Model, *, device: str | None, batch: int | None) -> Sampler:
+    """Load the model of a plan; warns on stderr of prompts that its text encoder cuts.
+
+    Raises SynthgenError where it cannot be loaded.
+    """
+    from synthgen.kinds.diffusion.sampler import Sampler
+
+    content = plan.content
+    assert isinstance(content, DiffusionContent)
+    sampler = Sampler(model.folder, content.model, content.sampling, device=device, batch=batch)
+    warn_of_long_prompts(content, sampler)
+    return sampler
+
+
+def plan_renderer(plan: Plan, *, model: str | None = None, device: str | None = None) -> Renderer:
+    """Draws a plan's images as they were drawn: by its model, in batches of the same size.
+
+    The model is found by the name and revision in the plan, or where ``model`` says it is.  Raises
+    SynthgenError where it is not there, or is another one.
+    """
+    content = plan.content
+    assert isinstance(content, DiffusionContent)
+    recorded = content.model
+    commit = None if model or recorded.revision.startswith("sha256:") else recorded.revision
+    try:
+        found = find_model(model or recorded.name, revision=commit, dtype=content.sampling.dtype)
+    except SynthgenError as error:
+        raise SynthgenError(f"the model that drew these images, {recorded.name}: {error}") from None
+    if (found.revision, found.variant) != (recorded.revision, recorded.variant):
+        raise SynthgenError(
+            f"model {found.name} at {found.revision[:20]}: the plan's is {recorded.name} at {recorded.revision[:20]};"
+            " give it as --model"
+        )
+    return _renderer(content, load(plan, found, device=device, batch=plan.origin.get("batch")))
+
+
+def _renderer(content: DiffusionContent, sampler: Sampler) -> Renderer:
+    from synthgen.kinds.diffusion.render import DiffusionRenderer
+
+    return Renderer(render=DiffusionRenderer(content, sampler).render, environment=sampler.environment)
+
+
+def warn_of_long_prompts(content: DiffusionContent, sampler: Sampler) -> None:
+    """One line on stderr where prompts are longer than the text encoder reads."""
+    n = len(content.prompts.templates)
+    texts = [prompt(template, name) for name in content.classes.names for template in content.prompts.templates]
+    limit, long = sampler.too_long(texts)
+    if long:
+        label, template = divmod(long[0], n)
+        say(
+            f"synthgen: warning: {len(long)} of {len(texts)} prompts are longer than the {limit} tokens that"
+            f" {content.model.name} reads, and will be cut; the first: template {template}, class"
+            f" {content.classes.ids[label]}: {texts[long[0]]!r}",
+            file=sys.stderr,
+        )
+
+
+def make(
+    out: Place,
+    plan: Plan,
+    model: Model,
+    *,
+    device: str | None = None,
+    batch: int | None = None,
+    request: Request = Request(),
+) -> tuple[Manifest, list[str]]:
+    """Fill a directory; returns its manifest, and the keys of images that never passed the quality gate.
+
+    The batch size that was found is kept in the plan's file, so that workers and a run which goes on draw in the
+    same batches.  Raises SynthgenError as open_directory, Sampler and generate do.
+    """
+    from synthgen.kinds.diffusion.sampler import local_devices
+
+    devices = local_devices(device, request.workers)
+    plan = open_directory(out, plan, workers=len(devices))
+    manifest = read_manifest(out)
+    if not manifest.complete:
+        here = request.engine == "local" and len(devices) == 1
+        batch = batch or plan.origin.get("batch")
+        sampler = load(plan, model, device=devices[0], batch=batch) if here or batch is None else None
+        plan = _with_batch(out, plan, batch or (sampler.batch if sampler else None))
+        if batch is None and sampler and sampler.batch != plan.origin["batch"]:  # another command was first
+            sampler = load(plan, model, device=devices[0], batch=plan.origin["batch"])
+        assert isinstance(plan.content, DiffusionContent)
+        if here and sampler:
+            manifest = generate(out, renderer=_renderer(plan.content, sampler), share=request.share)
+        else:
+            del sampler  # its memory is the workers'
+            per_worker = "CPU" if devices[0] == "cpu" else "GPU"
+            n_workers = len(devices) if request.engine == "local" else None
+            maker = partial(_of_worker, plan, _place_of(model), n_workers, device)
+            engine = request.find(devices, per_worker=per_worker)
+            manifest = generate(out, engine=engine, make=maker, share=request.share)
+    else:
+        manifest = generate(out, make=_nothing_to_draw)
+    return manifest, failed(manifest)
+
+
+def _place_of(model: Model) -> str | None:
+    """Where a worker finds a model: by the plan's name and revision, but for one in a local folder."""
+    record = ModelRecord(name=model.name, revision=model.revision, variant=model.variant)
+    return str(model.folder.absolute()) if model.revision.startswith("sha256:") and not is_built_in(record) else None
+
+
+def _of_worker(plan: Plan, model: str | None, n_workers: int | None, asked: str | None, device: str | None) -> Renderer:
+    """The renderer of one of several workers; ``asked`` is the device for those that are told none.
+
+    They share the cores, but for those of Ray (``n_workers`` None), to whom Ray says how many threads are theirs.
+    """
+    from synthgen.kinds.diffusion.sampler import share_cores
+
+    if n_workers is not None:
+        share_cores(n_workers)
+    return plan_renderer(plan, model=model, device=device or asked)
+
+
+def _with_batch(out: Place, plan: Plan, batch: int | None) -> Plan:
+    """The plan with a batch size stated in its file: this one, unless another command has stated one."""
+    while "batch" not in plan.origin:
+        stated = replace(plan, origin=plan.origin | {"batch": batch})
+        if replace_plan(out, plan, stated):
+            return stated
+        plan = read_plan(out / "plan.json")
+    return plan
+
+
+def _nothing_to_draw(device: str | None) -> Renderer:
+    raise AssertionError("the dataset is complete")
+
+
+def failed(manifest: Manifest) -> list[str]:
+    """Keys of images whose record tells of a fault; raises SynthgenError where a table is damaged."""
+    keys = []
+    for shard in manifest.shards:
+        path = table_path(manifest.directory, manifest.plan.shard(shard.index))
+        table = read_table(path, ["key", "fault"]).to_pydict()
+        keys += [key for key, what in zip(table["key"], table["fault"], strict=True) if what]
+    return keys
+
+
+def describe(plan: Plan, *, rate: float | None) -> list[str]:
+    """A plan in words; ``rate`` is images a second, None where there was nothing to measure on."""
+    content = plan.content
+    assert isinstance(content, DiffusionContent)
+    n_classes, n_templates = len(content.classes.ids), len(content.prompts.templates)
+    each, per_template = _between(plan.n, n_classes), _between(plan.n // n_classes, n_templates)
+    if plan.n % n_classes:
+        per_template = _between(plan.n // n_classes, n_templates, extra=1)
+    sampling, size = content.sampling, bytes_per_image(plan) * plan.n
+    lines = [
+        f"{plan.n} images, {n_classes} classes of {content.classes.name} ({each} images a class),"
+        f" {n_templates} templates of {content.prompts.name} version {content.prompts.version}"
+        f" ({per_template} images a class and template)",
+        f"model {content.model.name} at {content.model.revision}"
+        + (f", variant {content.model.variant}" if content.model.variant else ""),
+        f"{sampling.scheduler}, {sampling.steps} steps, guidance {sampling.guidance:g}, {sampling.size} px,"
+        f" {sampling.dtype}, {content.image_format}"
+        + (f", not {sampling.negative_prompt!r}" if sampling.negative_prompt else ""),
+        f"{plan.n_shards} shards, about {size / 1e9:.3g} GB",
+        f"about {duration(plan.n / rate)} at {rate:.3g} images/s, measured here"
+        if rate
+        else "time: not measured, there is no CUDA device here",
+        f"plan {plan.digest[:16]}; the first prompts:",
+    ]
+    return lines + [f"  {content.prompt(plan.sample(index))}" for index in range(min(5, plan.n))]
+
+
+def _between(n: int, parts: int, *, extra: int = 0) -> str:
+    """The least and the most that each of so many parts gets."""
+    least, most = n // parts, -(-(n + extra) // parts)
+    return str(least) if least == most else f"{least} to {most}"
+
+
+def measured_rate(plan: Plan, model: Model, *, device: str | None, batch: int | None) -> float | None:
+    """Images a second of a batch, after one that warms up; None where a batch would take minutes.
+
+    That is on the CPU, for anything but small pictures.
+    """
+    from synthgen.kinds.diffusion.render import DiffusionRenderer
+    from synthgen.kinds.diffusion.sampler import find_device
+
+    content = plan.content
+    assert isinstance(content, DiffusionContent)
+    if find_device(device).type != "cuda" and content.sampling.size > SMALL:
+        return None
+    sampler = load(plan, model, device=device, batch=batch)
+    renderer = DiffusionRenderer(content, sampler)
+    n = min(sampler.batch, plan.n)
+    for _ in range(2):
+        start = time.monotonic()
+        list(renderer.render(plan.sample(index) for index in range(n)))
+    return n / (time.monotonic() - start)

@@ -1,0 +1,1 @@
+"""Where files stand: folders and stores."""
