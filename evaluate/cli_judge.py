@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from synthgen.cli_make import local
-from synthgen.cli_sets import AsJson
+from synthgen.common.options import AsJson, local
 from synthgen.common.printing import say
 
 from .errors import EvaluateError

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer.exceptions import Exit
 
-from synthgen.cli_make import Address, EngineName, NumTasks, Resources, TaskIndex, local
-from synthgen.cli_sets import AsJson
+from synthgen.common.options import AsJson, local
 from synthgen.common.printing import say
+from synthgen.engines.options import with_request
+from synthgen.engines.request import Request
 
 from .errors import EvaluateError
 
@@ -111,6 +112,11 @@ def plan(
 
 
 @app.command(epilog="Example: evaluate run evaluate/suites/miniature.toml   (into runs/miniature)", name="run")
+@with_request(
+    workers=Annotated[
+        int | None, typer.Option(min=1, help="Share the suite among so many workers, each on a GPU or on some cores.")
+    ]
+)
 def run_command(
     suite: SuiteFile,
     out: Annotated[
@@ -130,28 +136,11 @@ def run_command(
         typer.Option(min=0, help="Most GB of decoded images to keep; what does not fit is streamed."),
     ] = None,
     device: Device = "auto",
-    engine: EngineName = "local",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Share the suite among so many workers, each on a GPU or on some cores.")
-    ] = None,
-    address: Address = None,
-    resources: Resources = None,
-    task_index: TaskIndex = None,
-    num_tasks: NumTasks = None,
+    request: Request = Request(),
 ) -> None:
     """Run what is not done of a suite; exit code 1 where a run failed."""
-    from synthgen.engines.request import Request
-
     from .design.suite import check_name, read_suite
 
-    request = Request(
-        engine=engine,
-        workers=workers,
-        address=address,
-        resources=tuple(resources or ()),
-        task_index=task_index,
-        num_tasks=num_tasks,
-    )
     request.check()
     chosen = read_suite(suite)
     out = out or Path("runs") / chosen.name
@@ -169,10 +158,10 @@ def run_command(
         if rates:
             say(estimate([step.config for step in todo], rates, size_of(plan.task)).describe(rates))
         return
-    if engine == "ray" or workers is not None:
+    if request.engine == "ray" or request.workers is not None:
         from .training.fleet import run_fleet
 
-        if task_index is not None:
+        if request.task_index is not None:
             raise EvaluateError("--task-index is for the tasks of an array job; leave --workers and --engine ray away")
         given = {"--max-hours": max_hours, "--cache-gb": cache_gb}
         options = [word for name, value in given.items() if value is not None for word in (name, str(value))]

@@ -12,8 +12,7 @@ from typing import Any, Literal, cast
 
 from pydantic import ValidationError, with_config
 
-from synthgen.common.records import adapter, first_problem
-from synthgen.kinds.content import STRICT
+from synthgen.common.records import STRICT, adapter, first_problem
 
 from .errors import EvaluateError
 

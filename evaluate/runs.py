@@ -23,9 +23,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, with_config
 
-from synthgen.common.records import read_record, validated
+from synthgen.common.records import STRICT, read_record, validated
 from synthgen.dataset.shard import write_atomically
-from synthgen.kinds.content import STRICT
 from synthgen.storage.inside import RULE, check_folder, fits_stored
 from synthgen.storage.reading import read_file, reading
 

@@ -10,10 +10,11 @@ from collections.abc import Callable
 import typer
 from typer.exceptions import TyperException
 
-from synthgen import cli_make, cli_sets
+from synthgen import cli_sets
 from synthgen.common.errors import SynthgenError
 from synthgen.common.printing import say
 from synthgen.common.processes import interrupt_soon, keep_interruptions
+from synthgen.kinds.known import kinds
 
 app = typer.Typer(
     help="Make synthetic image sets for pre-training: every image reproducible, every killed run resumable.",
@@ -21,7 +22,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-app.add_typer(cli_make.app)
+for kind in kinds().values():
+    app.add_typer(kind.commands())
 app.add_typer(cli_sets.app)
 
 

@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import Exit
 
-from synthgen.cli_make import local
 from synthgen.common.errors import SynthgenError
+from synthgen.common.options import Anywhere, AsJson, Directory, local
 from synthgen.common.printing import say
 
 if TYPE_CHECKING:
     from synthgen.dataset.scan import Fault
 
 app = typer.Typer()
-
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Dataset directory.", callback=local)]
-Anywhere = Annotated[str, typer.Argument(metavar="DIR|URL", help="Dataset directory, or its URL.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
 
 
 @app.command(epilog="Example: synthgen status fractaldb-1k --watch")
@@ -119,16 +115,14 @@ def _repair(directory: Path, faults: list[Fault], model: str | None, device: str
     from synthgen.common.progress import progress
     from synthgen.dataset.plan import read_plan
     from synthgen.dataset.repair import repair
-    from synthgen.kinds.content import DiffusionContent
-    from synthgen.kinds.diffusion.request import plan_renderer
 
     plan = read_plan(directory / "plan.json")
-    diffusion = isinstance(plan.content, DiffusionContent)
-    if (model or device) and not diffusion:
-        raise SynthgenError(f"--{'model' if model else 'device'}: {directory} holds fractals, which need none")
+    given = {name: value for name, value in (("model", model), ("device", device)) if value}
+    for name in given.keys() - plan.kind.options:
+        raise SynthgenError(f"--{name}: {directory} holds {plan.kind.facts(plan).made_by}, which need none")
     damaged = {fault.shard for fault in faults if fault.shard is not None}
     with progress("repair", len(damaged), "shards") as show:
-        renderer = partial(plan_renderer, plan, model=model, device=device) if diffusion else None
+        renderer = partial(plan.kind.renderer, plan, **given)
         return repair(directory, faults, renderer=renderer, progress=show)
 
 

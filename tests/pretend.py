@@ -20,8 +20,8 @@ from synthgen.dataset.generate import existing_plan, generate
 from synthgen.dataset.plan import Plan, new_plan
 from synthgen.dataset.shard import Item
 from synthgen.engines.local import local
-from synthgen.engines.work import Renderer
-from synthgen.kinds.content import CategoryRecord, FractalContent, Sample
+from synthgen.kinds.base import Renderer, Sample
+from synthgen.kinds.fractaldb.content import CategoryRecord, FractalContent
 from synthgen.storage.places import place
 from synthgen.storage.stores import write
 

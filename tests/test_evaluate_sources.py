@@ -12,8 +12,8 @@ from PIL import Image, ImageFilter
 from synthgen.dataset.generate import generate, open_directory
 from synthgen.dataset.plan import new_plan
 from synthgen.dataset.shard import Item
-from synthgen.engines.work import Renderer
-from synthgen.kinds.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sample, Sampling
+from synthgen.kinds.base import Renderer, Sample
+from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
 from synthgen_evaluate.design.arms import FolderSource, FractalSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.images import sources
@@ -238,7 +238,7 @@ def test_captions_name_the_class_or_are_the_prompts(folder: Path, tmp_path: Path
 def test_fractals_have_no_captions(tmp_path: Path, synthgen: Command) -> None:
     command = "fractal --categories 2 --n 80 --size 32 --points 500 --workers 1 --out"
     assert synthgen(*command.split(), tmp_path).returncode == 0
-    with pytest.raises(EvaluateError, match=f"^{tmp_path}: fractals have no text$"):
+    with pytest.raises(EvaluateError, match=f"^{tmp_path}: its images have no text$"):
         Shards(str(tmp_path)).captions(np.arange(3), None)
     drawn = Fractals(FractalSource(kind="fractals", categories=2, points=500), 32)
     with pytest.raises(EvaluateError, match=r"^fractals have no text$"):

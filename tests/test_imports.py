@@ -42,7 +42,7 @@ def files(package: str) -> list[Path]:
 
 def who(package: str, names: set[str], *, at_import: bool = False) -> set[str]:
     """The files of a package that import one of ``names``."""
-    return {path.name for path in files(package) if imports(path, at_import=at_import) & names}
+    return {str(path.relative_to(ROOT)) for path in files(package) if imports(path, at_import=at_import) & names}
 
 
 def test_the_reader_of_imports_sees_them_wherever_they_stand(tmp_path: Path) -> None:
@@ -64,10 +64,11 @@ def test_fractaldb_imports_nothing_of_ours_and_no_torch_when_imported() -> None:
 
 
 def test_in_synthgen_one_file_imports_fractaldb_and_one_imports_torch_besides_the_training() -> None:
-    assert who("synthgen", {"fractaldb"}) == {"fractal.py"}
-    training = {path.name for path in files("synthgen/tiny")} - {"__init__.py"}
-    assert who("synthgen", LEARNING) - training == {"diffusion.py"}
-    assert who("synthgen/tiny", LEARNING) == training
+    assert who("synthgen", {"fractaldb"}) == {"synthgen/kinds/fractaldb/render.py"}
+    tiny = "synthgen/kinds/diffusion/tiny"
+    training = {str(path.relative_to(ROOT)) for path in files(tiny)} - {f"{tiny}/__init__.py"}
+    assert who("synthgen", LEARNING) - training == {"synthgen/kinds/diffusion/sampler.py"}
+    assert who(tiny, LEARNING) == training
 
 
 def test_synthgen_never_imports_the_harness() -> None:
@@ -79,7 +80,10 @@ def test_the_harness_imports_itself_by_relative_imports_alone() -> None:
 
 
 def test_no_plain_import_of_a_package_of_ours_loads_torch() -> None:
-    ours = "fractaldb.render, fractaldb.search, synthgen.dataset.generate, synthgen.kinds.diffusion.request, synthgen.kinds.diffusion.render, synthgen.kinds.diffusion.tiny"
+    ours = (
+        "fractaldb.render, fractaldb.search, synthgen.dataset.generate, synthgen.kinds.diffusion.request,"
+        " synthgen.kinds.diffusion.render, synthgen.kinds.diffusion.tiny"
+    )
     code = f"import sys, {ours}, synthgen_evaluate; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert LEARNING.isdisjoint(loaded)

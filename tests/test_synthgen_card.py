@@ -17,14 +17,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.markdown import escaped, fenced
 from synthgen.dataset.encode import read_origin
 from synthgen.dataset.manifest import DOCUMENTS, Manifest, read_manifest
-from synthgen.dataset.plan import Segment
+from synthgen.dataset.plan import Plan, Segment
 from synthgen.dataset.quality import Quality, measure
 from synthgen.dataset.shard import read_shard
-from synthgen.kinds.content import DiffusionContent, FractalContent
-from synthgen.publishing import about
-from synthgen.publishing.card import card, documents, escaped, fenced
+from synthgen.kinds.diffusion.content import DiffusionContent
+from synthgen.kinds.diffusion.pipelines import pipelines
+from synthgen.kinds.fractaldb.content import FractalContent
+from synthgen.kinds.licences import RESTRICTIONS
+from synthgen.publishing import statements
+from synthgen.publishing.card import card, documents
 
 N, SIZE = 60, 40
 PROMPTS = Path(__file__).parents[1] / "prompts"
@@ -324,16 +328,15 @@ def test_stable_diffusion_passes_its_restrictions_on(
     text = card(with_model(manifest, model), quality)
     assert f"\nlicense: {licence}\n" in text
     html = as_html(body(text)).replace("&quot;", '"')
-    assert len(about.RESTRICTIONS) == 11
-    for restriction in about.RESTRICTIONS:
+    assert len(RESTRICTIONS) == 11
+    for restriction in RESTRICTIONS:
         assert f"<li>{restriction}</li>" in html
     assert "no use of them may contravene that licence" in text
 
 
 def test_every_preset_has_a_known_licence() -> None:
-    from synthgen.kinds.diffusion.models import PRESETS
-
-    assert {preset.hub for preset in PRESETS.values() if preset.hub} <= about.LICENCES.keys()
+    for pipeline in pipelines():
+        assert {preset.hub for preset in pipeline.presets.values() if preset.hub} <= pipeline.licences.keys()
 
 
 @of_diffusion
@@ -406,16 +409,20 @@ def test_the_command_makes_the_same_bytes(
     assert [shard.sha256 for shard in again.shards] == [shard.sha256 for shard in manifest.shards]
 
 
+def commands_of(plan: Plan) -> list[str]:
+    return statements.commands(plan, plan.kind.facts(plan))
+
+
 def test_a_set_that_grew_is_made_by_several_commands(manifest: Manifest) -> None:
     segments = (*manifest.plan.segments, Segment(start=N, stop=100, shard_size=7))
-    one, two = about.commands(replace(manifest.plan, segments=segments))
+    one, two = commands_of(replace(manifest.plan, segments=segments))
     assert one.endswith("--shard-size 25 --n 60")
     assert two.endswith("--shard-size 7 --n 100")
 
 
 def test_what_a_command_holds_is_quoted(manifest: Manifest) -> None:
     plan = replace(manifest.plan, origin={"folder": "$(rm -rf ~); x", "batch": "1; reboot"})
-    (line,) = about.commands(plan)
+    (line,) = commands_of(plan)
     assert "'$(rm -rf ~); x'" in line or "'1; reboot'" in line
 
 

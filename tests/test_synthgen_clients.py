@@ -9,7 +9,7 @@ from PIL import Image
 
 from synthgen.dataset.plan import read_plan
 from synthgen.dataset.shard import read_shard
-from synthgen.kinds.content import DiffusionContent
+from synthgen.kinds.diffusion.content import DiffusionContent
 
 N, SIZE = 130, 40
 Pictures = list[tuple[str, int, NDArray[np.uint8]]]  # key, label, RGB pixels

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from synthgen.common.seeds import derive_seed
 from synthgen.dataset.plan import Plan, difference, new_plan, read_plan
-from synthgen.kinds.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
+from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
 
 
 def content(n_classes: int = 10, n_templates: int = 8, seed: int = 0, **changes: Any) -> DiffusionContent:
@@ -78,7 +78,7 @@ def test_order_seeds_and_digest_are_the_same_on_every_machine_and_version() -> N
     assert [sample.label for sample in samples] == [0, 4, 1, 3, 2, 3, 0, 1, 2, 4]
     assert [sample.variant for sample in samples] == [0, 1, 0, 2, 1, 0, 1, 1, 2, 2]
     assert samples[7].key == "000000007"
-    assert one.prompt(samples[1]) == "photo 1 of C4."
+    assert one.caption(samples[1]) == "photo 1 of C4."
     large = [content(1000, 80).sample(index) for index in (0, 999_999)]
     assert [(sample.label, sample.variant) for sample in large] == [(322, 24), (534, 76)]
     assert one.image_seed(7) == derive_seed(1, 7) == 15671470579826425510

@@ -17,8 +17,8 @@ from PIL import Image
 from synthgen.dataset.manifest import Manifest, read_manifest
 from synthgen.dataset.plan import Segment
 from synthgen.dataset.shard import read_shard
-from synthgen.kinds.content import DiffusionContent
-from synthgen.publishing import about
+from synthgen.kinds.diffusion.content import DiffusionContent
+from synthgen.publishing import statements
 from synthgen.publishing.croissant import croissant
 
 mlcroissant = pytest.importorskip("mlcroissant")
@@ -140,7 +140,9 @@ def test_it_says_that_the_images_are_synthetic_and_how_they_were_made(manifest: 
     assert record["digitalSourceType"] == f"https://schema.org/{kind}MediaDigitalSource"
     assert record["rai:hasSyntheticData"] is True
     assert record["conformsTo"] == ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
-    assert record["prov:wasGeneratedBy"]["prov:label"] == "\n".join(about.commands(manifest.plan))
+    assert record["prov:wasGeneratedBy"]["prov:label"] == "\n".join(
+        statements.commands(manifest.plan, manifest.plan.kind.facts(manifest.plan))
+    )
     for name in (
         "dataCollection",
         "dataBiases",

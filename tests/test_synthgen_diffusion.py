@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sd15 import write_random_sd15
 
-from synthgen.kinds.content import DiffusionContent, ModelRecord
+from synthgen.kinds.diffusion.content import DiffusionContent, ModelRecord
 from synthgen.kinds.diffusion.models import find_model
 from synthgen.kinds.diffusion.prompts import read_classes, read_prompts
 from synthgen.kinds.diffusion.render import ATTEMPTS, DiffusionRenderer

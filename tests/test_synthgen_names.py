@@ -16,8 +16,8 @@ from synthgen.dataset.generate import generate, open_directory
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.plan import new_plan
 from synthgen.dataset.shard import Item
-from synthgen.engines.work import Renderer
-from synthgen.kinds.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sample, Sampling
+from synthgen.kinds.base import Renderer, Sample
+from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
 from synthgen.publishing.export import export
 from synthgen.publishing.names import class_folders, class_table, composed, portable, read_class_table
 from synthgen_evaluate.images.sources import ImageFolder, Shards

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthgen.common.errors import SynthgenError
 from synthgen.common.seeds import derive_seed
 from synthgen.dataset.plan import Plan, difference, new_plan, read_plan
-from synthgen.kinds.content import CategoryRecord, FractalContent
+from synthgen.kinds.fractaldb.content import CategoryRecord, FractalContent
 
 
 def content(n_categories: int = 3, **changes: Any) -> FractalContent:

@@ -19,6 +19,7 @@ from synthgen.dataset import preview
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.preview import GAP, MARGIN, write_preview
 from synthgen.dataset.shard import Item, data_path, read_shard, record_path, table_path, write_shard
+from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
 
 # A shard is a weight row of five categories, four flips each; there are 12 of the 25 rows.
 OPTIONS = ("--n", 240, "--shard-size", 20, "--draw", "point_gray", "--size", 32, "--points", 500, "--workers", 1)
@@ -53,10 +54,24 @@ def prompted(item: Item, image: bytes | None = None) -> Item:
 
 
 def rewrite(source: Path, out: Path, n_shards: int, image: bytes | None = None) -> Path:
-    """An unfinished set of prompted pictures with the plan of another."""
+    """An unfinished set of the pictures of another, as if a diffusion model had drawn them."""
     out.mkdir()
-    shutil.copy(source / "plan.json", out)
     plan = read_manifest(source).plan
+    names = plan.content.class_names
+    content = DiffusionContent(
+        seed=1,
+        prompts=PromptRecord(name="p", version="1", sha256="0" * 64, templates=("a photo of {}",)),
+        classes=ClassRecord(name="c", sha256="0" * 64, ids=names, names=names),
+        model=ModelRecord(name="m", revision="0", variant=None),
+        sampling=Sampling(
+            scheduler="ddim", steps=1, guidance=1.0, negative_prompt="", size=plan.content.image.side, dtype="float32"
+        ),
+        image_format="png",
+        quality=95,
+        exclude_flagged=False,
+    )
+    plan = replace(plan, content=content)
+    (out / "plan.json").write_text(plan.to_json())
     for index in range(n_shards):
         span = plan.shard(index)
         items = [prompted(item, image) for item in read_shard(data_path(source, span))]

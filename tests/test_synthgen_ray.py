@@ -268,13 +268,13 @@ def test_resources_are_asked_for_by_name_and_workers_are_bounded(tmp_path: Path,
 FAULTY = """
 import os, sys
 from synthgen import cli
-from synthgen.dataset import generate
-from synthgen.engines.work import Renderer
+from synthgen.kinds.base import Renderer
+from synthgen.kinds.fractaldb import render
 
-real, key, fault = generate.fractal_renderer, {key!r}, {fault!r}
+real, key, fault = render.fractal_renderer, {key!r}, {fault!r}
 
-def faulty(content, device=None):
-    renderer = real(content, device)
+def faulty(content):
+    renderer = real(content)
     def render(samples):
         for item in renderer.render(samples):
             if item.key == key:
@@ -282,7 +282,7 @@ def faulty(content, device=None):
             yield item
     return Renderer(render=render, environment=renderer.environment)
 
-generate.fractal_renderer = faulty
+render.fractal_renderer = faulty
 cli.main()
 """
 

@@ -174,7 +174,7 @@ import ctypes, sys
 from pathlib import Path
 from synthgen.dataset.generate import generate, open_directory
 from synthgen.dataset.shard import Item
-from synthgen.engines.work import Renderer
+from synthgen.kinds.base import Renderer
 import synthgen.engines.work
 
 def resident():
@@ -206,7 +206,7 @@ FRACTALS = """
 from fractaldb.ifs import read_categories
 from fractaldb.render import Style
 from synthgen.kinds.fractaldb.render import fractal_content
-from synthgen.dataset.generate import fractal_renderer
+from synthgen.kinds.fractaldb.render import fractal_renderer
 from synthgen.dataset.plan import new_plan
 folder, categories, n, shard_size, size, points = sys.argv[1:]
 style = Style(size=int(size), n_points=int(points))

@@ -94,7 +94,7 @@ def test_every_image_has_its_record_in_the_tar_the_table_and_the_file_itself(und
         sample = manifest.plan.sample(index)
         assert row == record
         assert (record["index"], item.label, record["label"]) == (index, sample.label, sample.label)
-        assert record["prompt"] == manifest.plan.content.prompt(sample)
+        assert record["prompt"] == manifest.plan.content.caption(sample)
         assert record["seed"] == str(manifest.plan.content.image_seed(index))
         assert (record["model"], record["revision"]) == ("tiny", model.revision)
         assert (record["prompts"], record["prompts_version"], record["template"]) == ("quickstart", "1", sample.variant)

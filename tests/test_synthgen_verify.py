@@ -22,14 +22,15 @@ from PIL import Image
 
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset import scan, verify
-from synthgen.dataset.generate import Renderer, fractal_renderer
 from synthgen.dataset.manifest import finish, read_manifest
 from synthgen.dataset.plan import read_plan
 from synthgen.dataset.quality import measure
 from synthgen.dataset.repair import repair
 from synthgen.dataset.shard import Item, read_record, read_shard, record_text
 from synthgen.dataset.verify import Fault, check, inspect
+from synthgen.kinds.base import Renderer
 from synthgen.kinds.diffusion.request import plan_renderer
+from synthgen.kinds.fractaldb.render import fractal_renderer
 from synthgen.storage.atomic import claimed
 from synthgen.storage.places import place
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import with_config
 
-from synthgen.kinds.content import STRICT
+from synthgen.common.records import STRICT
 from synthgen.storage.reading import open_file, read_file, reading
 
 from ..errors import EvaluateError, told_here

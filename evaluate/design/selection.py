@@ -22,9 +22,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import with_config
 
-from synthgen.common.records import record, validated
+from synthgen.common.records import STRICT, record, validated
 from synthgen.dataset.shard import write_atomically
-from synthgen.kinds.content import STRICT
 from synthgen.storage.reading import read_file, reading
 
 from ..errors import EvaluateError, told_here

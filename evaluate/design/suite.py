@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 from pydantic import with_config
 
-from synthgen.common.records import validated
-from synthgen.kinds.content import STRICT
+from synthgen.common.records import STRICT, validated
 from synthgen.storage.inside import RULE, fits, fits_stored
 from synthgen.storage.reading import read_file, reading
 

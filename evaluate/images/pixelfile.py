@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, with_config
 
-from synthgen.common.records import record
-from synthgen.kinds.content import STRICT
+from synthgen.common.records import STRICT, record
 from synthgen.storage.inside import check_folder
 from synthgen.storage.reading import open_file
 

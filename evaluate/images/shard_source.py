@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.records import digest
 from synthgen.dataset.manifest import Manifest, read_manifest
 from synthgen.dataset.shard import Shard, data_path, image_members
-from synthgen.kinds.content import Content, DiffusionContent
+from synthgen.kinds.base import Content
 from synthgen.storage.atomic import claimed, move_into_place, remove_orphans
 from synthgen.storage.places import place
 from synthgen.storage.reading import open_file, reading
@@ -77,9 +78,10 @@ class Shards:
     def captions(self, indices: NDArray[np.int64], names: Mapping[str, str] | None) -> list[str]:
         """See ImageSource; the prompt that each image was drawn from, whatever ``names`` says."""
         content = self._plan.content
-        if not isinstance(content, DiffusionContent):
-            raise EvaluateError(f"{self._path}: fractals have no text")
-        return [content.prompt(content.sample(index)) for index in indices.tolist()]
+        texts = [content.caption(content.sample(index)) for index in indices.tolist()]
+        if None in texts:
+            raise EvaluateError(f"{self._path}: its images have no text")
+        return [text for text in texts if text is not None]
 
     def _members(self, number: int) -> list[tuple[str, int, int]]:
         """Key, offset and size of the images of a shard, which is here from then on; read once."""
@@ -101,17 +103,7 @@ class Shards:
 
 def origin_of(content: Content) -> str:
     """In words, what made a set's images: prompts, model and versions, and the plan's digest."""
-    if isinstance(content, DiffusionContent):
-        prompts, model = content.prompts, content.model
-        made = (
-            f"diffusion images of {model.name} at {model.revision[:19]}, prompts {prompts.name} version"
-            f" {prompts.version} ({prompts.sha256[:16]}), classes {content.classes.name}"
-        )
-    else:
-        made = (
-            f"fractals of {len(content.categories)} categories, {content.draw}, {content.size} px, seed {content.seed}"
-        )
-    return f"{made}, plan {content.digest[:16]}"
+    return f"{content.describe()}, plan {digest(content)[:16]}"
 
 
 def cache_folder() -> Path:

@@ -22,6 +22,7 @@ from PIL import Image
 from fractaldb.ifs import Category
 from fractaldb.render import palette
 from synthgen.common.errors import SynthgenError
+from synthgen.common.records import digest
 from synthgen.kinds.fractaldb.render import (
     find_categories,
     fractal_content,
@@ -265,7 +266,7 @@ class Fractals:
             "kind": "fractals",
             "n_images": n,
             "n_classes": len(self.class_names),
-            "digest": self._content.digest[:16],
+            "digest": digest(self._content)[:16],
         }
         self.origin: tuple[str, ...] = (f"{origin_of(self._content)}, drawn when needed",)
 

@@ -19,9 +19,8 @@ from pydantic import with_config
 from torch import nn
 
 from synthgen.common.printing import say
-from synthgen.common.records import record
+from synthgen.common.records import STRICT, record
 from synthgen.dataset.shard import write_atomically
-from synthgen.kinds.content import STRICT
 from synthgen.storage.reading import open_file, read_file, reading
 
 from ..errors import told_here

@@ -7,15 +7,17 @@ line that names the file and the key.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, field, fields, is_dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from synthgen.common.errors import SynthgenError
 from synthgen.storage.reading import LIMIT, read_file
@@ -24,12 +26,46 @@ if TYPE_CHECKING:
     from synthgen.storage.places import Place
 
 T = TypeVar("T")
+STRICT = ConfigDict(extra="forbid")
+ADDED = "added"  # in the metadata of a field that older records lack
 DEPTH = 100  # of lists and objects within each other
 SHORT = 4096  # characters, in which all numbers are sooner looked at than looked for
 DEEP = f"more than {DEPTH} lists and objects within each other"
 LATER = "unknown key; perhaps a later version wrote it"
 # Pydantic's types of errors for a key that is not a field's, of models and of dataclasses.
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def added(default: Any) -> Any:
+    """A field that a hashed record gains: ``name: TYPE = added(DEFAULT)``.
+
+    Records may grow, under one rule.  The default of a field that is added later means what was done before there was
+    the field, and the field enters a record and its digest only where its value is another one.  So everything that
+    was made before keeps its digest, and older versions read what does not use the field.  The fields that a record
+    had from the start, which have no such mark, always enter.  A default never changes: a new default for new outputs
+    is given where these are planned.
+    """
+    return field(default=default, metadata={ADDED: True})
+
+
+def plain(value: Any) -> Any:
+    """A record as JSON holds it, without the added fields that have their default; see ``added``."""
+    if is_dataclass(value) and not isinstance(value, type):
+        kept = {one.name: getattr(value, one.name) for one in fields(value) if not _left_out(value, one)}
+        return {name: plain(inner) for name, inner in kept.items()}
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _left_out(value: Any, one: Any) -> bool:
+    return ADDED in one.metadata and one.default is not MISSING and getattr(value, one.name) == one.default
+
+
+def digest(record: Any) -> str:
+    """SHA-256 of a record as canonical JSON: 64 hex digits."""
+    text = json.dumps(plain(record), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_record(path: Place, kind: type[T], *, limit: int = LIMIT) -> T:

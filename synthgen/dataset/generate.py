@@ -7,17 +7,14 @@ missing.  Both may be killed at any moment and called again, by several processe
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import tempfile
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,8 +25,8 @@ from synthgen.dataset.plan import Plan, ShardSpan, difference, read_plan
 from synthgen.dataset.shard import told_of_space
 from synthgen.engines.claims import BEAT, FOLDER, Watch, remove_claims, tell_failed
 from synthgen.engines.local import local
-from synthgen.engines.work import Done, Engine, FailedShardsError, Renderer, Task, Work, here
-from synthgen.kinds.content import DiffusionContent, FractalContent
+from synthgen.engines.work import Done, Engine, FailedShardsError, Task, Work, here
+from synthgen.kinds.base import Renderer
 from synthgen.storage.atomic import claimed, move_into_place, remove_orphans
 from synthgen.storage.reading import reading
 from synthgen.storage.stores import check_writable, create, patiently, write
@@ -38,26 +35,9 @@ if TYPE_CHECKING:
     from synthgen.storage.places import Place
 
 DISK_MARGIN = 1.1  # free space wanted over the estimate
-PROBES = 8  # samples, spread over the plan, whose size gives the estimate
 T = TypeVar("T")
-BYTES_PER_PIXEL = {"png": 1.8, "jpg": 0.5, "webp": 0.3}  # of photographs at quality 95, with a margin
 POLL = 0.5  # seconds between looks at shards that another process is writing
 UNSEEN = 120.0  # seconds for which a shard may be said to stand and not be seen, as the caches of a network disk allow
-
-
-def fractal_renderer(content: FractalContent, device: str | None = None) -> Renderer:
-    """Draws on this process's core, whatever the device."""
-    from synthgen.kinds.fractaldb.render import render
-
-    environment = {
-        "synthgen": version("synthgen"),
-        "python": platform.python_version(),
-        "numpy": version("numpy"),
-        "numba": version("numba"),
-        "zlib": zlib.ZLIB_RUNTIME_VERSION,
-        "machine": platform.machine(),
-    }
-    return Renderer(render=partial(render, content), environment=environment)
 
 
 def existing_plan(directory: Place) -> Plan | None:
@@ -162,22 +142,13 @@ def _unfinish(directory: Place) -> None:
 def _check_disk(directory: Path, plan: Plan, n: int) -> None:
     if not n:
         return
-    needed = int(DISK_MARGIN * bytes_per_image(plan) * n)
+    needed = int(DISK_MARGIN * plan.kind.bytes_per_image(plan) * n)
     free = free_space(directory)
     if free < needed:
         raise SynthgenError(
             f"{directory}: {n} images need about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free;"
             " free some space or ask for fewer"
         )
-
-
-def bytes_per_image(plan: Plan) -> float:
-    """What an image takes in a shard, about: measured for fractals, from experience for diffusion images."""
-    content = plan.content
-    if isinstance(content, DiffusionContent):
-        return 6 * 1024 + BYTES_PER_PIXEL[content.image_format] * content.sampling.size**2
-    probes = [plan.sample(k * plan.n // PROBES) for k in range(PROBES)]
-    return 3 * 1024 + sum(len(item.image) for item in fractal_renderer(content).render(probes)) / PROBES
 
 
 def free_space(directory: Path) -> int:
@@ -200,7 +171,7 @@ def generate(
     """Render and write the missing shards of a dataset; returns the manifest of what then stands.
 
     With a ``renderer`` this process does it.  Without one ``engine`` does, by default ``workers``
-    processes of this machine (all cores), each with a renderer from ``make`` (that of fractals).
+    processes of this machine (all cores), each with a renderer from ``make`` (by default the kind's).
     ``share`` (i, k) does every k-th shard alone, from the i-th, and leaves the others to others; else
     shards that another process is writing are waited for, and taken over where it dies.  Raises
     SynthgenError where a folder to write in is a link, and FailedShardsError where shards were given up, once all
@@ -210,17 +181,15 @@ def generate(
     manifest = read_manifest(directory)
     plan = manifest.plan
     todo = _shared(manifest, share)
+    make = make or partial(_of_kind, plan)
     if todo:
         check_folders(directory)
-    if make is None and renderer is None:
-        assert isinstance(plan.content, FractalContent)
-        make = partial(fractal_renderer, plan.content)
     if engine is None:
         workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
-        if renderer is None and workers == 1 and make is not None and todo:
+        if renderer is None and workers == 1 and todo:
             renderer = make(None)
         engine = here(renderer) if renderer else local([None] * workers)
-    work = Work(directory=str(directory.absolute()), plan=plan, make=make or _no_renderer)
+    work = Work(directory=str(directory.absolute()), plan=plan, make=make)
     watch, failed, wrote, passed = Watch(directory), dict[int, Done](), Counter[int](), _Passed()
     with progress("generate", plan.n, "images") as show:
         count = _Count(manifest.n_samples, show)
@@ -286,8 +255,8 @@ def _unseen(manifest: Manifest, wrote: Counter[int], passed: set[int]) -> dict[i
     return {span.index: Done(span=span, n_samples=0, worker="", failed=why) for span in unseen}
 
 
-def _no_renderer(device: str | None) -> Renderer:
-    raise AssertionError("this process renders")
+def _of_kind(plan: Plan, device: str | None) -> Renderer:
+    return plan.kind.renderer(plan, device=device)
 
 
 def _shared(manifest: Manifest, share: tuple[int, int]) -> list[ShardSpan]:

@@ -70,6 +70,14 @@ class Manifest:
             "complete": self.complete,
         }
 
+    def made(self, out: str, classes: str) -> str:
+        """What now stands at ``out``, in words; ``classes`` is what the kind calls these."""
+        left = "" if self.complete else f"; {self.plan.n - self.n_samples} images are left to other tasks"
+        return (
+            f"{out}: {self.n_samples} images of {len(self.plan.content.class_names)} {classes} in {len(self.shards)}"
+            f" shards, {self.n_bytes / 1e6:.1f} MB, plan {self.plan.digest[:16]}{left}"
+        )
+
 
 def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
     """Read the plan and the completion records of a dataset directory, here or at a URL.

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import with_config
 
 from synthgen.common.errors import SynthgenError
-from synthgen.common.records import parsed, validated
-from synthgen.kinds.content import MAX_IMAGES, STRICT, Content, DiffusionContent, FractalContent, Sample
+from synthgen.common.records import STRICT, digest, parsed, plain, validated
+from synthgen.kinds.base import KEYS, MAX_IMAGES, Content, Kind, Sample
+from synthgen.kinds.known import kinds
 from synthgen.storage.inside import RULE, fits, fits_stored
 from synthgen.storage.reading import read_file
 
@@ -69,8 +70,13 @@ class Plan:
     digest: str = field(init=False, repr=False, compare=False)  # the content's; n and shard size are not in it
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", self.content.digest)
+        object.__setattr__(self, "digest", digest(self.content))
         object.__setattr__(self, "_ends", tuple(accumulate(segment.n_shards for segment in self.segments)))
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of its images."""
+        return kinds()[self.content.kind]
 
     @property
     def n(self) -> int:
@@ -131,7 +137,7 @@ class Plan:
             "name": self.name,
             "segments": [asdict(segment) for segment in self.segments],
             "origin": self.origin,
-            "content": asdict(self.content),
+            "content": plain(self.content),
         }
         return json.dumps(record, indent=1) + "\n"
 
@@ -149,14 +155,7 @@ class _PlanFile:
     content: dict[str, Any]
 
 
-CONTENTS: dict[str, type[FractalContent] | type[DiffusionContent]] = {
-    content.kind: content for content in (FractalContent, DiffusionContent)
-}
-
-
-def check_request(
-    *, n: int, shard_size: int, n_available: int = MAX_IMAGES, stock: str = "keys have nine digits"
-) -> None:
+def check_request(*, n: int, shard_size: int, n_available: int = MAX_IMAGES, stock: str = KEYS) -> None:
     """Raises SynthgenError where n or shard_size is out of range; ``stock`` says what images there are."""
     if not 1 <= n <= n_available:
         raise SynthgenError(f"n = {n}: {stock}; ask for 1 to {n_available}")
@@ -189,7 +188,7 @@ def read_plan(path: Place) -> Plan:
     except OSError as error:
         raise SynthgenError(f"{path}: {error.strerror or 'cannot be read'}; is this a dataset directory?") from None
     stored, found = _plan_file(parsed(data, path), path)
-    content: Content = validated(found, CONTENTS[stored.kind], path, "content")
+    content: Content = validated(found, kinds()[stored.kind].content, path, "content")
     if what := content.problem():
         raise SynthgenError(f"{path}: content.{what}")
     segments = stored.segments
@@ -217,8 +216,8 @@ def _plan_file(found: Any, path: Place) -> tuple[_PlanFile, dict[str, Any]]:
     if isinstance(found, dict) and found.get("format", FORMAT) != FORMAT:
         raise SynthgenError(f"{path}: format {str(found['format'])[:40]}; this version reads format {FORMAT}")
     stored = validated(found, _PlanFile, path)
-    if stored.kind not in CONTENTS:
-        raise SynthgenError(f"{path}: kind: {stored.kind[:40]!r} is not one of {', '.join(CONTENTS)}")
+    if stored.kind not in kinds():
+        raise SynthgenError(f"{path}: kind: {stored.kind[:40]!r} is not one of {', '.join(kinds())}")
     if not fits_stored(stored.name):
         raise SynthgenError(f"{path}: name: {stored.name[:80]!r} cannot be that of files within the set")
     batch = stored.origin.get("batch", 1)
@@ -231,7 +230,7 @@ def difference(old: Plan, new: Plan) -> str:
     """In words, the settings in which two plans' contents differ."""
     if old.content.kind != new.content.kind:
         return f"{old.content.kind} images there, {new.content.kind} images asked"
-    return "; ".join(_differences("", asdict(old.content), asdict(new.content)))
+    return "; ".join(_differences("", plain(old.content), plain(new.content)))
 
 
 def _differences(prefix: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
@@ -240,6 +239,6 @@ def _differences(prefix: str, old: dict[str, Any], new: dict[str, Any]) -> Itera
         if isinstance(value, dict):
             yield from _differences(f"{prefix}{key}.", before, value)
         elif before != value:
-            told = isinstance(value, tuple)
+            told = isinstance(value, list)
             what = f"{len(before)} there, {len(value)} asked, or others" if told else f"{before} there, {value} asked"
             yield f"{prefix}{key}: {what}"

@@ -34,7 +34,6 @@ from synthgen.storage.reading import opened
 if TYPE_CHECKING:
     from synthgen.storage.places import Place
 
-VARIANTS = {"template": "Template", "weight": "Weight row"}  # columns that tell images of a class apart
 FLAGS = ("fault", "flagged")  # columns that say what is wrong with an image
 MIME = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 # All sizes in pixels.  Of an image's longest side: large ones are reduced, small ones enlarged towards it.
@@ -108,8 +107,7 @@ def write_preview(manifest: Manifest, out: Path, *, per_class: int = 10, max_cla
     if not 1 <= per_class <= MOST_PER_CLASS:
         raise SynthgenError(f"{per_class} images a class: 1 to {MOST_PER_CLASS}")
     spans = _spread_order([manifest.plan.shard(shard.index) for shard in manifest.shards])
-    columns = read_table(table_path(manifest.directory, spans[0])).column_names
-    kind = next((name for name in VARIANTS if name in columns), "key")
+    kind = manifest.plan.kind.variant
     present = _labels_present(manifest, spans)
     choices = _choose(manifest, spans, kind, labels=_evenly(present, max_classes), per_class=per_class)
     pictures = _read(manifest, choices)
@@ -300,8 +298,8 @@ def _page(manifest: Manifest, pictures: list[Picture], kind: str, *, n_present: 
         manifest=manifest,
         pictures=pictures,
         n_present=n_present,
-        kind=VARIANTS.get(kind),
-        data=[_data(manifest, picture, VARIANTS.get(kind, "")) for picture in pictures],
+        kind=manifest.plan.kind.variant_words,
+        data=[_data(manifest, picture, manifest.plan.kind.variant_words) for picture in pictures],
     )
 
 

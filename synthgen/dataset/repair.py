@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from synthgen.common.errors import SynthgenError
-from synthgen.dataset.generate import fractal_renderer
 from synthgen.dataset.manifest import DOCUMENTS, check_folders, finish, listing, read_manifest
 from synthgen.dataset.plan import Plan, ShardSpan, read_plan
 from synthgen.dataset.scan import Fault
@@ -28,8 +27,7 @@ from synthgen.dataset.shard import (
     table_name,
 )
 from synthgen.dataset.verify import MANIFEST, PLAN, SUMS, Papers, read_papers
-from synthgen.engines.work import Renderer
-from synthgen.kinds.content import DiffusionContent
+from synthgen.kinds.base import Renderer
 from synthgen.storage.atomic import write_if_new
 from synthgen.storage.inside import target
 from synthgen.storage.reading import open_file
@@ -44,7 +42,7 @@ def repair(
 ) -> list[int]:
     """Mend what ``faults`` of ``check`` tell of; returns the indices of the shards that are whole again.
 
-    A damaged or missing tar is rendered anew, by what ``renderer`` gives (fractals need none), and takes
+    A damaged or missing tar is rendered anew, by what ``renderer`` gives (the kind's by default), and takes
     the damaged one's place only where it has the SHA-256 that its record, SHA256SUMS or manifest.json
     tells, if any does.  Records and tables are restored from a tar that stands.  SHA256SUMS and
     manifest.json are written again where they are damaged, or missing from a complete set.  A file that
@@ -60,7 +58,7 @@ def repair(
             raise SynthgenError(f"{directory}: {fault}; nothing can be made from a plan in doubt")
     plan = read_plan(directory / PLAN)
     papers = read_papers(directory, plan, listing(directory))
-    made = cache(renderer or partial(_fractals, plan))  # once, and only where something is to be rendered
+    made = cache(renderer or partial(plan.kind.renderer, plan))  # once, and only where something is to be rendered
     named: dict[int, set[str]] = {}
     for fault in faults:
         if fault.shard is not None:
@@ -97,12 +95,6 @@ def why_left(fault: Fault) -> str | None:
 
 class _NotAsItWasError(SynthgenError):
     """A shard that cannot be made as it was."""
-
-
-def _fractals(plan: Plan) -> Renderer:
-    if isinstance(plan.content, DiffusionContent):
-        raise SynthgenError(f"{plan.name}: diffusion images are rendered by their model; none was given")
-    return fractal_renderer(plan.content)
 
 
 def _mend(

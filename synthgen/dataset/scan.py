@@ -17,7 +17,7 @@ from synthgen.dataset.plan import Plan, ShardSpan
 from synthgen.dataset.shard import Item, Shard, data_name, read_items, read_record, record_name, strange, table_name
 from synthgen.dataset.tables import check_size
 from synthgen.dataset.tar import CHUNK
-from synthgen.kinds.content import DiffusionContent, Sample
+from synthgen.kinds.base import Sample
 from synthgen.storage.reading import open_file, read_file, reading
 
 if TYPE_CHECKING:
@@ -182,38 +182,20 @@ def _planned_record(plan: Plan, sample: Sample, record: dict[str, Any]) -> dict[
         "label": sample.label,
         "class": content.class_names[sample.label],
     }
-    if not isinstance(content, DiffusionContent):
-        _, patches, flips = content.layout
-        weight, within = divmod(sample.variant, patches * flips)
-        return planned | {"weight": weight, "patch": within // flips, "flip": within % flips}
-    from synthgen.kinds.diffusion.render import settings_record
-
-    attempt = record.get("attempt")
-    seed = content.image_seed(sample.index, attempt if isinstance(attempt, int) and attempt >= 0 else 0)
-    return planned | {
-        "class_name": content.classes.names[sample.label],
-        "prompt": content.prompt(sample),
-        "template": sample.variant,
-        "prompts": content.prompts.name,
-        "prompts_version": content.prompts.version,
-        "prompts_sha256": content.prompts.sha256,
-        "seed": str(seed),
-        **settings_record(content),
-    }
+    return planned | content.record(sample, record)
 
 
 def image_fault(ending: str, data: bytes, plan: Plan) -> str | None:
     """Why an image file is not one of the plan's kind; its size is known before anything is unpacked."""
     from PIL import Image, UnidentifiedImageError
 
-    content = plan.content
-    planned, side = ("png", content.size) if not isinstance(content, DiffusionContent) else _planned_image(content)
-    if ending != planned:
-        return f"is a {ending}, planned {planned}"
+    planned = plan.content.image
+    if ending != planned.ending:
+        return f"is a {ending}, planned {planned.ending}"
     try:
         with Image.open(io.BytesIO(data), formats=[DECODERS[ending]]) as image:
-            if image.size != (side, side):
-                return f"has {image.width} x {image.height} pixels, planned {side} x {side}"
+            if image.size != (planned.side, planned.side):
+                return f"has {image.width} x {image.height} pixels, planned {planned.side} x {planned.side}"
             image.load()
     except UnidentifiedImageError:  # whose text tells of an address in memory
         return f"cannot be decoded (no {DECODERS[ending]})"
@@ -228,10 +210,6 @@ def quiet_decoders() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _planned_image(content: DiffusionContent) -> tuple[str, int]:
-    return content.image_format, content.sampling.size
 
 
 def _rows(data: bytes, n: int) -> Iterator[dict[str, Any]]:

@@ -20,11 +20,11 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from pydantic import Field, with_config
 
+from synthgen.common import records
 from synthgen.common.errors import SynthgenError
+from synthgen.common.records import STRICT
 from synthgen.dataset.plan import ShardSpan
 from synthgen.dataset.tar import END, IMAGES, member, read_samples
-from synthgen.files import records
-from synthgen.kinds.content import STRICT
 from synthgen.storage.atomic import claimed as claimed
 from synthgen.storage.atomic import move_into_place, write_if_new
 from synthgen.storage.atomic import write_atomically as write_atomically

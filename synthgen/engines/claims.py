@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 from pydantic import with_config
 
 from synthgen.common.errors import SynthgenError
-from synthgen.common.records import record
+from synthgen.common.records import STRICT, record
 from synthgen.dataset.manifest import concurrently
 from synthgen.dataset.plan import MAX_SHARDS, ShardSpan
 from synthgen.dataset.shard import data_path
-from synthgen.kinds.content import MAX_IMAGES, STRICT
+from synthgen.kinds.base import MAX_IMAGES
 from synthgen.storage.atomic import held, open_own
 from synthgen.storage.inside import check_folder
 from synthgen.storage.reading import read_file, reading

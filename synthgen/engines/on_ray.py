@@ -18,7 +18,8 @@ from synthgen.common.errors import SynthgenError
 from synthgen.common.printing import say
 from synthgen.engines.claims import drop_of, worker_name
 from synthgen.engines.cluster import Cluster, connected, how_many, taking
-from synthgen.engines.work import ATTEMPTS, Done, Engine, Renderer, Task, Work, told, write_one
+from synthgen.engines.work import ATTEMPTS, Done, Engine, Task, Work, told, write_one
+from synthgen.kinds.base import Renderer
 from synthgen.storage.places import place
 
 LOOK_EVERY = 1.0  # seconds between looks for more room in the cluster

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -13,7 +13,7 @@ from synthgen.common.masking import one_line, secrets_in, shown
 from synthgen.dataset.plan import Plan, ShardSpan
 from synthgen.dataset.shard import Item
 from synthgen.engines.claims import Progress, telling, worker_name
-from synthgen.kinds.content import Sample
+from synthgen.kinds.base import Renderer
 from synthgen.storage.places import place
 from synthgen.storage.stores import write_anywhere
 
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     from synthgen.storage.places import Place
 
 ATTEMPTS = 3  # at a shard whose worker dies or fails, before it is given up
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Renderer:
-    """What turns samples into image files."""
-
-    render: Callable[[Iterable[Sample]], Iterator[Item]]  # in the order given
-    environment: dict[str, str]  # the versions and settings on which the bytes may depend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

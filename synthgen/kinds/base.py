@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from markupsafe import Markup
-from pydantic import ConfigDict
 
 if TYPE_CHECKING:
     import typer
@@ -19,9 +18,10 @@ if TYPE_CHECKING:
     from synthgen.dataset.plan import Plan
     from synthgen.dataset.shard import Item
 
-MAX_IMAGES = 10**9  # keys have nine digits
+MAX_IMAGES = 10**9
+MAX_SIDE = 4096  # pixels
+IMAGE_FORMATS = ("png", "jpg", "webp")
 KEYS = "keys have nine digits"  # why there are no more
-STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,8 @@ class ImageFormat:
 class Content(Protocol):
     """All that the images of a set depend on: a frozen dataclass of pydantic's, stored in ``plan.json``.
 
-    Its SHA-256 is the plan's digest (see ``common.records.digest``).  What image i is depends on it and on i alone.
+    Its SHA-256 is the plan's digest, so fields that it gains follow the rule of ``common.records.added``.  What image i
+    is depends on it and on i alone.
     """
 
     kind: ClassVar[str]
@@ -73,6 +74,10 @@ class Content(Protocol):
     @property
     def image(self) -> ImageFormat:
         """Of every image file."""
+        ...
+
+    def problem(self) -> str | None:
+        """Which value of a stored content is out of range, beginning with its key; None where all are right."""
         ...
 
     def sample(self, index: int) -> Sample:

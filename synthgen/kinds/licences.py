@@ -49,9 +49,9 @@ def openrail(*, identifier: str, name: str, link: str) -> Licence:
     """A licence of the OpenRAIL family, whose restrictions go with the images."""
     terms = (
         markdown(
-            "The images were drawn by a model under [{name}]({link}).  Its licensor claims no rights in them, but no use"
-            " of them may contravene that licence (paragraph 6), which counts models trained on them to perform like"
-            " it as its derivatives.  By its Attachment A, you agree not to use the model or its derivatives:",
+            "The images were drawn by a model under [{name}]({link}).  Its licensor claims no rights in them, but no"
+            " use of them may contravene that licence (paragraph 6), which counts models trained on them to perform"
+            " like it as its derivatives.  By its Attachment A, you agree not to use the model or its derivatives:",
             name=name,
             link=markdown(link),
         ),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +20,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.markdown import escaped, fenced
 from synthgen.common.printing import printable_json
 from synthgen.dataset.manifest import DOCUMENTS, Manifest
 from synthgen.dataset.plan import Plan
 from synthgen.dataset.quality import Quality
-from synthgen.kinds.content import DiffusionContent
-from synthgen.publishing import about
+from synthgen.kinds.base import Facts
+from synthgen.publishing import statements
 from synthgen.publishing.croissant import columns, croissant
 
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")  # the Hub's
@@ -92,31 +92,26 @@ def card(manifest: Manifest, quality: Quality, *, warnings: Sequence[str] = (), 
     """The text of ``README.md``; ``warnings`` come first in it."""
     from huggingface_hub import DatasetCard, DatasetCardData
 
-    data = DatasetCardData(**_metadata(manifest))
-    body = _environment().get_template("card.md.j2").render(**_told(manifest, quality), warnings=warnings, repo=repo)
+    facts = manifest.plan.kind.facts(manifest.plan)
+    data = DatasetCardData(**_metadata(manifest, facts))
+    told = _told(manifest, quality, facts)
+    body = _environment().get_template("card.md.j2").render(**told, warnings=warnings, repo=repo)
     return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
 
 
-def _metadata(manifest: Manifest) -> dict[str, Any]:
+def _metadata(manifest: Manifest, facts: Facts) -> dict[str, Any]:
     """The card's YAML, by the Hub's keys."""
-    plan, licence = manifest.plan, about.licence(manifest.plan)
+    licence = facts.licence
     terms = {"license": licence.identifier}
     if licence.identifier == "other":
         terms["license_name"] = licence.name
         if licence.link:
             terms["license_link"] = licence.link
-    is_diffusion = isinstance(plan.content, DiffusionContent)
     size = next((i for i, n in enumerate((1e3, 1e4, 1e5, 1e6, 1e7, 1e8)) if manifest.n_samples < n), 6)
     record: dict[str, Any] = {
         **terms,
-        "pretty_name": about.title(plan, manifest.n_samples),
-        "tags": [
-            "synthetic",
-            *(["stable-diffusion", "diffusion"] if is_diffusion else ["fractal", "fractaldb"]),
-            "webdataset",
-            "arxiv:2307.12532",
-            *([] if is_diffusion else ["arxiv:2101.08515"]),
-        ],
+        "pretty_name": statements.title(facts, manifest.n_samples),
+        "tags": ["synthetic", *facts.tags, "webdataset", "arxiv:2307.12532"],
         "task_categories": ["image-classification"],
         "size_categories": [SIZES[size]],
         "annotations_creators": ["machine-generated"],
@@ -129,8 +124,8 @@ def _metadata(manifest: Manifest) -> dict[str, Any]:
         },
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.tar"}]}],
     }
-    if is_diffusion:  # the models' text encoders read English
-        record |= {"language": ["en"], "language_creators": ["machine-generated"]}
+    if facts.language:
+        record |= {"language": [facts.language], "language_creators": ["machine-generated"]}
     return record
 
 
@@ -139,7 +134,7 @@ def _features(manifest: Manifest) -> list[dict[str, Any]]:
     names = {str(label): name for label, name in enumerate(manifest.plan.content.class_names)}
     row = [{"name": field.name, "dtype": DTYPES.get(str(field.type), str(field.type))} for field in columns(manifest)]
     return [
-        {"name": about.image_ending(manifest.plan), "dtype": "image"},
+        {"name": manifest.plan.content.image.ending, "dtype": "image"},
         {"name": "cls", "dtype": {"class_label": {"names": names}}},
         {"name": "json", "struct": row},
         {"name": "__key__", "dtype": "string"},
@@ -164,35 +159,20 @@ def _environment() -> Environment:
     return environment
 
 
-# What begins or ends a construct of Markdown within a line (CommonMark 0.31, and GitHub's tables, links, names,
-# emoji and formulas).  No value stands at the beginning of a line.
-_SPECIAL = re.compile(r"[\\`*_\[\]<>#!|~&@$]|:(?=\S)|(?<=www)\.", re.IGNORECASE)
-
-
-def escaped(text: str) -> str:
-    """Text as Markdown that shows it, on one line; what cannot be seen becomes a space."""
-    line = "".join(c if c.isprintable() else " " for c in text)
-    return _SPECIAL.sub(lambda found: f"\\{found[0]}", line)
-
-
-def fenced(text: str, language: str = "") -> Markup:
-    """A block of code, in a fence that nothing in it can close."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return Markup(f"{fence}{language}\n{text}\n{fence}")
-
-
-def _told(manifest: Manifest, quality: Quality) -> dict[str, Any]:
+def _told(manifest: Manifest, quality: Quality, facts: Facts) -> dict[str, Any]:
     """What the template puts into words."""
     plan = manifest.plan
     n_images = [int(n) for n in quality.n_images]
     return {
         "plan": plan,
         "manifest": manifest,
-        "about": about,
-        "title": about.title(plan, manifest.n_samples),
-        "licence": about.licence(plan),
-        "ending": about.image_ending(plan),
+        "facts": facts,
+        "title": statements.title(facts, manifest.n_samples),
+        "commands": statements.commands(plan, facts),
+        "uses": statements.USES,
+        "citations": statements.citations(facts),
+        "ending": plan.content.image.ending,
+        "worded": plan.content.class_words is not None,
         "environment": _versions(manifest),
         "synthgen": version("synthgen"),
         "counts": _counts(quality),
@@ -224,7 +204,7 @@ def _counts(quality: Quality) -> list[tuple[str, int]]:
 
 def _classes(plan: Plan, n_images: list[int]) -> list[dict[str, Any]]:
     """Label, name, words and number of images of the first classes, and a bar as long as the number asks."""
-    words, most = about.names_in_words(plan), max(n_images)
+    words, most = plan.content.class_words or plan.content.class_names, max(n_images)
     return [
         {"label": label, "name": name, "words": words[label], "n": n, "bar": "█" * round(20 * n / most)}
         for label, (name, n) in enumerate(zip(plan.content.class_names, n_images, strict=True))

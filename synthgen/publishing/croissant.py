@@ -18,8 +18,8 @@ from synthgen.common.printing import printable_json
 from synthgen.dataset.manifest import Manifest
 from synthgen.dataset.shard import record_path, table_path
 from synthgen.dataset.tables import read_schema
-from synthgen.kinds.content import FractalContent
-from synthgen.publishing import about
+from synthgen.kinds.base import Facts
+from synthgen.publishing import statements
 from synthgen.storage.reading import read_file, reading
 
 if TYPE_CHECKING:
@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 VERSIONS = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
-SOURCES = {  # of https://schema.org/IPTCDigitalSourceEnumeration; the same marks as in the image files
-    "fractal": "https://schema.org/AlgorithmicMediaDigitalSource",
-    "diffusion": "https://schema.org/TrainedAlgorithmicMediaDigitalSource",
-}
+SOURCE = "https://schema.org/{}DigitalSource"  # of https://schema.org/IPTCDigitalSourceEnumeration
 MIME = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 PARQUET = "application/x-parquet"  # the name that mlcroissant knows it by
 SCHEMA, CROISSANT = "https://schema.org/", "http://mlcommons.org/croissant/"  # sc and cr, in mlcroissant's context
@@ -39,12 +36,6 @@ DESCRIPTIONS = {
     "key": "Name of the image's files in the shard.",
     "label": "Position of the class in the record set 'classes'.",
     "class": "The class's name, as in the record set 'classes'.",
-    "class_name": "The class as it stands in the prompt.",
-    "prompt": "The text that the model was given.",
-    "template": "Position of the prompt's template in the prompt file.",
-    "seed": "Of the random numbers that went into the image, decimal.",
-    "fault": "What is wrong with the image; empty where nothing is.",
-    "flagged": "Whether the model's safety checker flagged the image.",
     "sha256": "Of the image file.",
 }
 
@@ -59,11 +50,12 @@ def croissant(manifest: Manifest, *, warnings: Sequence[str] = (), repo: str | N
     except ImportError:
         raise SynthgenError("croissant.json needs mlcroissant: pip install mlcroissant") from None
 
-    plan, words = manifest.plan, about.title(manifest.plan, manifest.n_samples)
+    plan, facts = manifest.plan, manifest.plan.kind.facts(manifest.plan)
+    words = statements.title(facts, manifest.n_samples)
     context = {**mlc.Rdf().context, "containedIn": "cr:containedIn", "prov": "http://www.w3.org/ns/prov#"}
     context["data"] = {"@id": "cr:data", "@type": "@json"}
     ctx = mlc.Context(conforms_to=VERSIONS[0], rdf=mlc.Rdf(context=context))
-    terms = about.licence(plan)
+    terms = facts.licence
     description = f"{words}, made with synthgen; plan {plan.digest}."
     maker = mlc.Organization(ctx=ctx, name="synthgen")
     if repo is not None:
@@ -79,27 +71,28 @@ def croissant(manifest: Manifest, *, warnings: Sequence[str] = (), repo: str | N
         url=f"https://huggingface.co/datasets/{repo}" if repo else "README.md",
         creators=[maker],
         date_published=completed(manifest),
-        cite_as="\n\n".join(about.citations(plan)),
-        keywords=["synthetic", "image classification", "pre-training", about.kind_of(plan)],
+        cite_as="\n\n".join(statements.citations(facts)),
+        keywords=["synthetic", "image classification", "pre-training", facts.made_by],
         distribution=[*_files(mlc, ctx, manifest), *_file_sets(mlc, ctx, manifest)],
-        record_sets=[_images(mlc, ctx, manifest), _classes(mlc, ctx, manifest)],
-        data_collection=f"Nothing was collected: every image was drawn by synthgen, as {about.kind_of(plan)}, from its"
+        record_sets=[_images(mlc, ctx, manifest, facts), _classes(mlc, ctx, manifest)],
+        data_collection=f"Nothing was collected: every image was drawn by synthgen, as {facts.made_by}, from its"
         f" plan; plan.json and the documents say with which settings, and each record how one image is made again.",
         data_collection_type=["Others: synthetic generation"],
         data_annotation_protocol=["A label is the class that the image was drawn for; there were no annotators."],
         machine_annotation_tools=["synthgen"],
         annotations_per_item="0 human labels",
-        data_biases=list(about.biases(plan)),
-        data_limitations=list(about.limits(plan)),
-        data_use_cases=list(about.USES),
-        personal_sensitive_information=list(about.personal(plan)),
+        data_biases=list(facts.biases),
+        data_limitations=list(facts.limits),
+        data_use_cases=list(statements.USES),
+        personal_sensitive_information=list(facts.personal),
         data_release_maintenance_plan="A grown set keeps its images and raises the minor version; other images have"
         " another plan digest.",
     )
     record = metadata.to_json()
-    record["digitalSourceType"] = SOURCES[plan.content.kind]
+    record["digitalSourceType"] = SOURCE.format(facts.source_type[:1].upper() + facts.source_type[1:])
     record["rai:hasSyntheticData"] = True
-    record["prov:wasGeneratedBy"] = {"@type": "prov:Activity", "prov:label": "\n".join(about.commands(plan))}
+    commands = "\n".join(statements.commands(plan, facts))
+    record["prov:wasGeneratedBy"] = {"@type": "prov:Activity", "prov:label": commands}
     return (printable_json(record) + "\n").encode()
 
 
@@ -137,7 +130,7 @@ def _file(mlc: Any, ctx: mlc.Context, name: str, kind: str, n_bytes: int, sha256
 
 
 def _file_sets(mlc: Any, ctx: mlc.Context, manifest: Manifest) -> Iterator[mlc.FileSet]:
-    ending = about.image_ending(manifest.plan)
+    ending = manifest.plan.content.image.ending
     yield mlc.FileSet(
         ctx=ctx,
         id="image-files",
@@ -157,7 +150,7 @@ def _file_sets(mlc: Any, ctx: mlc.Context, manifest: Manifest) -> Iterator[mlc.F
     )
 
 
-def _images(mlc: Any, ctx: mlc.Context, manifest: Manifest) -> mlc.RecordSet:
+def _images(mlc: Any, ctx: mlc.Context, manifest: Manifest, facts: Facts) -> mlc.RecordSet:
     """A record an image: the image from its shard, joined by its key with the rest from the tables."""
 
     def source(file_set: str, regex: str | None = None, **what: str) -> mlc.Source:
@@ -165,7 +158,7 @@ def _images(mlc: Any, ctx: mlc.Context, manifest: Manifest) -> mlc.RecordSet:
         return mlc.Source(ctx=ctx, file_set=file_set, extract=mlc.Extract(ctx=ctx, **what), transforms=transforms)
 
     def field(name: str, kind: str, **rest: Any) -> mlc.Field:
-        told = DESCRIPTIONS.get(name)
+        told = {**DESCRIPTIONS, **facts.columns}.get(name)
         types = [SCHEMA + kind] + ([f"{CROISSANT}Label"] if name == "label" else [])
         return mlc.Field(ctx=ctx, id=f"images/{name}", name=name, description=told, data_types=types, **rest)
 
@@ -200,7 +193,8 @@ def columns(manifest: Manifest) -> pa.Schema:
 
 def _classes(mlc: Any, ctx: mlc.Context, manifest: Manifest) -> mlc.RecordSet:
     plan = manifest.plan
-    words = {} if isinstance(plan.content, FractalContent) else {"words": about.names_in_words(plan)}
+    names = plan.content.class_words
+    words = {} if names is None else {"words": names}
     values: dict[str, Sequence[object]] = {
         "label": range(len(plan.content.class_names)),
         "name": plan.content.class_names,

@@ -21,9 +21,9 @@ from synthgen.common.errors import SynthgenError
 from synthgen.dataset.manifest import Manifest
 from synthgen.dataset.shard import Item, data_path, read_shard
 from synthgen.dataset.tar import END, member
-from synthgen.kinds.content import Content, FractalContent, Sample
+from synthgen.kinds.base import Sample
 from synthgen.publishing.export_record import FORMAT, Part, opened_export, told_of_space
-from synthgen.publishing.names import CLASSES, LONGEST, class_folders, class_table
+from synthgen.publishing.names import CLASSES, class_folders, class_table
 from synthgen.storage.atomic import claimed, move_into_place, open_own, write_if_new
 from synthgen.storage.inside import check_folder, target
 
@@ -158,19 +158,7 @@ def _write_folders(manifest: Manifest, out: Path, progress: Callable[[int], obje
             check_folder(out / folder)
             (out / folder).mkdir(exist_ok=True)
             made.add(folder)
-        _write_image(f"{out}/{folder}", f"{_stem(content, sample, folder)}.{item.ending}", item.image)
-
-
-def _stem(content: Content, sample: Sample, folder: str) -> str:
-    """The name of an image's file: of a fractal the published one, where its folder's name leaves room for it."""
-    if isinstance(content, FractalContent):
-        _, patches, flips = content.layout
-        weight, rest = divmod(sample.variant, patches * flips)
-        patch, flip = divmod(rest, flips)
-        stem = f"{folder}_{weight:02d}_count_{patch}_flip{flip}"
-        if len(f".{stem}.webp.tmp".encode()) <= LONGEST:
-            return stem
-    return sample.key
+        _write_image(f"{out}/{folder}", f"{content.file_stem(sample, folder) or sample.key}.{item.ending}", item.image)
 
 
 def _write_image(folder: str, name: str, image: bytes) -> None:

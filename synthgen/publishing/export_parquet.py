@@ -11,7 +11,7 @@ from synthgen.common.errors import SynthgenError
 from synthgen.dataset.manifest import Manifest
 from synthgen.dataset.shard import Item, table_path
 from synthgen.dataset.tables import read_schema
-from synthgen.kinds.content import Sample
+from synthgen.kinds.base import Sample
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,8 +12,7 @@ from itertools import count
 from pydantic import with_config
 
 from synthgen.common.errors import SynthgenError
-from synthgen.common.records import record
-from synthgen.kinds.content import STRICT
+from synthgen.common.records import STRICT, record
 
 CLASSES = "classes.json"  # the table, in the folder that holds the class folders
 FORMAT = 1  # of the table

@@ -27,8 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from synthgen.dataset.generate import generate, open_directory
 from synthgen.dataset.plan import Plan, new_plan
-from synthgen.engines.work import Renderer
-from synthgen.kinds.content import DiffusionContent
+from synthgen.kinds.base import Renderer
+from synthgen.kinds.diffusion.content import DiffusionContent
 from synthgen.kinds.diffusion.models import find_model
 from synthgen.kinds.diffusion.prompts import read_classes, read_prompts
 from synthgen.kinds.diffusion.render import DiffusionRenderer
@@ -68,7 +68,7 @@ def plain(plan: Plan, content: DiffusionContent, pipe: StableDiffusionPipeline, 
         group = samples[first : first + batch]
         generators = [torch.Generator(pipe.device).manual_seed(sample.index) for sample in group]
         images = pipe(
-            [content.prompt(sample) for sample in group],
+            [content.caption(sample) for sample in group],
             generator=generators,
             num_inference_steps=content.sampling.steps,
             guidance_scale=content.sampling.guidance,

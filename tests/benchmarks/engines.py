@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fractaldb.render import Style
 from fractaldb.search import search
-from synthgen.dataset.generate import fractal_renderer, generate, open_directory
+from synthgen.dataset.generate import generate, open_directory
 from synthgen.dataset.plan import Plan, new_plan
 from synthgen.engines.cluster import Cluster, connected
 from synthgen.engines.local import local
@@ -62,7 +62,7 @@ def drawn(plan: Plan, engine: Engine) -> tuple[float, str]:
         out = Path(folder) / "set"
         open_directory(out, plan)
         begin = time.monotonic()
-        generate(out, engine=engine, make=partial(fractal_renderer, plan.content))
+        generate(out, engine=engine)
         seconds = time.monotonic() - begin
         return seconds, hashlib.sha256((out / "SHA256SUMS").read_bytes()).hexdigest()
 

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from pydantic import with_config
 
+from synthgen.common.records import STRICT
 from synthgen.common.seeds import derive_seed
-from synthgen.kinds.base import KEYS, MAX_IMAGES, STRICT, ImageFormat, Sample
+from synthgen.kinds.base import IMAGE_FORMATS, KEYS, MAX_IMAGES, MAX_SIDE, ImageFormat, Sample
 from synthgen.kinds.diffusion.prompts import prompt
 from synthgen.kinds.order import permuted, walk
 
@@ -99,6 +100,20 @@ class DiffusionContent:
         """See Content."""
         return ImageFormat(ending=self.image_format, side=self.sampling.size)
 
+    def problem(self) -> str | None:
+        """Which value of a stored content is out of range, beginning with its key; None where all are right."""
+        if not self.prompts.templates:
+            return "prompts.templates: there is none"
+        if not self.classes.ids or len(self.classes.ids) != len(self.classes.names):
+            return f"classes: {len(self.classes.ids)} ids and {len(self.classes.names)} names"
+        if not 1 <= self.sampling.size <= MAX_SIDE:
+            return f"sampling.size: {self.sampling.size} is not 1 to {MAX_SIDE}"
+        if self.sampling.steps < 1:
+            return f"sampling.steps: {self.sampling.steps} is not 1 or more"
+        if self.image_format not in IMAGE_FORMATS:
+            return f"image_format: {self.image_format[:40]!r} is not one of {', '.join(IMAGE_FORMATS)}"
+        return None if 1 <= self.quality <= 100 else f"quality: {self.quality} is not 1 to 100"
+
     def sample(self, index: int) -> Sample:
         """Image ``index``: its class and template.
 
@@ -125,7 +140,6 @@ class DiffusionContent:
     def record(self, sample: Sample, stored: dict[str, Any]) -> dict[str, Any]:
         """See Content; the seed is that of the attempt that the stored record states."""
         attempt = stored.get("attempt")
-        known = isinstance(attempt, int) and attempt >= 0
         return {
             "class_name": self.classes.names[sample.label],
             "prompt": self.caption(sample),
@@ -133,7 +147,7 @@ class DiffusionContent:
             "prompts": self.prompts.name,
             "prompts_version": self.prompts.version,
             "prompts_sha256": self.prompts.sha256,
-            "seed": str(self.image_seed(sample.index, int(attempt) if known else 0)),
+            "seed": str(self.image_seed(sample.index, attempt if isinstance(attempt, int) and attempt >= 0 else 0)),
             **self.settings(),
         }
 

@@ -16,7 +16,7 @@ from synthgen.kinds.base import Facts, Licence
 from synthgen.kinds.diffusion.content import DiffusionContent
 from synthgen.kinds.diffusion.models import is_built_in
 from synthgen.kinds.diffusion.pipelines import of_model, tiny
-from synthgen.kinds.diffusion.pipelines.base import LATENT_DIFFUSION, Pipeline
+from synthgen.kinds.diffusion.pipelines.base import BIASES, LATENT_DIFFUSION, Pipeline
 from synthgen.kinds.licences import apache, unknown
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def facts(plan: Plan) -> Facts:
         provenance=tuple(_provenance(plan)),
         rows=tuple(_rows(content)),
         columns=COLUMNS,
-        biases=known.biases if known else Pipeline.biases,
+        biases=known.biases if known else BIASES,
         limits=LIMITS + (known.limits if known else ()),
         personal=PERSONAL,
         citations=(known.citation if known else LATENT_DIFFUSION,),

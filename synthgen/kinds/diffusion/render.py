@@ -20,7 +20,8 @@ from synthgen.dataset.encode import Origin, encode_image
 from synthgen.dataset.plan import MAX_BATCH
 from synthgen.dataset.quality import fault
 from synthgen.dataset.shard import Item, write_atomically
-from synthgen.kinds.content import IMAGE_FORMATS, MAX_IMAGES, MAX_SIDE, DiffusionContent, ModelRecord, Sample, Sampling
+from synthgen.kinds.base import IMAGE_FORMATS, MAX_IMAGES, MAX_SIDE, Sample
+from synthgen.kinds.diffusion.content import DiffusionContent, ModelRecord, Sampling
 from synthgen.kinds.diffusion.models import Model, find_model
 from synthgen.storage.reading import read_file, reading
 
@@ -68,7 +69,7 @@ class DiffusionRenderer:
     def _shot(self, sample: Sample, attempt: int) -> _Shot:
         content = self.content
         seed = content.image_seed(sample.index, attempt)
-        return _Shot(sample=sample, prompt=content.prompt(sample), attempt=attempt, seed=seed)
+        return _Shot(sample=sample, prompt=content.caption(sample), attempt=attempt, seed=seed)
 
     def _start(self, shots: Sequence[_Shot]) -> Pending:
         return self.sampler.start([shot.prompt for shot in shots], [shot.seed for shot in shots])
@@ -110,7 +111,7 @@ class DiffusionRenderer:
             "prompts_sha256": content.prompts.sha256,
             "seed": shot.seed,
             "attempt": shot.attempt,
-            **settings_record(content),
+            **content.settings(),
             "scheduler_class": self._scheduler,
             "scheduler_settings": self._settings,
             "batch": self.sampler.batch,
@@ -120,23 +121,6 @@ class DiffusionRenderer:
         }
         data = encoded(image, record)
         return Item(key=sample.key, label=sample.label, ending=content.image_format, image=data, record=record)
-
-
-def settings_record(content: DiffusionContent) -> dict[str, Any]:
-    """What the records of all images of a plan have in common."""
-    return {
-        "model": content.model.name,
-        "revision": content.model.revision,
-        "variant": content.model.variant or "",
-        "scheduler": content.sampling.scheduler,
-        "steps": content.sampling.steps,
-        "guidance": content.sampling.guidance,
-        "negative_prompt": content.sampling.negative_prompt,
-        "size": content.sampling.size,
-        "dtype": content.sampling.dtype,
-        "format": content.image_format,
-        "quality": content.quality,
-    }
 
 
 def encoded(image: NDArray[np.uint8], record: dict[str, Any]) -> bytes:

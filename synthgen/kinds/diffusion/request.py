@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.printing import say
-from synthgen.dataset.generate import bytes_per_image, generate, open_directory, replace_plan
+from synthgen.dataset.generate import generate, open_directory, replace_plan
 from synthgen.dataset.manifest import Manifest, read_manifest
 from synthgen.dataset.plan import Plan, read_plan
 from synthgen.dataset.shard import table_path
 from synthgen.dataset.tables import read_table
 from synthgen.dataset.watch import duration
 from synthgen.engines.request import Request
-from synthgen.engines.work import Renderer
-from synthgen.kinds.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
-from synthgen.kinds.diffusion.models import Model, find_model
+from synthgen.kinds.base import Renderer
+from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
+from synthgen.kinds.diffusion.models import Model, find_model, is_built_in
 from synthgen.kinds.diffusion.prompts import ClassList, PromptSet, prompt
-from synthgen.publishing.about import is_built_in
+from synthgen.kinds.diffusion.schedulers import NAMES as SCHEDULERS
 
 if TYPE_CHECKING:
     from synthgen.kinds.diffusion.sampler import Sampler
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "jpg", "webp")
 DTYPES = ("float32", "float16", "bfloat16")
-SCHEDULERS = ("dpm++", "ddim", "euler", "pndm", "unipc", "model")
 SMALL = 128  # pixels; larger pictures take a CPU minutes
 MAX_SEED = 2**63  # what signed 64-bit readers hold
 
@@ -244,7 +243,7 @@ def describe(plan: Plan, *, rate: float | None) -> list[str]:
     each, per_template = _between(plan.n, n_classes), _between(plan.n // n_classes, n_templates)
     if plan.n % n_classes:
         per_template = _between(plan.n // n_classes, n_templates, extra=1)
-    sampling, size = content.sampling, bytes_per_image(plan) * plan.n
+    sampling, size = content.sampling, plan.kind.bytes_per_image(plan) * plan.n
     lines = [
         f"{plan.n} images, {n_classes} classes of {content.classes.name} ({each} images a class),"
         f" {n_templates} templates of {content.prompts.name} version {content.prompts.version}"
@@ -260,7 +259,7 @@ def describe(plan: Plan, *, rate: float | None) -> list[str]:
         else "time: not measured, there is no CUDA device here",
         f"plan {plan.digest[:16]}; the first prompts:",
     ]
-    return lines + [f"  {content.prompt(plan.sample(index))}" for index in range(min(5, plan.n))]
+    return lines + [f"  {content.caption(plan.sample(index))}" for index in range(min(5, plan.n))]
 
 
 def _between(n: int, parts: int, *, extra: int = 0) -> str:

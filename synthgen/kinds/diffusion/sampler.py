@@ -28,15 +28,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from synthgen.common.errors import SynthgenError
-from synthgen.kinds.content import ModelRecord, Sampling
+from synthgen.kinds.diffusion.content import ModelRecord, Sampling
+from synthgen.kinds.diffusion.schedulers import SCHEDULERS
 
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # diffusers' class, and what to set in it
-    "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 2}),
-    "ddim": ("DDIMScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-}
 TOLD = ("algorithm_type", "solver_order", "prediction_type", "beta_schedule", "timestep_spacing", "use_karras_sigmas")
 CPU_BATCH = 50  # of small images; one at a time where latents are larger than 32 x 32
 CACHE_BYTES = 512 * 2**20  # of prompt embeddings kept

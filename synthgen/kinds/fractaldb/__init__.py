@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def _renderer(plan: Plan, *, model: str | None = None, device: str | None = None) -> Renderer:
     from synthgen.kinds.fractaldb.render import fractal_renderer
 
+    assert isinstance(plan.content, FractalContent)
     return fractal_renderer(plan.content)
 
 
@@ -29,7 +30,8 @@ def _facts(plan: Plan) -> Facts:
 def _bytes_per_image(plan: Plan) -> float:
     from synthgen.kinds.fractaldb.render import bytes_per_image
 
-    return bytes_per_image(plan)
+    assert isinstance(plan.content, FractalContent)
+    return bytes_per_image(plan.content, plan.n)
 
 
 def _commands() -> typer.Typer:

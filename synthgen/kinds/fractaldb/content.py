@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from pydantic import with_config
 
-from synthgen.kinds.base import STRICT, ImageFormat, Sample
+from synthgen.common.records import STRICT
+from synthgen.kinds.base import MAX_SIDE, ImageFormat, Sample
 from synthgen.kinds.order import permuted
 
 LONGEST = 255  # bytes of a file's name
@@ -62,6 +63,19 @@ class FractalContent:
     def image(self) -> ImageFormat:
         """Palette PNGs."""
         return ImageFormat(ending="png", side=self.size)
+
+    def problem(self) -> str | None:
+        """Which value of a stored content is out of range, beginning with its key; None where all are right."""
+        if not 1 <= self.size <= MAX_SIDE:
+            return f"size: {self.size} is not 1 to {MAX_SIDE}"
+        if self.n_points < 1:
+            return f"n_points: {self.n_points} is not 1 or more"
+        if min(self.layout) < 1:
+            return f"layout: {list(self.layout)} are not all 1 or more"
+        if not self.categories:
+            return "categories: there is none"
+        empty = next((place for place, category in enumerate(self.categories) if not category.rows), None)
+        return None if empty is None else f"categories.{empty}.rows: there is none"
 
     def sample(self, index: int) -> Sample:
         """Image ``index``: weight row by weight row, through the categories in an order permuted by row.

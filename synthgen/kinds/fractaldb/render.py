@@ -1,11 +1,14 @@
-"""Plans and renders fractal samples.  The only file of this package that imports fractaldb."""
+"""Plans and renders fractal samples.  The only file of synthgen that imports fractaldb."""
 
 from __future__ import annotations
 
+import platform
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 
@@ -21,9 +24,12 @@ from synthgen.common.errors import SynthgenError
 from synthgen.common.progress import progress
 from synthgen.dataset.encode import PLAIN_PACKET, PNG_KEYWORD
 from synthgen.dataset.shard import Item
-from synthgen.kinds.content import CategoryRecord, FractalContent, Sample
+from synthgen.kinds.base import Renderer, Sample
+from synthgen.kinds.fractaldb.content import CategoryRecord, FractalContent
 
 SAMPLINGS = ("published", "svd")
+PROBES = 8  # samples, spread over the plan, whose size gives the estimate
+BYTES_OF_RECORD = 3 * 1024
 
 
 def find_categories(n: int, *, seed: int, sampling: str = "published") -> list[Category]:
@@ -147,6 +153,25 @@ def pictures(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Pic
             image = drawing(pixels, masks, style, cover)
             for sample, which in shared:
                 yield Picture(sample=sample, instance=which, seed=seed, image=flip(image, which.flip))
+
+
+def fractal_renderer(content: FractalContent) -> Renderer:
+    """Draws on this process's core."""
+    environment = {
+        "synthgen": version("synthgen"),
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "numba": version("numba"),
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
+        "machine": platform.machine(),
+    }
+    return Renderer(render=partial(render, content), environment=environment)
+
+
+def bytes_per_image(content: FractalContent, n: int) -> float:
+    """What an image takes in a shard, about: as some of the first ``n`` do."""
+    probes = [content.sample(k * n // PROBES) for k in range(PROBES)]
+    return BYTES_OF_RECORD + sum(len(item.image) for item in render(content, probes)) / PROBES
 
 
 def render(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Item]:

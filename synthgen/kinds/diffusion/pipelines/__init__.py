@@ -28,6 +28,11 @@ def presets() -> dict[str, Preset]:
     return {name: preset for pipeline in pipelines() for name, preset in pipeline.presets.items()}
 
 
+def classes() -> list[str]:
+    """The classes of diffusers that can be drawn with."""
+    return list(dict.fromkeys(one.diffusers for one in pipelines()))
+
+
 def of_class(diffusers: str) -> Pipeline | None:
     """The family whose defaults an unknown model of a class of diffusers takes."""
     return next((one for one in pipelines() if one.diffusers == diffusers and one.general), None)

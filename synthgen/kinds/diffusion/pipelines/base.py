@@ -7,6 +7,13 @@ from dataclasses import dataclass, field
 
 from synthgen.kinds.base import Licence
 
+BIASES = (
+    "The images repeat what the model learned from captioned pictures of the web (LAION, mostly English and Western):"
+    " its stereotypes of people, places and things, and its preference for centred, well-lit subjects.",
+    "The prompts add their own: templates written for ImageNet speak of photos, sketches and toys, not of how often"
+    " these occur.",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
@@ -39,12 +46,7 @@ class Pipeline:
     licences: Mapping[str, Licence] = field(default_factory=dict)  # by Hub id, as the models' own pages state them
     citation: str  # BibTeX
     limits: tuple[str, ...] = ()  # beyond those of all diffusion models
-    biases: tuple[str, ...] = (
-        "The images repeat what the model learned from captioned pictures of the web (LAION, mostly English and"
-        " Western): its stereotypes of people, places and things, and its preference for centred, well-lit subjects.",
-        "The prompts add their own: templates written for ImageNet speak of photos, sketches and toys, not of how often"
-        " these occur.",
-    )
+    biases: tuple[str, ...] = BIASES
 
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")

@@ -1,4 +1,6 @@
-"""Train the built-in model on CIFAR-10: ``python -m synthgen.kinds.diffusion.tiny.train --cifar10 cifar10.zip --out DIR``.
+"""Train the built-in model on CIFAR-10.
+
+``python -m synthgen.kinds.diffusion.tiny.train --cifar10 cifar10.zip --out DIR``
 
 A latent diffusion model after Rombach et al. 2022, small enough to ship and to train on a CPU: an
 autoencoder from 32 x 32 pixels to 8 x 8 x 8 latents, a CLIP-shaped text encoder over a small

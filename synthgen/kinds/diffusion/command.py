@@ -1,0 +1,140 @@
+"""The commands that make sets of diffusion images, and check their prompts: sd, prompts check."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import Exit
+
+from synthgen.common.errors import SynthgenError
+from synthgen.common.options import local
+from synthgen.common.printing import say
+from synthgen.engines.options import with_request
+from synthgen.engines.request import Request
+from synthgen.kinds.diffusion.models import DEFAULT
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: synthgen sd --prompts prompts/imagenet80.txt --n 150000")
+@with_request()
+def sd(
+    prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="Prompt file; see synthgen prompts.")] = None,
+    n: Annotated[int | None, typer.Option("--n", help="How many images.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|URL", help="Dataset directory, taken up where it stands; MODEL-PROMPTS by default."),
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Class list; the prompt file's own by default.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="sd14, sd15, sd21, sdxl, sd-turbo, tiny (built in), a Hub id or a local folder; sd15 by default."
+        ),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the images and of their order.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; the model's default.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale; up to 1 is none.  The model's default.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="dpm++, ddim, euler, pndm, unipc, or model (its own).  The model's default.")
+    ] = None,
+    negative_prompt: Annotated[str, typer.Option(help="What not to show.")] = "",
+    size: Annotated[int | None, typer.Option(help="Width and height in pixels; the model's default.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; the model's default.")] = None,
+    image_format: Annotated[str | None, typer.Option("--format", help="png, jpg or webp; the model's default.")] = None,
+    quality: Annotated[int, typer.Option(help="Of jpg and webp.")] = 95,
+    exclude_flagged: Annotated[
+        bool, typer.Option("--exclude-flagged", help="Draw again what the model's safety checker flags.")
+    ] = False,
+    shard_size: Annotated[int, typer.Option(help="Images a shard.")] = 1000,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images drawn at once; found automatically.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cuda, cuda:1 or cpu; by default all CUDA devices, or the CPU.")
+    ] = None,
+    request: Request = Request(),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and how long it would take.")
+    ] = False,
+    from_record: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="Draw one image again from its record, into the file --out.")
+    ] = None,
+) -> None:
+    """Draw a Stable Diffusion set from a prompt file into verified shards."""
+    from synthgen.dataset.plan import check_request, new_plan
+    from synthgen.kinds.diffusion.models import find_model
+    from synthgen.kinds.diffusion.prompts import class_list_path, read_classes, read_prompts
+    from synthgen.kinds.diffusion.render import remake_file
+    from synthgen.kinds.diffusion.request import Settings, describe, diffusion_content, make, measured_rate
+    from synthgen.storage.places import place
+
+    if from_record is not None:
+        if out is None:
+            raise SynthgenError("--out FILE is missing; name the image file to write")
+        file = Path(out)
+        local(file)
+        if file.is_dir():
+            raise SynthgenError(f"{out}: a folder; name the image file to write")
+        remake_file(from_record, file, model=model, revision=revision, device=device)
+        say(f"{out}: drawn again from {from_record}")
+        return
+    if prompts is None or n is None:
+        raise SynthgenError(f"{'--prompts FILE' if prompts is None else '--n N'} is missing; see synthgen sd --help")
+    templates = read_prompts(prompts)
+    class_file = classes or class_list_path(prompts, templates)
+    class_list = read_classes(class_file)
+    settings = Settings(
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        scheduler=scheduler,
+        negative_prompt=negative_prompt,
+        size=size,
+        dtype=dtype,
+        image_format=image_format,
+        quality=quality,
+        exclude_flagged=exclude_flagged,
+    )
+    settings.check()
+    request.check()
+    check_request(n=n, shard_size=shard_size)
+    weights = find_model(model or DEFAULT, revision=revision, dtype=dtype)
+    content = diffusion_content(templates, class_list, weights, settings)
+    origin = {"prompts": prompts.name, "classes": class_file.name}  # without folders, which are nobody's business
+    plan = new_plan(name="sd", content=content, n=n, shard_size=shard_size, origin=origin)
+    if dry_run:
+        say(*describe(plan, rate=measured_rate(plan, weights, device=device, batch=batch)))
+        return
+    out = out or f"{weights.name.rpartition('/')[2]}-{templates.name}"
+    with request.ready():
+        manifest, failed = make(place(out), plan, weights, device=device, batch=batch, request=request)
+    say(manifest.made(out, "classes"))
+    if failed:
+        say(
+            f"synthgen: {len(failed)} images stayed black, constant or not finite, or flagged, and are marked so in"
+            f" their records: {', '.join(failed[:10])}",
+            file=sys.stderr,
+        )
+        raise Exit(1)
+
+
+prompts = typer.Typer(help="Prompt files and class lists.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(prompts, name="prompts")
+
+
+@prompts.command("check", epilog="Example: synthgen prompts check prompts/imagenet80.txt")
+def prompts_check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Prompt files, or class lists (.tsv).")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")] = False,
+) -> None:
+    """Check prompt files and their class lists; exit code 1 where one is wrong."""
+    from synthgen.kinds.diffusion.prompt_check import check_command
+
+    raise Exit(check_command(files, as_json=as_json))
