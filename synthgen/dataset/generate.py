@@ -181,7 +181,7 @@ def generate(
     manifest = read_manifest(directory)
     plan = manifest.plan
     todo = _shared(manifest, share)
-    make = make or partial(_of_kind, plan)
+    make = make or partial(_made, plan.kind.renderer, plan)
     if todo:
         check_folders(directory)
     if engine is None:
@@ -255,8 +255,8 @@ def _unseen(manifest: Manifest, wrote: Counter[int], passed: set[int]) -> dict[i
     return {span.index: Done(span=span, n_samples=0, worker="", failed=why) for span in unseen}
 
 
-def _of_kind(plan: Plan, device: str | None) -> Renderer:
-    return plan.kind.renderer(plan, device=device)
+def _made(renderer: Callable[..., Renderer], plan: Plan, device: str | None) -> Renderer:
+    return renderer(plan, device=device)
 
 
 def _shared(manifest: Manifest, share: tuple[int, int]) -> list[ShardSpan]:

@@ -1,4 +1,4 @@
-"""The list of all kinds of images; a new one is a folder of this package and a line here."""
+"""The list of all kinds of images, by their packages; a new one is a folder beside this file and a line here."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from importlib import import_module
 
 from synthgen.kinds.base import Kind
 
-KNOWN = (
-    "fractaldb",
-    "diffusion",
-)
+KNOWN = [
+    "synthgen.kinds.fractaldb",
+    "synthgen.kinds.diffusion",
+]
 
 
 @cache
 def kinds() -> dict[str, Kind]:
     """All kinds, by their names in ``plan.json``."""
-    found: list[Kind] = [import_module(f"synthgen.kinds.{name}").KIND for name in KNOWN]
+    found: list[Kind] = [import_module(name).KIND for name in KNOWN]
     return {kind.name: kind for kind in found}
