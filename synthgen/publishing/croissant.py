@@ -207,7 +207,7 @@ def _classes(mlc: Any, ctx: mlc.Context, manifest: Manifest) -> mlc.RecordSet:
         ctx=ctx,
         id="classes",
         name="classes",
-        description="The classes by label; words are what stands in the prompts.",
+        description="The classes by label" + ("; words are what stands in the captions." if words else "."),
         data_types=[SCHEMA + "Enumeration"],
         key=["classes/label"],
         fields=fields,
