@@ -40,6 +40,13 @@ POLL = 0.5  # seconds between looks at shards that another process is writing
 UNSEEN = 120.0  # seconds for which a shard may be said to stand and not be seen, as the caches of a network disk allow
 
 
+def standing_plan(directory: Place) -> Plan | None:
+    """The plan in a directory, where there is one.  Raises SynthgenError where it cannot be read."""
+    path = directory / "plan.json"
+    with reading(path):
+        return read_plan(path) if path.exists() else None
+
+
 def existing_plan(directory: Place) -> Plan | None:
     """The plan that a directory was made by; None where there is nothing yet.
 
@@ -51,10 +58,8 @@ def existing_plan(directory: Place) -> Plan | None:
         if not directory.is_dir():
             raise SynthgenError(f"{directory}: not a directory")
     names = _names(directory)
-    path = directory / "plan.json"
-    with reading(path):
-        if path.exists():  # asked after the listing: another process may just be laying it down
-            return read_plan(path)
+    if plan := standing_plan(directory):  # asked after the listing: another process may just be laying it down
+        return plan
     if any(not name.endswith(".tmp") for name in names):
         raise SynthgenError(f"{directory}: not empty and not a dataset (no plan.json); choose another --out")
     return None

@@ -14,9 +14,10 @@ from synthgen.common.options import local
 from synthgen.common.printing import say
 from synthgen.engines.options import with_request
 from synthgen.engines.request import Request
-from synthgen.kinds.diffusion.models import DEFAULT
 
 app = typer.Typer()
+
+SHARD_SIZE = 1000
 
 
 @app.command(epilog="Example: synthgen sd --prompts prompts/imagenet80.txt --n 150000")
@@ -38,7 +39,7 @@ def sd(
         ),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the images and of their order.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of the images and of their order.", show_default="0")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the model's default.")] = None,
     guidance: Annotated[
         float | None, typer.Option(help="Guidance scale; up to 1 is none.  The model's default.")
@@ -46,15 +47,15 @@ def sd(
     scheduler: Annotated[
         str | None, typer.Option(help="dpm++, ddim, euler, pndm, unipc, or model (its own).  The model's default.")
     ] = None,
-    negative_prompt: Annotated[str, typer.Option(help="What not to show.")] = "",
+    negative_prompt: Annotated[str | None, typer.Option(help="What not to show.")] = None,
     size: Annotated[int | None, typer.Option(help="Width and height in pixels; the model's default.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; the model's default.")] = None,
     image_format: Annotated[str | None, typer.Option("--format", help="png, jpg or webp; the model's default.")] = None,
-    quality: Annotated[int, typer.Option(help="Of jpg and webp.")] = 95,
+    quality: Annotated[int | None, typer.Option(help="Of jpg and webp.", show_default="95")] = None,
     exclude_flagged: Annotated[
-        bool, typer.Option("--exclude-flagged", help="Draw again what the model's safety checker flags.")
-    ] = False,
-    shard_size: Annotated[int, typer.Option(help="Images a shard.")] = 1000,
+        bool | None, typer.Option("--exclude-flagged", help="Draw again what the model's safety checker flags.")
+    ] = None,
+    shard_size: Annotated[int | None, typer.Option(help="Images per shard.", show_default="1000")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images drawn at once; found automatically.")] = None,
     device: Annotated[
         str | None, typer.Option(help="cuda, cuda:1 or cpu; by default all CUDA devices, or the CPU.")
@@ -67,12 +68,23 @@ def sd(
         Path | None, typer.Option(metavar="JSON", help="Draw one image again from its record, into the file --out.")
     ] = None,
 ) -> None:
-    """Draw a Stable Diffusion set from a prompt file into verified shards."""
+    """Draw a Stable Diffusion set from a prompt file into verified shards.
+
+    Of a set that stands, options that are not given stay as they are.
+    """
+    from synthgen.dataset.generate import standing_plan
     from synthgen.dataset.plan import check_request, new_plan
-    from synthgen.kinds.diffusion.models import find_model
     from synthgen.kinds.diffusion.prompts import class_list_path, read_classes, read_prompts
     from synthgen.kinds.diffusion.render import remake_file
-    from synthgen.kinds.diffusion.request import Settings, describe, diffusion_content, make, measured_rate
+    from synthgen.kinds.diffusion.request import (
+        Settings,
+        describe,
+        diffusion_content,
+        make,
+        measured_rate,
+        settled,
+        settled_model,
+    )
     from synthgen.storage.places import place
 
     if from_record is not None:
@@ -104,15 +116,18 @@ def sd(
     )
     settings.check()
     request.check()
-    check_request(n=n, shard_size=shard_size)
-    weights = find_model(model or DEFAULT, revision=revision, dtype=dtype)
-    content = diffusion_content(templates, class_list, weights, settings)
+    check_request(n=n, shard_size=shard_size or SHARD_SIZE)
+    old = standing_plan(place(out)) if out else None
+    weights = settled_model(model, revision, dtype, old)
+    out = out or f"{weights.name.rpartition('/')[2]}-{templates.name}"
+    old = old or standing_plan(place(out))
+    content = diffusion_content(templates, class_list, weights, settled(settings, old))
+    shard_size = shard_size or (old.segments[-1].shard_size if old else SHARD_SIZE)
     origin = {"prompts": prompts.name, "classes": class_file.name}  # without folders, which are nobody's business
     plan = new_plan(name="sd", content=content, n=n, shard_size=shard_size, origin=origin)
     if dry_run:
         say(*describe(plan, rate=measured_rate(plan, weights, device=device, batch=batch)))
         return
-    out = out or f"{weights.name.rpartition('/')[2]}-{templates.name}"
     with request.ready():
         manifest, failed = make(place(out), plan, weights, device=device, batch=batch, request=request)
     say(manifest.made(out, "classes"))

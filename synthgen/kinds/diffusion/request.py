@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from synthgen.dataset.watch import duration
 from synthgen.engines.request import Request
 from synthgen.kinds.base import Renderer
 from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
-from synthgen.kinds.diffusion.models import Model, find_model, is_built_in
+from synthgen.kinds.diffusion.models import DEFAULT, Model, find_model, is_built_in
 from synthgen.kinds.diffusion.prompts import ClassList, PromptSet, prompt
 from synthgen.kinds.diffusion.schedulers import NAMES as SCHEDULERS
 
@@ -35,18 +35,18 @@ MAX_SEED = 2**63  # what signed 64-bit readers hold
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What may be asked of the images; None means the model's default."""
+    """What may be asked of the images; None is what the set that stands has, else the model's default, or this one."""
 
-    seed: int = 0
+    seed: int | None = None  # 0
     steps: int | None = None
     guidance: float | None = None
     scheduler: str | None = None
-    negative_prompt: str = ""
+    negative_prompt: str | None = None  # empty
     size: int | None = None
     dtype: str | None = None
     image_format: str | None = None
-    quality: int = 95
-    exclude_flagged: bool = False
+    quality: int | None = None  # 95
+    exclude_flagged: bool | None = None  # no
 
     def check(self) -> None:
         """Raises SynthgenError naming a setting that is out of range, and its range."""
@@ -70,6 +70,33 @@ class Settings:
             raise SynthgenError(f"size {self.size}: a multiple of 8 pixels, as latents are eight times smaller")
 
 
+def settled(settings: Settings, plan: Plan | None) -> Settings:
+    """The settings with those of a set that stands, where there is one, for what was not asked."""
+    old = plan.content if plan else None
+    if not isinstance(old, DiffusionContent):
+        return settings
+    there = {
+        **{name: getattr(old.sampling, name) for name in (one.name for one in fields(old.sampling))},
+        **{name: getattr(old, name) for name in ("seed", "image_format", "quality", "exclude_flagged")},
+    }
+    given = {one.name: getattr(settings, one.name) for one in fields(settings)}
+    return Settings(**{name: there[name] if value is None else value for name, value in given.items()})
+
+
+def settled_model(name: str | None, revision: str | None, dtype: str | None, plan: Plan | None) -> Model:
+    """The model that was asked for, else that of the set that stands, else the default.
+
+    Raises SynthgenError as ``find_model`` does.
+    """
+    old = plan.content if plan else None
+    if name is None and isinstance(old, DiffusionContent):
+        known, dtype = old.model, dtype or old.sampling.dtype
+        if is_built_in(known) or not known.revision.startswith("sha256:"):
+            return find_model(known.name, revision=revision or known.revision, dtype=dtype)
+        raise SynthgenError(f"the set was drawn by a model in a folder, {known.name}: give it as --model PATH")
+    return find_model(name or DEFAULT, revision=revision, dtype=dtype)
+
+
 def diffusion_content(prompts: PromptSet, classes: ClassList, model: Model, settings: Settings) -> DiffusionContent:
     """The part of a plan that the images depend on."""
     defaults = model.defaults
@@ -77,12 +104,12 @@ def diffusion_content(prompts: PromptSet, classes: ClassList, model: Model, sett
         scheduler=settings.scheduler or defaults.scheduler,
         steps=settings.steps or defaults.steps,
         guidance=defaults.guidance if settings.guidance is None else settings.guidance,
-        negative_prompt=settings.negative_prompt,
+        negative_prompt=settings.negative_prompt or "",
         size=settings.size or defaults.size,
         dtype=settings.dtype or defaults.dtype,
     )
     return DiffusionContent(
-        seed=settings.seed,
+        seed=settings.seed or 0,
         prompts=PromptRecord(
             name=prompts.name, version=prompts.version, sha256=prompts.sha256, templates=prompts.templates
         ),
@@ -90,8 +117,8 @@ def diffusion_content(prompts: PromptSet, classes: ClassList, model: Model, sett
         model=ModelRecord(name=model.name, revision=model.revision, variant=model.variant),
         sampling=sampling,
         image_format=settings.image_format or defaults.image_format,
-        quality=settings.quality,
-        exclude_flagged=settings.exclude_flagged,
+        quality=95 if settings.quality is None else settings.quality,
+        exclude_flagged=bool(settings.exclude_flagged),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,61 @@ from synthgen.common.options import Out, local
 from synthgen.common.printing import say
 from synthgen.engines.options import with_request
 from synthgen.engines.request import Request
+from synthgen.kinds.fractaldb.content import FractalContent
 
 if TYPE_CHECKING:
     from fractaldb.ifs import Category
+    from fractaldb.render import Style
     from synthgen.dataset.plan import Plan
 
 app = typer.Typer()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What was asked of a set; None is what the set that stands at the output has, else the default."""
+
+    categories: str | None = None  # a number, or a folder of CSVs
+    n: int | None = None
+    seed: int | None = None
+    draw: str | None = None
+    size: int | None = None
+    points: int | None = None
+    weights: float | None = None
+    sampling: str | None = None
+    shard_size: int | None = None
+
+    def settled(self, old: Plan | None) -> Asked:
+        """With the values of a set that stands, and the defaults for the rest."""
+        before = DEFAULTS
+        if old is not None and isinstance(old.content, FractalContent):
+            content = old.content
+            before = Asked(
+                categories=str(old.origin["categories"]) if "categories" in old.origin else None,
+                n=old.n,
+                seed=content.seed,
+                draw=content.draw,
+                size=content.size,
+                points=content.n_points,
+                weights=content.weight_step,
+                sampling=old.origin.get("sampling", "published"),
+                shard_size=old.segments[-1].shard_size,
+            )
+        names = [one.name for one in fields(self)]
+        given = {name: getattr(self, name) for name in names}
+        return Asked(**{name: getattr(before, name) if value is None else value for name, value in given.items()})
+
+
+DEFAULTS = Asked(
+    categories="1000",
+    seed=1,
+    draw="patch_gray",
+    size=362,
+    points=200_000,
+    weights=0.4,
+    sampling="published",
+    shard_size=4000,
+)
 
 
 @app.command(epilog="Example: synthgen fractal --out fractaldb-1k   (the published FractalDB-1k, 1,000,000 images)")
@@ -26,46 +76,66 @@ app = typer.Typer()
 def fractal(
     out: Out = "fractals",
     categories: Annotated[
-        str, typer.Option(metavar="N|DIR", help="How many categories to search, or a folder of category CSVs.")
-    ] = "1000",
+        str | None,
+        typer.Option(
+            metavar="N|DIR", help="How many categories to search, or a folder of category CSVs.", show_default="1000"
+        ),
+    ] = None,
     n: Annotated[int | None, typer.Option("--n", help="How many images; all there are by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the category search and the patch masks; 1 is FractalDB-1k's.")] = 1,
-    draw: Annotated[str, typer.Option(help="patch_gray, patch_color, point_gray or point_color.")] = "patch_gray",
-    size: Annotated[int, typer.Option(help="Width and height in pixels.")] = 362,
-    points: Annotated[int, typer.Option(help="Points of an orbit.")] = 200_000,
-    weights: Annotated[float, typer.Option(help="Step of the weight table: 0.1, 0.2, 0.3, 0.4 or 0.5.")] = 0.4,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of the category search and the patch masks; 1 is FractalDB-1k's.", show_default="1"),
+    ] = None,
+    draw: Annotated[
+        str | None,
+        typer.Option(help="patch_gray, patch_color, point_gray or point_color.", show_default="patch_gray"),
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Width and height in pixels.", show_default="362")] = None,
+    points: Annotated[int | None, typer.Option(help="Points of an orbit.", show_default="200000")] = None,
+    weights: Annotated[
+        float | None, typer.Option(help="Step of the weight table: 0.1, 0.2, 0.3, 0.4 or 0.5.", show_default="0.4")
+    ] = None,
     sampling: Annotated[
-        str, typer.Option(help="published (the search by filling rate) or svd (systems that contract).")
-    ] = "published",
-    shard_size: Annotated[int, typer.Option(help="Images a shard.")] = 4000,
+        str | None,
+        typer.Option(
+            help="published (the search by filling rate) or svd (systems that contract).", show_default="published"
+        ),
+    ] = None,
+    shard_size: Annotated[int | None, typer.Option(help="Images per shard.", show_default="4000")] = None,
     request: Request = Request(),
 ) -> None:
-    """Draw a FractalDB set into verified shards."""
+    """Draw a FractalDB set into verified shards.  Of a set that stands, options that are not given stay as they are."""
     from synthgen.dataset.generate import existing_plan, generate, open_directory
-    from synthgen.dataset.plan import check_request, new_plan
-    from synthgen.kinds.fractaldb.content import fractal_stock
-    from synthgen.kinds.fractaldb.render import fractal_content, fractal_style, layout
+    from synthgen.dataset.plan import new_plan
+    from synthgen.kinds.fractaldb.render import fractal_content
     from synthgen.storage.places import place
 
     request.check()
-    style = fractal_style(draw=draw, size=size, points=points, weights=weights)
-    if categories.isdecimal() and int(categories) > 0:  # a search takes minutes: find out before it
-        n_categories, each = int(categories), layout(style)
-        check_request(
-            n=1 if n is None else n,
-            shard_size=shard_size,
-            n_available=n_categories * math.prod(each),
-            stock=fractal_stock(n_categories, each),
-        )
+    asked = Asked(
+        categories=categories,
+        n=n,
+        seed=seed,
+        draw=draw,
+        size=size,
+        points=points,
+        weights=weights,
+        sampling=sampling,
+        shard_size=shard_size,
+    )
+    _check(asked.settled(None))  # what can be known before the output is looked at, at a store perhaps
     with request.ready():
         where = place(out)
-        chosen, origin = _categories(categories, seed, sampling, existing_plan(where))
-        content = fractal_content(chosen, seed=seed, style=style)
+        old = existing_plan(where)
+        asked, style = asked.settled(old), _check(asked.settled(old))
+        assert asked.seed is not None
+        assert asked.shard_size is not None
+        chosen, origin = _categories(asked, old)
+        content = fractal_content(chosen, seed=asked.seed, style=style)
         plan = new_plan(
             name="fractal",
             content=content,
-            n=content.n_available if n is None else n,
-            shard_size=shard_size,
+            n=content.n_available if asked.n is None else asked.n,
+            shard_size=asked.shard_size,
             origin=origin,
         )
         cores = request.cores()
@@ -74,19 +144,52 @@ def fractal(
     say(manifest.made(out, "categories"))
 
 
-def _categories(text: str, seed: int, sampling: str, old: Plan | None) -> tuple[list[Category], dict[str, Any]]:
-    """Categories and where they came from: searched, read from CSVs, or taken from the plan that stands."""
-    from synthgen.kinds.fractaldb.content import FractalContent
+def _check(asked: Asked) -> Style:
+    """Raise SynthgenError where settled options cannot be; returns the style that they ask for.
+
+    A search of categories takes minutes: what it would be for is looked at before.
+    """
+    from synthgen.dataset.plan import check_request
+    from synthgen.kinds.fractaldb.content import fractal_stock
+    from synthgen.kinds.fractaldb.render import fractal_style, layout
+
+    assert asked.draw is not None
+    assert asked.size is not None
+    assert asked.points is not None
+    assert asked.weights is not None
+    assert asked.shard_size is not None
+    style = fractal_style(draw=asked.draw, size=asked.size, points=asked.points, weights=asked.weights)
+    text = asked.categories or ""
+    if text.isdecimal() and int(text) > 0:
+        each = layout(style)
+        check_request(
+            n=1 if asked.n is None else asked.n,
+            shard_size=asked.shard_size,
+            n_available=int(text) * math.prod(each),
+            stock=fractal_stock(int(text), each),
+        )
+    return style
+
+
+def _categories(asked: Asked, old: Plan | None) -> tuple[list[Category], dict[str, Any]]:
+    """Categories and where they came from: taken from the plan that stands, searched, or read from CSVs."""
     from synthgen.kinds.fractaldb.render import category_of, find_categories, read_category_folder
 
-    if not text.isdecimal():
-        if sampling != "published":
-            raise SynthgenError(f"--sampling {sampling}: the categories come from {text}; give a number of categories")
+    assert asked.seed is not None
+    assert asked.sampling is not None
+    text = asked.categories
+    searched = text is not None and text.isdecimal()
+    origin = {"categories": int(text), "seed": asked.seed, "sampling": asked.sampling} if searched and text else None
+    if old is not None and isinstance(old.content, FractalContent) and (text is None or old.origin == origin):
+        return [category_of(record) for record in old.content.categories], old.origin
+    assert text is not None
+    if origin is None:
+        if asked.sampling != "published":
+            raise SynthgenError(
+                f"--sampling {asked.sampling}: the categories come from {text}; give a number of categories"
+            )
         return read_category_folder(Path(text)), {"folder": Path(text).name}
-    origin = {"categories": int(text), "seed": seed, "sampling": sampling}
-    if old is not None and old.origin == origin and isinstance(old.content, FractalContent):
-        return [category_of(record) for record in old.content.categories], origin
-    return find_categories(int(text), seed=seed, sampling=sampling), origin
+    return find_categories(int(text), seed=asked.seed, sampling=asked.sampling), origin
 
 
 @app.command(epilog="Example: synthgen fractal-search --out categories   (the published 1,000, number for number)")
