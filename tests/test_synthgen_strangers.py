@@ -28,8 +28,8 @@ from synthgen.dataset.shard import read_shard
 from synthgen.dataset.tar import END, member
 from synthgen.engines.claims import read_claims
 from synthgen.engines.work import Done, FailedShardsError
-from synthgen.kinds.content import CategoryRecord, FractalContent
 from synthgen.kinds.diffusion import tiny
+from synthgen.kinds.fractaldb.content import CategoryRecord, FractalContent
 from synthgen.publishing import upload
 from synthgen.publishing.publish import publish
 from synthgen.storage import stores

@@ -57,6 +57,9 @@ class SquareContent:
     def image(self) -> ImageFormat:
         return ImageFormat(ending="png", side=self.size)
 
+    def problem(self) -> str | None:
+        return None if self.shades and 1 <= self.size <= 4096 else "size: 1 to 4096, and some shades"
+
     def sample(self, index: int) -> Sample:
         variant, label = divmod(index, len(self.shades))
         return Sample(index=index, key=f"{index:09d}", label=label, variant=variant)
