@@ -308,7 +308,10 @@ def test_contracting_systems_are_sampled_on_request(tmp_path: Path, synthgen_her
         [[*row, p] for row, p in zip(category.ifs.maps.tolist(), category.ifs.probs.tolist(), strict=True)]
         for category in sample_svd(3, seed=1)
     ]
-    other = synthgen_here("fractal", "--out", tmp_path / "set", "--categories", 3, *SMALL)
+    same = synthgen_here("fractal", "--out", tmp_path / "set", *SMALL)  # what is not given is the set's own
+    assert same.returncode == 0, same.stderr
+    published = ("--categories", 3, "--sampling", "published")
+    other = synthgen_here("fractal", "--out", tmp_path / "set", *published, *SMALL)
     assert other.returncode == 2
     assert "made by another plan" in other.stderr
 

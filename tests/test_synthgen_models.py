@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save
 
 from synthgen.common.errors import SynthgenError
-from synthgen.kinds.diffusion import models, tiny
+from synthgen.kinds.diffusion import models
 from synthgen.kinds.diffusion.models import BUILT_IN, DEFAULT, find_model
 from synthgen.kinds.diffusion.pipelines import presets
 from synthgen.kinds.diffusion.pipelines.base import Defaults
@@ -136,7 +136,7 @@ def test_the_built_in_model_is_sound() -> None:
 
 
 def test_the_built_in_model_is_hashed_like_any_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny, "MODEL", folder)
+    monkeypatch.setattr(models, "BUILT_IN", folder)
     model = find_model("tiny")
     assert (model.name, model.defaults) == ("tiny", presets()["tiny"].defaults)
     assert model.revision == find_model(str(folder)).revision

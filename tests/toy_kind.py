@@ -144,7 +144,8 @@ def square(
 
 
 KIND = Kind(
-    content=SquareContent,
+    name="square",
+    content=lambda: SquareContent,
     renderer=renderer,
     facts=facts,
     bytes_per_image=lambda plan: 1000.0,

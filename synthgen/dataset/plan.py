@@ -188,7 +188,7 @@ def read_plan(path: Place) -> Plan:
     except OSError as error:
         raise SynthgenError(f"{path}: {error.strerror or 'cannot be read'}; is this a dataset directory?") from None
     stored, found = _plan_file(parsed(data, path), path)
-    content: Content = validated(found, kinds()[stored.kind].content, path, "content")
+    content: Content = validated(found, kinds()[stored.kind].content(), path, "content")
     if what := content.problem():
         raise SynthgenError(f"{path}: content.{what}")
     segments = stored.segments

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from synthgen.common.errors import SynthgenError
-from synthgen.engines.local import local
-from synthgen.engines.work import Engine
 
 if TYPE_CHECKING:
     from synthgen.engines.cluster import Cluster
+    from synthgen.engines.work import Engine
 
 ENGINES = ("local", "ray")
 
@@ -86,6 +85,8 @@ class Request:
     def find(self, devices: Sequence[str | None], *, per_worker: str = "CPU") -> Engine:
         """The engine: of one local worker a device, or of Ray actors that take one ``per_worker``."""
         if self.engine == "local":
+            from synthgen.engines.local import local
+
             return local(devices)
         from synthgen.engines.on_ray import on_ray
 

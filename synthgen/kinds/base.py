@@ -148,7 +148,8 @@ class Facts:
 class Kind:
     """A kind of images."""
 
-    content: type[Any]  # a Content
+    name: str  # as it stands in ``plan.json``
+    content: Callable[[], type[Any]]  # the class of its Content; called, as pydantic takes a while to import
     renderer: Callable[..., Renderer]  # of (plan, *, model, device): as the images of a plan were drawn
     facts: Callable[[Plan], Facts]
     bytes_per_image: Callable[[Plan], float]  # in a shard, about
@@ -156,8 +157,3 @@ class Kind:
     options: frozenset[str] = frozenset()  # of ``model`` and ``device``, those that its renderer takes
     variant: str = "key"  # column of the metadata table that tells images of a class apart
     variant_words: str = "Image"
-
-    @property
-    def name(self) -> str:
-        """As it stands in ``plan.json``."""
-        return str(self.content.kind)

@@ -5,16 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from synthgen.kinds.base import Kind, Renderer
-from synthgen.kinds.diffusion.content import DiffusionContent
 
 if TYPE_CHECKING:
     import typer
 
     from synthgen.dataset.plan import Plan
     from synthgen.kinds.base import Facts
+    from synthgen.kinds.diffusion.content import DiffusionContent
 
 BYTES_PER_PIXEL = {"png": 1.8, "jpg": 0.5, "webp": 0.3}  # of photographs at quality 95, with a margin
 BYTES_OF_RECORD = 6 * 1024
+
+
+def _content() -> type[DiffusionContent]:
+    from synthgen.kinds.diffusion.content import DiffusionContent
+
+    return DiffusionContent
 
 
 def _renderer(plan: Plan, *, model: str | None = None, device: str | None = None) -> Renderer:
@@ -41,7 +47,8 @@ def _commands() -> typer.Typer:
 
 
 KIND = Kind(
-    content=DiffusionContent,
+    name="diffusion",
+    content=_content,
     renderer=_renderer,
     facts=_facts,
     bytes_per_image=_bytes_per_image,

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from synthgen.kinds.base import Kind, Renderer
-from synthgen.kinds.fractaldb.content import FractalContent
 
 if TYPE_CHECKING:
     import typer
 
     from synthgen.dataset.plan import Plan
     from synthgen.kinds.base import Facts
+    from synthgen.kinds.fractaldb.content import FractalContent
+
+
+def _content() -> type[FractalContent]:
+    from synthgen.kinds.fractaldb.content import FractalContent
+
+    return FractalContent
 
 
 def _renderer(plan: Plan, *, model: str | None = None, device: str | None = None) -> Renderer:
     from synthgen.kinds.fractaldb.render import fractal_renderer
 
-    assert isinstance(plan.content, FractalContent)
-    return fractal_renderer(plan.content)
+    return fractal_renderer(cast("FractalContent", plan.content))
 
 
 def _facts(plan: Plan) -> Facts:
@@ -30,8 +35,7 @@ def _facts(plan: Plan) -> Facts:
 def _bytes_per_image(plan: Plan) -> float:
     from synthgen.kinds.fractaldb.render import bytes_per_image
 
-    assert isinstance(plan.content, FractalContent)
-    return bytes_per_image(plan.content, plan.n)
+    return bytes_per_image(cast("FractalContent", plan.content), plan.n)
 
 
 def _commands() -> typer.Typer:
@@ -41,7 +45,8 @@ def _commands() -> typer.Typer:
 
 
 KIND = Kind(
-    content=FractalContent,
+    name="fractal",
+    content=_content,
     renderer=_renderer,
     facts=_facts,
     bytes_per_image=_bytes_per_image,

@@ -14,7 +14,6 @@ from synthgen.common.options import Out, local
 from synthgen.common.printing import say
 from synthgen.engines.options import with_request
 from synthgen.engines.request import Request
-from synthgen.kinds.fractaldb.content import FractalContent
 
 if TYPE_CHECKING:
     from fractaldb.ifs import Category
@@ -40,6 +39,8 @@ class Asked:
 
     def settled(self, old: Plan | None) -> Asked:
         """With the values of a set that stands, and the defaults for the rest."""
+        from synthgen.kinds.fractaldb.content import FractalContent
+
         before = DEFAULTS
         if old is not None and isinstance(old.content, FractalContent):
             content = old.content
@@ -173,6 +174,7 @@ def _check(asked: Asked) -> Style:
 
 def _categories(asked: Asked, old: Plan | None) -> tuple[list[Category], dict[str, Any]]:
     """Categories and where they came from: taken from the plan that stands, searched, or read from CSVs."""
+    from synthgen.kinds.fractaldb.content import FractalContent
     from synthgen.kinds.fractaldb.render import category_of, find_categories, read_category_folder
 
     assert asked.seed is not None
