@@ -87,7 +87,8 @@ def read_selection(path: Path) -> tuple[Selection, dict[str, Any]]:
     with told_here(), reading(path):
         data = read_file(path)
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            table = file.read(use_threads=False)
         content = (table.schema.metadata or {})[KEY]
         indices, labels, named = (table[name] for name in ("index", "label", "class"))
         named = named.cast(pa.string())

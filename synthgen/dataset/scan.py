@@ -222,7 +222,7 @@ def _rows(data: bytes, n: int) -> Iterator[dict[str, Any]]:
         if file.metadata.num_rows != n:
             raise SynthgenError(f"{file.metadata.num_rows} rows, planned {n}")
         check_size(file.metadata)
-        return (row for batch in file.iter_batches(BATCH) for row in batch.to_pylist())
+        return (row for batch in file.iter_batches(BATCH, use_threads=False) for row in batch.to_pylist())
     except SynthgenError:
         raise
     except Exception as error:  # of damaged footers, too

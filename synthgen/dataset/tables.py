@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from synthgen.storage.places import Place
 
 LIMIT = 1 << 32  # bytes that a table may say it unpacks to
+# Arrow's threads may let go of Python's bytes only when Python is ending, which aborts the process (pyarrow 26.0.1): so
+# what is read from memory is read by one thread, here and elsewhere.
 TYPES = {"key": "string", "label": "int64", "template": "int64", "weight": "int64", "fault": "string"}
 
 
@@ -33,7 +35,7 @@ def read_table(path: Place, columns: list[str] | None = None) -> pa.Table:
         with pq.ParquetFile(io.BytesIO(data)) as file:
             check_size(file.metadata)
             _check_columns({field.name: str(field.type) for field in file.schema_arrow}, columns or ["key", "label"])
-            table = file.read(columns=columns)
+            table = file.read(columns=columns, use_threads=False)
         table.validate(full=True)
     except SynthgenError as error:
         raise SynthgenError(f"{path}: {error}") from None
