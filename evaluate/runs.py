@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, with_config
 
-from synthgen.common.records import STRICT, read_record, validated
+from synthgen.common.records import STRICT, digest, read_record, validated
 from synthgen.dataset.shard import write_atomically
 from synthgen.storage.inside import RULE, check_folder, fits_stored
 from synthgen.storage.reading import read_file, reading
@@ -60,8 +60,7 @@ class RunConfig:
     @property
     def digest(self) -> str:
         """16 hex digits of the SHA-256 of the configuration as canonical JSON."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest(self)[:16]
 
 
 @with_config(STRICT)

@@ -11,10 +11,11 @@ import re
 import shutil
 import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from synthgen.common.records import plain
 from synthgen.storage.atomic import claimed, move_into_place
 from synthgen.storage.places import place
 from synthgen.storage.reading import open_file
@@ -170,6 +171,6 @@ def _copy(weights: Path, out: Path) -> None:
 
 def _name(suite: Suite) -> str:
     """A name of its own for each run by hand, the same when the command is given again."""
-    digest = hashlib.sha256(json.dumps(asdict(suite), sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(plain(suite), sort_keys=True).encode()).hexdigest()
     architecture = re.sub(r"[^A-Za-z0-9_.-]", "-", suite.architectures[0])
     return f"by-hand-{architecture}-{suite.seeds[0]}-{digest[:8]}"

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import nn
 
+from synthgen.common.records import plain
 from synthgen.common.seeds import derive_seed
 from synthgen.dataset.shard import write_atomically
 
@@ -88,7 +89,7 @@ def train(
     if main:
         before = run.state.predictions or {}
         sums = {name: digest for name, digest in before.items() if int(name.partition("-")[0]) <= begin}
-        write_json(run.directory / "config.json", asdict(config))
+        write_json(run.directory / "config.json", plain(config))
         set_state(run, "running", accelerator, predictions=sums, epochs_done=begin)
     seconds, n_seen = 0.0, 0
     for epoch in range(begin + 1, recipe.epochs + 1):
