@@ -98,7 +98,7 @@ def test_a_set_on_s3_is_the_set_on_the_disk(dataset: Path, s3: str, cache: Path)
     shards = sorted(path.read_bytes() for path in dataset.glob("data/*.tar"))
     assert sorted(path.read_bytes() for path in stored(cache)) == shards
     assert open_source(ShardSource(kind="shards", path=url), SIZE) is remote
-    with pytest.raises(EvaluateError, match=f"^{url}: fractals have no text$"):
+    with pytest.raises(EvaluateError, match=f"^{url}: its images have no text$"):
         remote.captions(EVERYTHING, None)
 
 
@@ -175,7 +175,7 @@ def test_a_record_cannot_choose_where_its_copy_lies(dataset: Path, tmp_path: Pat
     shutil.copytree(dataset, tmp_path / "set")
     amend(tmp_path / "set" / "data" / "fractal-train-000000.tar", sha256="../../outside")
     url = copied(tmp_path / "set", f"memory://{tmp_path.name}-hostile")
-    with pytest.raises(EvaluateError, match=r"the record of fractal-train-000000\.tar has no SHA-256"):
+    with pytest.raises(EvaluateError, match="150 of 200 images stand"):
         Shards(url)
     assert not cache.exists()
 
