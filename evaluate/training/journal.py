@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -80,7 +81,9 @@ class Checkpoint:
                     whole = plain and parts.testzip() is None
                 if whole:
                     file.seek(0)
-                    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")  # of pickle protocols that nobody has written
+                        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
                     if self._fits(state):
                         return state
             except OSError:
