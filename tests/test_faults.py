@@ -173,7 +173,9 @@ def test_a_damaged_checkpoint_is_told_and_left(tmp_path: Path, capsys: pytest.Ca
 
     learner = torch.nn.Linear(100, 100)
     optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
-    checkpoint = Checkpoint(run=TrainingRun(directory=tmp_path), learner=learner, optimizer=optimizer, scaler=None)
+    checkpoint = Checkpoint(
+        run=TrainingRun(directory=tmp_path), epochs=5, learner=learner, optimizer=optimizer, scaler=None
+    )
     checkpoint.save(3)
     data = checkpoint.path.read_bytes()
     weights = data.index(learner.weight.detach().numpy().tobytes()[:64])
@@ -187,9 +189,10 @@ def test_a_damaged_checkpoint_is_told_and_left(tmp_path: Path, capsys: pytest.Ca
 def test_a_suite_whose_workers_break_down_does_not_end_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from synthgen.engines.request import Request
     from synthgen_evaluate.errors import EvaluateError
+    from synthgen_evaluate.runs import State
     from synthgen_evaluate.training import fleet
 
-    step = SimpleNamespace(title="a run", run=lambda out: SimpleNamespace(state={"status": "running"}))
+    step = SimpleNamespace(title="a run", run=lambda out: SimpleNamespace(state=State(status="running")))
     plan = SimpleNamespace(todo=lambda out: [step], grid=SimpleNamespace(steps=[step]))
     monkeypatch.setattr(fleet, "open_suite", lambda suite, only: plan)
     broken = fleet.Worker(arguments=(), environment={})

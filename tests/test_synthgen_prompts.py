@@ -304,7 +304,7 @@ def test_a_file_that_cannot_be_read_is_refused(folder: Path) -> None:
     for read in (read_prompts, read_classes, lambda path: check([path])):
         with pytest.raises(SynthgenError, match=r"none\.txt: No such file or directory; name a prompt file"):
             read(folder / "none.txt")
-        with pytest.raises(SynthgenError, match="Is a directory"):
+        with pytest.raises(SynthgenError, match="a folder, not a regular file"):
             read(folder)
 
 

@@ -222,7 +222,7 @@ def test_a_record_finds_its_own_model_commit_and_precision_unless_told_otherwise
     [
         ({"model": "other"}, "model tiny at sha256:"),
         ({"revision": "sha256:0"}, "the record's is tiny at sha256:0; give it as --model"),
-        ({"steps": None}, "no record of a diffusion image: steps is missing"),
+        ({"steps": None}, "record.json: steps: Field required"),
     ],
 )
 def test_a_record_of_something_else_is_refused(

@@ -556,8 +556,8 @@ def test_repair_draws_diffusion_images_again_as_they_were(diffusion: Path, tmp_p
     changed = {name for name, stat in stats(dataset).items() if stat != before[name]}
     assert changed == {"data/sd-train-000001.tar"}
     tar.unlink()
-    with pytest.raises(SynthgenError, match="rendered by their model; none was given"):
-        repair(dataset, check(dataset))
+    assert repair(dataset, check(dataset)) == [1]  # by the plan's own model
+    assert contents(dataset) == contents(diffusion)
 
 
 def test_the_renderer_of_a_plan_refuses_another_model(diffusion: Path) -> None:

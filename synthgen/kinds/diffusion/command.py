@@ -116,7 +116,7 @@ def sd(
     )
     settings.check()
     request.check()
-    check_request(n=n, shard_size=shard_size or SHARD_SIZE)
+    check_request(n=n, shard_size=SHARD_SIZE if shard_size is None else shard_size)
     old = standing_plan(place(out)) if out else None
     weights = settled_model(model, revision, dtype, old)
     out = out or f"{weights.name.rpartition('/')[2]}-{templates.name}"
