@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, with_config
@@ -310,7 +309,7 @@ def _check_columns(table: pa.Table, n_classes: int | None) -> None:
 
 def _check_nulls(table: pa.Table, name: str, rule: str) -> None:
     if table[name].null_count:
-        raise _wrong(table, name, np.flatnonzero(pc.is_null(table[name]).to_numpy()), rule)
+        raise _wrong(table, name, np.flatnonzero(table[name].is_null().to_numpy()), rule)
 
 
 def _wrong(table: pa.Table, name: str, rows: NDArray[np.intp], rule: str) -> EvaluateError:
