@@ -128,7 +128,7 @@ def test_a_wheel_installs_our_three_packages_with_their_data_and_no_evaluate(tmp
     assert "synthgen = synthgen.cli:main" in commands
     assert "evaluate = synthgen_evaluate.cli:main" in commands
     for folder, package in (("fractaldb", "fractaldb"), ("synthgen", "synthgen"), ("evaluate", "synthgen_evaluate")):
-        tiny = ("tiny/*.py", "tiny/model/*.json", "tiny/model/*/*")
+        tiny = ("**/tiny/model/*.json", "**/tiny/model/*/*")
         endings = ("**/*.py", "suites/*.toml", "**/*.j2", "**/*.js", "taxonomies/*.tsv", *tiny)
         wanted = {path for ending in endings for path in (ROOT / folder).glob(ending)}
         wanted -= {ROOT / "evaluate/taxonomies/from_wordnet.py"}  # which made what is installed
