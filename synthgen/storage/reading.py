@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from synthgen.storage.places import Place
 
 LIMIT = 1 << 30  # bytes of a file that is read whole
+PIECE = 1 << 20  # bytes of a file, such as most are, that one call of the system reads
 KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -33,17 +34,8 @@ def open_file(path: Place) -> IO[bytes]:
     """
     if not isinstance(path, Path):
         return path.open("rb")
+    descriptor, _ = _open(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ENXIO:  # which sockets answer
-            raise OSError(errno.EINVAL, "a socket, not a regular file", str(path)) from None
-        raise
-    try:
-        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
-        if kind != stat.S_IFREG:
-            what = KINDS.get(kind, "something else")
-            raise OSError(errno.EINVAL, f"{what}, not a regular file", str(path))
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -54,11 +46,35 @@ def read_file(path: Place, *, limit: int = LIMIT) -> bytes:
     """The content of a regular file; raises OSError, also where it has more than ``limit`` bytes."""
     if not isinstance(path, Path):
         return path.read_bytes()
-    with open_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
+    descriptor, size = _open(path)
+    try:
         if size > limit:
             raise OSError(errno.EFBIG, f"has {size} bytes; at most {limit}", str(path))
-        return file.read()
+        if size > PIECE:
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return file.read()
+        data = os.read(descriptor, size + 1)
+        while piece := os.read(descriptor, PIECE):  # of a file that grew meanwhile
+            data += piece
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> tuple[int, int]:
+    """A descriptor of a regular file, and the file's size in bytes; raises OSError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # which sockets answer
+            raise OSError(errno.EINVAL, "a socket, not a regular file", str(path)) from None
+        raise
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode):
+        return descriptor, found.st_size
+    os.close(descriptor)
+    what = KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+    raise OSError(errno.EINVAL, f"{what}, not a regular file", str(path))
 
 
 @contextmanager
