@@ -14,8 +14,7 @@ from typer.exceptions import Exit
 
 from synthgen.common.options import AsJson, local
 from synthgen.common.printing import say
-from synthgen.engines.options import with_request
-from synthgen.engines.request import Request
+from synthgen.engines import Request, with_request
 
 from .errors import EvaluateError
 

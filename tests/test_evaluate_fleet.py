@@ -179,7 +179,7 @@ def test_room_that_comes_late_is_used_and_what_was_asked_for_is_asked_of_ray(
     def connected(cluster: object) -> Iterator[Growing]:
         yield ray
 
-    monkeypatch.setattr("synthgen.engines.cluster.connected", connected)
+    monkeypatch.setattr("synthgen.engines.cluster.Cluster.connected", connected)
     plan = open_suite(read_suite(world / "suite.toml"))
     monkeypatch.setattr(fleet.Plan, "todo", lambda self, out: plan.grid.steps[:1] * ray.left)
     fleet._run_on_ray(world / "suite.toml", tmp_path, plan, Request(engine="ray", workers=workers), ())

@@ -1,6 +1,7 @@
 import io
 import json
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -110,10 +111,17 @@ def test_classes_of_odd_names_come_back_from_every_layout(tmp_path: Path, monkey
     torchvision = pytest.importorskip("torchvision.datasets")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     table = read_class_table((tmp_path / "out" / "classes.json").read_bytes(), "classes.json")
-    assert [one.name for one in table] == ODD
-    assert {one.name for one in table if one.folder == one.name} >= {"Cat", "n02119789", "😀", "日本", "train", "é"}
+    assert list(table.names) == ODD
+    by_folder = {folder: table.names[label] for folder, label in table.labels.items()}
+    assert {name for folder, name in by_folder.items() if folder == name} >= {
+        "Cat",
+        "n02119789",
+        "😀",
+        "日本",
+        "train",
+        "é",
+    }
     folder = torchvision.ImageFolder(str(tmp_path / "out"))
-    by_folder = {one.folder: one.name for one in table}
     assert {by_folder[name] for name in folder.classes} == set(ODD)
     parquet = written(tmp_path / "set", tmp_path / "parquet", "parquet")
     loaded = datasets.load_dataset(str(parquet), split="train", cache_dir=str(tmp_path / "cache"))
@@ -142,7 +150,9 @@ def test_folders_are_portable_and_different_whatever_the_names(names: list[str])
         assert not set(one.folder) & set('<>:"/\\|?*\0\n')
         assert composed(one.folder) == one.folder
     assert class_folders(names) == classes
-    assert read_class_table(class_table(classes), "it") == classes
+    table = read_class_table(class_table(classes), "it")
+    assert table.names == tuple(names)
+    assert [table.label(unicodedata.normalize("NFD", one.folder)) for one in classes] == list(range(len(names)))
 
 
 @pytest.mark.parametrize("name", ["n02119789", "00000", "Great Dane", "a.b", "日本", "é", "c_1-2", "😀", "x" * 255])

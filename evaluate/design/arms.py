@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, with_config
 
+from synthgen import MAX_IMAGES
 from synthgen.common.records import STRICT
-from synthgen.kinds.base import MAX_IMAGES
 
 from ..errors import EvaluateError
 from .interventions import mixture

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from synthgen import read_classes
 from synthgen.common.errors import SynthgenError
-from synthgen.kinds.diffusion.prompts import read_classes
 
 from ..errors import EvaluateError
 from .arms import ArmSpec

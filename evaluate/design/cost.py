@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import with_config
 
+from synthgen import MAX_IMAGES
 from synthgen.common.records import STRICT
-from synthgen.kinds.base import MAX_IMAGES
 
 from ..recipe import Recipe
 from ..runs import Run, RunConfig

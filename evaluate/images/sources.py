@@ -19,19 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fractaldb.ifs import Category
-from fractaldb.render import palette
+from synthgen import draw_fractals, read_class_table
 from synthgen.common.errors import SynthgenError
 from synthgen.common.records import digest
-from synthgen.kinds.fractaldb.render import (
-    find_categories,
-    fractal_content,
-    fractal_style,
-    pictures,
-    read_category_folder,
-    style_of,
-)
-from synthgen.publishing.names import CLASSES, ClassFolder, composed, read_class_table
 from synthgen.storage.places import EXTRAS, is_url
 
 from ..errors import EvaluateError
@@ -41,8 +31,11 @@ from .shard_source import Shards as Shards
 from .shard_source import origin_of
 
 if TYPE_CHECKING:
+    from synthgen.publishing.names import ClassTable
+
     from ..design.arms import FractalSource, Source
 
+CLASSES = "classes.json"  # the table that ``synthgen export`` writes beside the class folders
 CAPTION = "a photo of a {}."  # of an image of which only the class is known (Radford et al. 2021)
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -163,9 +156,9 @@ class ImageFolder:
         folders = sorted(set(classes))
         if len(folders) < 2:
             raise EvaluateError(f"{path}: {len(folders)} class folders with images; expected {layout} with at least 2")
-        table = self._table(found) if depth == 1 else ()
+        table = self._table(found) if depth == 1 else None
         number = self._numbered(folders, table)
-        self.class_names = tuple(one.name for one in table) or tuple(folders)
+        self.class_names = table.names if table else tuple(folders)
         self.labels = np.array([number[name] for name in classes], np.int64)
         self._names, self.n_images = names, len(names)
         listing = json.dumps([[str(rest), found[name]["size"]] for rest, name in zip(inside, names, strict=True)])
@@ -191,27 +184,27 @@ class ImageFolder:
             raise EvaluateError(f"{self._path}: cannot be read as an image folder ({told})") from None
         return found
 
-    def _table(self, found: Mapping[str, Any]) -> tuple[ClassFolder, ...]:
-        """The classes as the table of an exported set has them; none where there is no table."""
+    def _table(self, found: Mapping[str, Any]) -> ClassTable | None:
+        """The classes as the table of an exported set has them; None where there is no table."""
         name = f"{self._root}/{CLASSES}" if self._root else CLASSES
         if name not in found:
-            return ()
+            return None
         try:
             return read_class_table(self._fs.cat_file(name), name)
         except SynthgenError as error:
             raise EvaluateError(str(error)) from None
 
-    def _numbered(self, folders: Sequence[str], table: Sequence[ClassFolder]) -> dict[str, int]:
+    def _numbered(self, folders: Sequence[str], table: ClassTable | None) -> dict[str, int]:
         """The label of each folder."""
-        if not table:
+        if table is None:
             return {folder: label for label, folder in enumerate(folders)}
-        known = {one.folder: one.label for one in table}
+        labels = {folder: label for folder in folders if (label := table.label(folder)) is not None}
         for folder in folders:
-            if composed(folder) not in known:
+            if folder not in labels:
                 raise EvaluateError(
                     f"{self._path}: folder {folder} is not in its {CLASSES}; without it, folders name their classes"
                 )
-        return {folder: known[composed(folder)] for folder in folders}
+        return labels
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         """See ImageSource; raises EvaluateError naming an image that cannot be read or decoded."""
@@ -234,48 +227,38 @@ class ImageFolder:
         return [CAPTION.format(words[label]) for label in labels]
 
 
-@lru_cache(maxsize=4)
-def _categories(n: int, seed: int) -> list[Category]:
-    """The categories of a seed, searched once: styles of drawing share them."""
-    return find_categories(n, seed=seed)
-
-
 class Fractals:
     """FractalDB drawn when asked, with no files: the images that ``synthgen fractal`` would write."""
 
     def __init__(self, spec: FractalSource, image_size: int) -> None:
         try:
-            style = fractal_style(
-                draw=spec.draw, size=spec.size or image_size, points=spec.points, weights=spec.weights
+            self._drawn = draw_fractals(
+                spec.categories,
+                seed=spec.seed,
+                draw=spec.draw,
+                size=spec.size or image_size,
+                points=spec.points,
+                weights=spec.weights,
+                n=spec.n,
             )
-            categories = (
-                _categories(spec.categories, spec.seed)
-                if isinstance(spec.categories, int)
-                else read_category_folder(Path(spec.categories))
-            )
-            self._content = fractal_content(categories, seed=spec.seed, style=style)
         except SynthgenError as error:
             raise EvaluateError(f"fractals: {error}") from None
-        n = self._content.n_available if spec.n is None else spec.n
-        if not 1 <= n <= self._content.n_available:
-            raise EvaluateError(f"fractals: n = {n}; {len(categories)} categories have {self._content.n_available}")
-        self.n_images = n
-        self.class_names = self._content.class_names
-        self.labels = np.array([self._content.sample(index).label for index in range(n)], np.int64)
+        self.n_images = self._drawn.n_images
+        self.class_names = self._drawn.class_names
+        self.labels = np.array([self._drawn.label(index) for index in range(self.n_images)], np.int64)
+        content = self._drawn.content
         self.identity = {
             "kind": "fractals",
-            "n_images": n,
+            "n_images": self.n_images,
             "n_classes": len(self.class_names),
-            "digest": digest(self._content)[:16],
+            "digest": digest(content)[:16],
         }
-        self.origin: tuple[str, ...] = (f"{origin_of(self._content)}, drawn when needed",)
+        self.origin: tuple[str, ...] = (f"{origin_of(content)}, drawn when needed",)
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         """See ImageSource."""
-        samples = (self._content.sample(index) for index in indices.tolist())
-        colors = palette(style_of(self._content))
-        for picture in pictures(self._content, samples):
-            yield fit(Image.fromarray(colors[picture.image]), size)
+        for image in self._drawn.draw(indices.tolist()):
+            yield fit(Image.fromarray(image), size)
 
     def captions(self, indices: NDArray[np.int64], names: Mapping[str, str] | None) -> list[str]:
         """See ImageSource; raises EvaluateError."""

@@ -20,7 +20,7 @@ import torch
 
 from synthgen.common.processes import how_ended, unheard
 from synthgen.common.progress import progress
-from synthgen.engines.request import Request
+from synthgen.engines import Request
 
 from ..design.suite import Suite
 from ..errors import EvaluateError
@@ -144,21 +144,19 @@ def _start(worker: Worker) -> subprocess.Popen[bytes]:
 
 def _run_on_ray(file: Path, out: Path, plan: Plan, request: Request, options: Sequence[str]) -> None:
     """Have workers run on a cluster, whose nodes all reach suite, images and runs; a lost one is started again."""
-    from synthgen.engines.cluster import connected, how_many, taking
-
     cluster = request.cluster("GPU" if torch.cuda.is_available() else "CPU")
     worker = Worker(
         arguments=(str(file.absolute()), "--out", str(out.absolute()), *options),
         environment={"OMP_NUM_THREADS": str(max(1, int(cluster.resources.get("CPU", 1))))},
     )
-    with connected(cluster) as ray:
-        task = ray.remote(**taking(cluster.resources), max_retries=STARTS - 1, retry_exceptions=True)(_on_node)
+    with cluster.connected() as ray:
+        task = ray.remote(**cluster.remote_options, max_retries=STARTS - 1, retry_exceptions=True)(_on_node)
         futures, n_through = list[Any](), 0
         with progress("run", len(plan.grid.steps), "runs") as show:
             while todo := plan.todo(out):
                 show(len(plan.grid.steps) - len(todo))
                 if not n_through:  # else there are no more runs than workers; nodes may have joined
-                    room = cluster.workers or how_many(cluster.resources, ray.cluster_resources()) or 1
+                    room = cluster.workers or cluster.room(ray.cluster_resources()) or 1
                     more = min(room, len(todo)) - len(futures)
                     futures += [task.remote(worker, os.getcwd()) for _ in range(more)]
                 if not futures:

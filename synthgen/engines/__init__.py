@@ -1,1 +1,18 @@
-"""Who does the missing shards: workers of this machine, of a Ray cluster, tasks of an array job; and how they share."""
+"""Who does the missing shards: workers of this machine, of a Ray cluster, tasks of an array job; and how they share.
+
+``Request`` is what was asked of an engine, ``with_request`` gives a command its options: all that others need to know.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synthgen.engines.options import with_request as with_request
+    from synthgen.engines.request import Request as Request
+
+
+def __getattr__(name: str) -> Any:
+    from synthgen.engines import options
+
+    if name in ("Request", "with_request"):
+        return getattr(options, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

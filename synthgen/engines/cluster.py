@@ -31,6 +31,35 @@ class Cluster:
     resources: dict[str, float]  # by name, such as CPU or GPU
     workers: int | None  # most actors at once; None for as many as there is room for
 
+    @property
+    def remote_options(self) -> dict[str, Any]:
+        """Options of ``ray.remote`` for a task or an actor that takes so much of each resource."""
+        others = dict(self.resources)
+        cpus, gpus, memory = (others.pop(name, 0) for name in ELASTIC)
+        return {"num_cpus": cpus, "num_gpus": gpus, "memory": memory or None, "resources": others}
+
+    def room(self, there: dict[str, float]) -> int:
+        """For how many workers there is room where ``there`` are so many of each resource."""
+        return min(int(there.get(name, 0) / amount) for name, amount in self.resources.items())
+
+    @contextmanager
+    def connected(self) -> Iterator[Any]:
+        """The module ``ray``, connected to the cluster, and disconnected at the end.
+
+        Raises SynthgenError where Ray is not installed, does not answer, or has not what a worker takes.
+        """
+        ray = require_ray()
+        ours = not ray.is_initialized()
+        address = self.address or os.environ.get("RAY_ADDRESS")
+        if ours:
+            _connect(ray, address)
+        try:
+            _check_resources(ray, self.resources, elastic=bool(address))
+            yield ray
+        finally:
+            if ours:
+                ray.shutdown()
+
 
 def require_ray() -> Any:
     """The module ``ray``; raises SynthgenError where it is not installed."""
@@ -39,25 +68,6 @@ def require_ray() -> Any:
     except ImportError:
         raise SynthgenError("--engine ray: Ray is not installed; pip install 'synthgen[ray]'") from None
     return ray
-
-
-@contextmanager
-def connected(cluster: Cluster) -> Iterator[Any]:
-    """The module ``ray``, connected to the cluster, and disconnected at the end.
-
-    Raises SynthgenError where Ray is not installed, does not answer, or has not what an actor takes.
-    """
-    ray = require_ray()
-    ours = not ray.is_initialized()
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
-    if ours:
-        _connect(ray, address)
-    try:
-        _check_resources(ray, cluster.resources, elastic=bool(address))
-        yield ray
-    finally:
-        if ours:
-            ray.shutdown()
 
 
 def _connect(ray: Any, address: str | None) -> None:
@@ -125,15 +135,3 @@ def _check_resources(ray: Any, wanted: dict[str, float], *, elastic: bool) -> No
     ]
     if short:
         raise SynthgenError(f"--resources: no node of the cluster has {' and '.join(short)}")
-
-
-def taking(resources: dict[str, float]) -> dict[str, Any]:
-    """Options of ``ray.remote`` for a task or an actor that takes so much of each resource."""
-    others = dict(resources)
-    cpus, gpus, memory = (others.pop(name, 0) for name in ELASTIC)
-    return {"num_cpus": cpus, "num_gpus": gpus, "memory": memory or None, "resources": others}
-
-
-def how_many(resources: dict[str, float], there: dict[str, float]) -> int:
-    """How many workers that take ``resources`` there is room for."""
-    return min(int(there.get(name, 0) / amount) for name, amount in resources.items())

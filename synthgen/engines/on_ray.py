@@ -17,7 +17,7 @@ from typing import Any
 from synthgen.common.errors import SynthgenError
 from synthgen.common.printing import say
 from synthgen.engines.claims import drop_of, worker_name
-from synthgen.engines.cluster import Cluster, connected, how_many, taking
+from synthgen.engines.cluster import Cluster
 from synthgen.engines.work import ATTEMPTS, Done, Engine, Task, Work, told, write_one
 from synthgen.kinds.base import Renderer
 from synthgen.storage.places import place
@@ -31,11 +31,11 @@ STARTS = 5  # of workers that failed in a row, after which none is expected to s
 def on_ray(cluster: Cluster, device: str | None) -> Engine:
     """An engine of actors on a Ray cluster; ``device`` is what each finds itself on, None for the cores.
 
-    Raises SynthgenError as ``connected`` does.
+    Raises SynthgenError as ``Cluster.connected`` does.
     """
 
     def run(work: Work, tasks: Sequence[Task], advance: Callable[[int], None]) -> Iterator[Done]:
-        with connected(cluster) as ray:
+        with cluster.connected() as ray:
             crew = _Crew(ray, cluster, work, device, len(tasks))
             try:
                 yield from crew.do(tasks, advance)
@@ -85,9 +85,9 @@ class _Crew:
 
     def __init__(self, ray: Any, cluster: Cluster, work: Work, device: str | None, n_tasks: int) -> None:
         self._ray, self._work, self._device = ray, work, device
-        self._resources = cluster.resources
+        self._cluster = cluster
         self._most = min(n_tasks, cluster.workers or n_tasks)
-        self._actor = ray.remote(**taking(cluster.resources), max_restarts=0)(_Writer)
+        self._actor = ray.remote(**cluster.remote_options, max_restarts=0)(_Writer)
         self._shared = ray.put(work)
         self._coming: dict[Any, Any] = {}  # future of its name -> actor
         self._idle: list[_Member] = []
@@ -122,7 +122,7 @@ class _Crew:
 
     def _grow(self, wanted: int) -> None:
         """Ask for actors as there is room for them, and for one more, which comes with the next node."""
-        room = how_many(self._resources, self._ray.available_resources())
+        room = self._cluster.room(self._ray.available_resources())
         most = min(wanted - len(self._idle), self._most - len(self._idle) - len(self._busy))
         ask = min(max(room, 1), most) - len(self._coming)
         for _ in range(ask):
@@ -133,7 +133,7 @@ class _Crew:
             self._coming[actor.prepare.remote()] = actor
 
     def _say_waiting(self) -> None:
-        what = ", ".join(f"{name} {amount:g}" for name, amount in self._resources.items())
+        what = ", ".join(f"{name} {amount:g}" for name, amount in self._cluster.resources.items())
         say(f"synthgen: the cluster has no room yet for a worker ({what}); waiting for it", file=sys.stderr)
 
     def _welcome(self, future: Any) -> None:

@@ -58,9 +58,7 @@ class Request:
         if self.engine == "local":
             yield
             return
-        from synthgen.engines.cluster import connected
-
-        with connected(self.cluster(None)):
+        with self.cluster(None).connected():
             yield
 
     @property

@@ -73,11 +73,20 @@ def class_table(classes: Sequence[ClassFolder]) -> bytes:
     return f'{{"format": {FORMAT}, "classes": [\n{rows}\n]}}\n'.encode()
 
 
-def read_class_table(data: bytes, where: str) -> tuple[ClassFolder, ...]:
-    """Read the content of ``classes.json``; raises SynthgenError, naming ``where``, where it is not that.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassTable:
+    """The classes of an exported image folder."""
 
-    Folders come in Unicode's composed form (NFC): some file systems list them in another one.
-    """
+    names: tuple[str, ...]  # by label
+    labels: dict[str, int]  # by folder, whose names are in Unicode's composed form (NFC)
+
+    def label(self, folder: str) -> int | None:
+        """The label of a folder as a file system lists it, in whatever form; None where the table lacks it."""
+        return self.labels.get(composed(folder))
+
+
+def read_class_table(data: bytes, where: str) -> ClassTable:
+    """Read the content of ``classes.json``; raises SynthgenError, naming ``where``, where it is not that."""
     try:
         table = record(data, _Table, where)
     except SynthgenError as error:
@@ -86,13 +95,14 @@ def read_class_table(data: bytes, where: str) -> tuple[ClassFolder, ...]:
         raise SynthgenError(f"{where}: format {table.format}; this version reads format {FORMAT}")
     if [one.label for one in table.classes] != list(range(len(table.classes))):
         raise SynthgenError(f"{where}: the labels are not 0 to {len(table.classes) - 1}, in that order")
-    if len({one.folder for one in table.classes}) != len(table.classes):
+    labels = {one.folder: one.label for one in table.classes}
+    if len(labels) != len(table.classes):
         raise SynthgenError(f"{where}: two classes have one folder")
-    return table.classes
+    return ClassTable(names=tuple(one.name for one in table.classes), labels=labels)
 
 
 def composed(folder: str) -> str:
-    """A folder's name as listed by a file system in the form in which tables have it."""
+    """A folder's name in Unicode's composed form (NFC), as tables have it: some file systems list another one."""
     return unicodedata.normalize("NFC", folder)
 
 

@@ -29,7 +29,7 @@ from fractaldb.render import Style
 from fractaldb.search import search
 from synthgen.dataset.generate import generate, open_directory
 from synthgen.dataset.plan import Plan, new_plan
-from synthgen.engines.cluster import Cluster, connected
+from synthgen.engines.cluster import Cluster
 from synthgen.engines.local import local
 from synthgen.engines.on_ray import on_ray
 from synthgen.engines.work import Engine
@@ -79,7 +79,7 @@ def run_local(plan: Plan, workers: int) -> Run:
 def run_ray(plan: Plan) -> Run:
     """With two actors of a Ray that is started here."""
     begin = time.monotonic()
-    with connected(TWO):
+    with TWO.connected():
         start = time.monotonic() - begin
         seconds, digest = drawn(plan, on_ray(TWO, None))
     return Run(seconds=seconds, start=start, cpu=0.0, digest=digest)

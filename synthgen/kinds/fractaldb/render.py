@@ -111,6 +111,11 @@ def style_of(content: FractalContent) -> Style:
     return fractal_style(draw=content.draw, size=content.size, points=content.n_points, weights=content.weight_step)
 
 
+def colors_of(content: FractalContent) -> NDArray[np.uint8]:
+    """The palette of a plan's images: RGB, uint8 [n_colors, 3]."""
+    return palette(style_of(content))
+
+
 def category_of(record: CategoryRecord) -> Category:
     """The system of a stored category."""
     table = np.array(record.rows)
@@ -176,7 +181,7 @@ def bytes_per_image(content: FractalContent, n: int) -> float:
 
 def render(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Item]:
     """Draw and encode samples, as ``pictures`` does."""
-    colors = palette(style_of(content))
+    colors = colors_of(content)
     for picture in pictures(content, samples):
         which = picture.instance
         record = {
