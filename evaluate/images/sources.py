@@ -32,7 +32,8 @@ from synthgen.kinds.fractaldb.render import (
     style_of,
 )
 from synthgen.publishing.names import CLASSES, ClassFolder, composed, read_class_table
-from synthgen.storage.places import EXTRAS, is_url
+from synthgen.storage.folder import state_of
+from synthgen.storage.object_store import EXTRAS
 
 from ..errors import EvaluateError
 from .decoding import decode_named as decode_named
@@ -75,7 +76,7 @@ def open_source(spec: Source, image_size: int) -> ImageSource:
     a suite list a source once.
     """
     place = spec.categories if spec.kind == "fractals" else spec.path
-    return _open_source(spec, image_size, _state(place) if isinstance(place, str) else ())
+    return _open_source(spec, image_size, state_of(place) if isinstance(place, str) else ())
 
 
 @lru_cache(maxsize=16)  # more than a suite has
@@ -85,17 +86,6 @@ def _open_source(spec: Source, image_size: int, state: tuple[tuple[str, int, int
     if spec.kind == "shards":
         return Shards(spec.path)
     return Fractals(spec, image_size)
-
-
-def _state(place: str) -> tuple[tuple[str, int, int], ...]:
-    """Name, time of change and size of a local file, or of a folder and what is in it; empty for other URLs."""
-    inner = place.rsplit("::", 1)[-1].removeprefix("file://")
-    if is_url(inner):
-        return ()
-    path = Path(inner)
-    inside = sorted(path.iterdir()) if path.is_dir() else []
-    stats = [(str(one), one.stat()) for one in (path, *inside) if one.exists()]
-    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
 class Joined:

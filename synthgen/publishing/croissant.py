@@ -20,6 +20,7 @@ from synthgen.dataset.shard import record_path, table_path
 from synthgen.dataset.tables import read_schema
 from synthgen.kinds.base import Facts
 from synthgen.publishing import statements
+from synthgen.storage.places import store_of
 from synthgen.storage.reading import read_file, reading
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def completed(manifest: Manifest) -> datetime:
     Kept in the files' times: it is the same whenever the documents are written, and no other day is on record.
     """
     records = [record_path(manifest.directory, manifest.plan.shard(shard.index)) for shard in manifest.shards]
-    newest = max(path.stat().st_mtime for path in records)
+    newest = max(map(store_of(manifest.directory).written_at, records))
     return datetime.fromtimestamp(newest, UTC).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
 
 
