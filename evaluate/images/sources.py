@@ -32,8 +32,7 @@ from synthgen.kinds.fractaldb.render import (
     style_of,
 )
 from synthgen.publishing.names import CLASSES, ClassFolder, composed, read_class_table
-from synthgen.storage.folder import state_of
-from synthgen.storage.object_store import EXTRAS
+from synthgen.storage.places import extra_of, state_of
 
 from ..errors import EvaluateError
 from .decoding import decode_named as decode_named
@@ -176,7 +175,7 @@ class ImageFolder:
             found: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
         except Exception as error:  # each store's client has errors of its own
             told = str(error) if isinstance(error, OSError | ValueError | KeyError) else type(error).__name__
-            extra = EXTRAS.get(self._path.partition("://")[0]) if isinstance(error, ImportError) else None
+            extra = extra_of(self._path) if isinstance(error, ImportError) else None
             told = f"pip install 'synthgen[{extra}]'" if extra else told
             raise EvaluateError(f"{self._path}: cannot be read as an image folder ({told})") from None
         return found

@@ -74,9 +74,6 @@ class Folders(Publishable[Path]):
             return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
-    def written_at(self, path: Path) -> float:
-        return path.stat().st_mtime
-
     def listing(self, directory: Path) -> dict[str, int]:
         names = dict(_entries(directory, ""))
         for folder in SETS:
@@ -230,20 +227,6 @@ class _Note:
         with suppress(Exception):
             check_folder(self.path.parent)
             self.path.unlink()
-
-
-def state_of(text: str) -> tuple[tuple[str, int, int], ...]:
-    """Name, time of change and size of the file that a text names, or of a folder and what is in it.
-
-    Empty for what is not of this machine, whose state is not asked for.
-    """
-    inner = text.rsplit("::", 1)[-1].removeprefix("file://")
-    if not FOLDERS.names(inner):
-        return ()
-    path = Path(inner)
-    inside = sorted(path.iterdir()) if path.is_dir() else []
-    stats = [(str(one), one.stat()) for one in (path, *inside) if one.exists()]
-    return tuple((name, found.st_mtime_ns, found.st_size) for name, found in stats)
 
 
 def _entries(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:

@@ -76,9 +76,6 @@ class ObjectStore(Publishable["UPath"]):
             return path.stat().st_size
         return None
 
-    def written_at(self, path: UPath) -> float:
-        return path.stat().st_mtime
-
     def listing(self, directory: UPath) -> dict[str, int]:
         root = str(directory.fs._strip_protocol(directory.path)).strip("/")
         with _read_to_know(directory):

@@ -7,17 +7,17 @@ from typing import Any, TypeVar, cast
 
 from synthgen.storage.folder import FOLDERS
 from synthgen.storage.hub import HUB
-from synthgen.storage.object_store import OBJECTS
+from synthgen.storage.object_store import EXTRAS, OBJECTS
 from synthgen.storage.store import Place, Store
 
 P = TypeVar("P", bound=Place)
 
 # The first that says that a text names a place of its kind, or that a place is one, has it.
-STORES: tuple[Store[Any], ...] = (
+STORES: list[Store[Any]] = [
     FOLDERS,
     HUB,
-    OBJECTS,
-)
+    OBJECTS,  # last: it takes every URL that is left
+]
 
 
 def store_of(place: P) -> Store[P]:
@@ -37,3 +37,22 @@ def place(text: str | Path) -> Place:
     will be printed.
     """
     return cast(Place, store_named(str(text)).place(str(text)))
+
+
+def state_of(text: str) -> tuple[tuple[str, int, int], ...]:
+    """Name, time of change and size of the file that a text names, or of a folder and what is in it.
+
+    Empty for what is not of this machine, whose state is not asked for.
+    """
+    inner = text.rsplit("::", 1)[-1].removeprefix("file://")
+    if not FOLDERS.names(inner):
+        return ()
+    path = FOLDERS.place(inner)
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    stats = [(str(one), one.stat()) for one in (path, *inside) if one.exists()]
+    return tuple((name, found.st_mtime_ns, found.st_size) for name, found in stats)
+
+
+def extra_of(text: str) -> str | None:
+    """The extra of this package that installs the client of a URL; None where there is none."""
+    return EXTRAS.get(text.partition("://")[0])

@@ -148,10 +148,6 @@ class Store(Protocol[P]):
         """Bytes of a regular file; None where there is none.  Tried once."""
         ...
 
-    def written_at(self, path: P) -> float:
-        """When a file was last written, in seconds since 1970 by the store's clock; tried once."""
-        ...
-
     def listing(self, directory: P) -> dict[str, int]:
         """Names within a directory, as in "data/x.tar", and their sizes in bytes, as of now.
 
