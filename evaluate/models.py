@@ -220,7 +220,7 @@ def n_parameters(architecture: str, image_size: int | None = None) -> int:
 
 def load_backbone(model: nn.Module, architecture: str, weights: Path | Mapping[str, Tensor]) -> None:
     """Load all weights but the head's, from a run's file or a state dict; see ``fitting``."""
-    if isinstance(weights, Path):
+    if not isinstance(weights, Mapping):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field, with_config
 
 from synthgen.common.records import STRICT, digest, read_record, validated
-from synthgen.dataset.shard import write_atomically
+from synthgen.storage.atomic import write_atomically
 from synthgen.storage.inside import RULE, check_folder, fits_stored
 from synthgen.storage.reading import read_file, reading
 

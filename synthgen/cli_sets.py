@@ -63,10 +63,11 @@ def verify(
     from synthgen.common.progress import progress
     from synthgen.dataset.manifest import read_manifest
     from synthgen.dataset.verify import inspect
-    from synthgen.storage.places import place
+    from synthgen.storage.places import place, store_of
 
     where = place(directory)
-    if mend and not isinstance(where, Path):
+    here = store_of(where).local(where)
+    if mend and here is None:
         raise SynthgenError(f"{directory}: --repair works on a local directory; repair that and publish it again")
     if not mend and (model or device):
         raise SynthgenError(f"--{'model' if model else 'device'} is for --repair")
@@ -74,10 +75,9 @@ def verify(
     with progress("verify", n_shards, "shards") as show:
         faults, measured = inspect(where, quality=quality, progress=show)
     mended, before = list[int](), faults
-    if mend and faults:
-        assert isinstance(where, Path)
+    if mend and faults and here is not None:
         say(*map(_with_advice, before), file=sys.stderr)  # they may be gone in a moment
-        mended = _repair(where, before, model, device)
+        mended = _repair(here, before, model, device)
         with progress("verify", n_shards, "shards") as show:
             faults, measured = inspect(where, quality=quality, progress=show)
     report: dict[str, Any] = {"directory": directory, "faults": [str(fault) for fault in faults]}
@@ -137,7 +137,7 @@ def preview(
     """Make a contact sheet and a gallery page of some pictures of every class."""
     from synthgen.dataset.manifest import read_manifest
     from synthgen.dataset.preview import write_preview
-    from synthgen.storage.places import check_outside
+    from synthgen.storage.inside import check_outside
 
     beside = directory if directory.name not in ("", "..") else Path(realpath(directory))
     folder = out or beside.with_name(f"{beside.name}-preview")

@@ -22,11 +22,10 @@ from synthgen.dataset.shard import Item
 from synthgen.engines.local import local
 from synthgen.kinds.base import Renderer, Sample
 from synthgen.kinds.fractaldb.content import CategoryRecord, FractalContent
-from synthgen.storage.places import place
-from synthgen.storage.stores import write
+from synthgen.storage.places import place, store_of
 
 if TYPE_CHECKING:
-    from synthgen.storage.places import Place
+    from synthgen.storage.store import Place
 
 
 def plan(n: int = 60, shard_size: int = 10, *, seed: int = 1, categories: int = 5) -> Plan:
@@ -104,7 +103,7 @@ def read_log(log: str | Path) -> list[tuple[int, str, int]]:
 def lay(directory: Place, asked: Plan) -> None:
     """Lay a plan down as open_directory does, without drawing fractals to see how large they are."""
     if existing_plan(directory) is None:
-        write(directory / "plan.json", asked.to_json().encode())
+        store_of(directory).write(directory / "plan.json", asked.to_json().encode())
 
 
 def contents(directory: Path) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """Who may import whom, what the project's files may not name, and what a built wheel installs."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,63 @@ def test_in_synthgen_one_file_imports_fractaldb_and_one_imports_torch_besides_th
     training = {str(path.relative_to(ROOT)) for path in files(tiny)} - {f"{tiny}/__init__.py"}
     assert who("synthgen", LEARNING) - training == {"synthgen/kinds/diffusion/sampler.py"}
     assert who(tiny, LEARNING) == training
+
+
+PLACES = {"Path", "PurePath", "PosixPath", "UPath"}
+KINDS_OF_PLACES = {f"synthgen.storage.{name}" for name in ("folder", "object_store", "hub", "hub_outlet")} | {"upath"}
+TEXTS = {"synthgen/engines/cluster.py", "synthgen/common/masking.py"}  # an address of Ray; how a text is printed
+
+
+def asks_what_kind_of_place(tree: ast.AST) -> Iterator[str]:
+    """Where code asks whether a place is a folder or a URL, by its type, its text or the store that it is of."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name("isinstance" | "issubclass"), args=[_, types]):
+                asks = any(part.rpartition(".")[2] in PLACES for part in re.findall(r"[\w.]+", ast.unparse(types)))
+            case ast.MatchClass(cls=kind):
+                asks = ast.unparse(kind).rpartition(".")[2] in PLACES
+            case ast.Compare():
+                asks = "'://'" in ast.unparse(node)
+            case ast.Import(names=names):
+                asks = any(alias.name.partition(".")[0] == "upath" for alias in names)
+            case ast.ImportFrom(module=module, names=names):
+                named = {f"{module}.{alias.name}" for alias in names} | {module}
+                asks = not named.isdisjoint(KINDS_OF_PLACES)
+            case _:
+                asks = False
+        if asks:
+            yield ast.unparse(node)
+
+
+def test_the_reader_of_questions_sees_them_in_every_form() -> None:
+    lines = (
+        "isinstance(x, Path)",
+        "isinstance(x, str | pathlib.Path)",
+        "isinstance(x, (str, UPath))",
+        "'://' in str(x)",
+        "from synthgen.storage.folder import FOLDERS",
+        "from synthgen.storage import hub",
+        "from upath import UPath",
+        "import upath",
+    )
+    assert [len(list(asks_what_kind_of_place(ast.parse(line)))) for line in lines] == [1] * len(lines)
+    assert list(asks_what_kind_of_place(ast.parse("isinstance(x, str); y = Path(x)"))) == []
+
+
+def test_outside_storage_nothing_asks_whether_a_place_is_a_folder_or_a_url() -> None:
+    asking = {
+        f"{path.relative_to(ROOT)}: {question}"
+        for path in (*files("synthgen"), *files("evaluate"))
+        if not path.is_relative_to(ROOT / "synthgen/storage")
+        for question in asks_what_kind_of_place(ast.parse(path.read_text()))
+    }
+    assert {line for line in asking if line.partition(":")[0] not in TEXTS} == set()
+
+
+def test_storage_imports_nothing_of_ours_but_what_is_common() -> None:
+    for path in files("synthgen/storage"):
+        ours = {name for name in _imports(ast.parse(path.read_text()), False) if name.partition(".")[0] in OURS}
+        assert {name for name in ours if not name.startswith(("synthgen.storage", "synthgen.common"))} == set(), path
 
 
 def test_synthgen_never_imports_the_harness() -> None:

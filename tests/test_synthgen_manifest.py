@@ -14,10 +14,10 @@ import pytest
 from conftest import Command
 
 from synthgen.common.errors import SynthgenError
-from synthgen.dataset.manifest import listing, read_manifest
+from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.plan import Segment, read_plan
 from synthgen.dataset.shard import Shard, data_path, read_shard, record_path, record_text, table_path
-from synthgen.storage.places import place
+from synthgen.storage.places import place, store_of
 
 SETTINGS = ("--n", 200, "--size", 32, "--points", 1000, "--shard-size", 70, "--workers", 1)
 
@@ -154,7 +154,7 @@ def test_a_listing_names_files_and_strange_folders(tmp_path: Path, s3: str) -> N
                 path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"12")
         sizes = {"plan.json": 2, "data/a.tar": 2, "data/deep/": 0, "metadata/b.parquet": 2, "other/": 0}
-        assert listing(root) == sizes
+        assert store_of(root).listing(root) == sizes
 
 
 def test_a_thousand_shards_are_listed_in_less_than_a_second(tmp_path: Path, whole: Path) -> None:

@@ -30,11 +30,13 @@ from synthgen.common.masking import secrets_in, shown, without
 from synthgen.dataset.manifest import DOCUMENTS, read_manifest
 from synthgen.dataset.plan import read_plan
 from synthgen.dataset.shard import read_shard
-from synthgen.publishing import upload
 from synthgen.publishing.export import export
 from synthgen.publishing.names import class_folders
 from synthgen.publishing.publish import publish
-from synthgen.publishing.upload import File, Standing, arrange
+from synthgen.publishing.upload import arrange
+from synthgen.storage import object_store
+from synthgen.storage.folder import Folders
+from synthgen.storage.outlet import File, Standing
 
 N, SIZE = 40, 32
 SMALL = ("--size", SIZE, "--points", 1000, "--workers", 1)
@@ -274,7 +276,7 @@ def test_nobody_sees_a_manifest_whose_files_are_missing_or_old_while_a_set_grows
 
         return act
 
-    monkeypatch.setattr(upload, "_copy", looked(upload._copy))
+    monkeypatch.setattr(Folders, "put", looked(Folders.put))
     monkeypatch.setattr(Path, "unlink", looked(Path.unlink))
     found = publish(copied, str(out))
     assert broken == []
@@ -384,7 +386,7 @@ def watching(server: str, set_url: str) -> Iterator[Watched]:
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             key = urlsplit(self.path).path
-            counted = self.command == "PUT" and upload.PROBE not in key
+            counted = self.command == "PUT" and object_store.PUBLISHED_PROBE not in key
             with watched.lock:
                 watched.n += counted
                 stalls = counted and watched.n == watched.stall_at

@@ -15,9 +15,9 @@ from hub import TOKEN, Hub, broken_promises, history, serving
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset.manifest import DOCUMENTS
 from synthgen.dataset.plan import read_plan
-from synthgen.publishing import upload_hub
-from synthgen.publishing.upload import File, Work
-from synthgen.publishing.upload_hub import told
+from synthgen.storage import hub_outlet
+from synthgen.storage.hub_outlet import told
+from synthgen.storage.outlet import File, Work
 
 REPO, TARGET = "ann/fractals", "hf://datasets/ann/fractals"
 SETTINGS = ("--size", 32, "--points", 1000, "--workers", 1, "--shard-size", 15)
@@ -303,16 +303,16 @@ def test_commits_hold_whole_shards_and_no_more_than_the_hub_likes() -> None:
     shards = tuple(files(10**9, f"{i}.parquet", f"{i}.tar", f"{i}.json") for i in range(70))
     claim, closing = files(1, "plan.json"), files(1, "SHA256SUMS", "manifest.json")
     work = Work(withdraw=(), claim=claim, shards=shards, withdraw_late=(), closing=closing)
-    commits = upload_hub._commits(work)
+    commits = hub_outlet._commits(work)
     assert [file for commit in commits for file in commit] == list(work.files)
     assert commits[-1] == list(closing)
     assert max(map(len, commits)) <= 99
     assert max(sum(file.size for file in commit) for commit in commits) <= 4 * 10**9
     small = tuple(files(1, f"{i}.parquet", f"{i}.tar", f"{i}.json") for i in range(70))
-    commits = upload_hub._commits(Work(withdraw=(), claim=(), shards=small, withdraw_late=(), closing=()))
+    commits = hub_outlet._commits(Work(withdraw=(), claim=(), shards=small, withdraw_late=(), closing=()))
     assert [len(commit) for commit in commits] == [99, 99, 12, 0]
     large = (files(10**10, "a.tar", "a.json"),)
-    assert len(upload_hub._commits(Work(withdraw=(), claim=(), shards=large, withdraw_late=(), closing=()))) == 2
+    assert len(hub_outlet._commits(Work(withdraw=(), claim=(), shards=large, withdraw_late=(), closing=()))) == 2
 
 
 def test_an_error_without_status_is_told_in_one_line_without_the_token() -> None:
@@ -334,6 +334,6 @@ def test_the_reader_of_these_tests_sees_when_a_manifest_lies(dataset: Path, publ
 def test_an_error_of_ours_passes_as_it_is() -> None:
     with (
         pytest.raises(SynthgenError, match=r"^ours$"),
-        upload_hub.Hub(repo="a/b", branch="main", public=False, token="t")._api(),
+        hub_outlet.Hub(repo="a/b", branch="main", public=False, token="t")._api(),
     ):
         raise SynthgenError("ours")

@@ -20,8 +20,9 @@ from synthgen.dataset import quality as module
 from synthgen.dataset.manifest import Manifest, read_manifest
 from synthgen.dataset.plan import Plan, new_plan
 from synthgen.dataset.quality import fault, fingerprint, measure, near_pairs, perceptual_hash
-from synthgen.dataset.shard import Item, data_path, write_atomically, write_shard
+from synthgen.dataset.shard import Item, data_path, write_shard
 from synthgen.kinds.fractaldb.render import encode_png, fractal_content, read_category_folder, render
+from synthgen.storage.atomic import write_atomically
 
 RGB = NDArray[np.uint8]  # [height, width, 3]
 GRAY = np.array([[0, 0, 0], [127, 127, 127]], np.uint8)

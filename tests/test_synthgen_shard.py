@@ -21,7 +21,6 @@ from synthgen.dataset import shard as module
 from synthgen.dataset.plan import ShardSpan
 from synthgen.dataset.shard import (
     Item,
-    claimed,
     committed,
     data_path,
     image_members,
@@ -29,12 +28,11 @@ from synthgen.dataset.shard import (
     read_shard,
     record_path,
     table_path,
-    write_atomically,
     write_shard,
 )
 from synthgen.dataset.tar import member
 from synthgen.kinds.fractaldb.render import encode_png
-from synthgen.storage.atomic import held, remove_orphans
+from synthgen.storage.atomic import claimed, held, remove_orphans, write_atomically
 from synthgen.storage.places import place
 
 SPAN = ShardSpan(index=2, stem="set-train-000002", start=10, stop=15)

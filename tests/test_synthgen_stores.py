@@ -23,12 +23,11 @@ from synthgen.dataset import generate as generate_module
 from synthgen.dataset.generate import generate
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.plan import Plan
-from synthgen.dataset.shard import committed
+from synthgen.dataset.shard import committed, write_shard
 from synthgen.dataset.verify import check
 from synthgen.engines import claims
-from synthgen.storage import stores
+from synthgen.storage import retries
 from synthgen.storage.places import place
-from synthgen.storage.stores import write_anywhere
 
 s3fs = pytest.importorskip("s3fs")
 
@@ -83,8 +82,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "SILENT", 1.0)
     monkeypatch.setattr(claims, "BEAT", 0.2)
     monkeypatch.setattr(generate_module, "BEAT", 0.2)
-    monkeypatch.setattr(stores, "WAITS", (0.1, 0.1, 0.1))
-    monkeypatch.setattr(stores, "BRIEF", (0.1, 0.1))
+    monkeypatch.setattr(retries, "WAITS", (0.1, 0.1, 0.1))
+    monkeypatch.setattr(retries, "BRIEF", (0.1, 0.1))
 
 
 def test_a_set_in_a_store_has_the_bytes_of_one_in_a_folder_also_when_it_grows(
@@ -424,7 +423,7 @@ def test_two_workers_at_one_shard_with_other_bytes_leave_the_shard_of_one_or_non
         maker = Maker(log="", mark=str(me))
         items = (item(PLAN.sample(index), maker) for index in range(span.start, span.stop))
         try:
-            write_anywhere(root, span, items, plan_digest=PLAN.digest, environment={"mark": str(me)})
+            write_shard(root, span, items, plan_digest=PLAN.digest, environment={"mark": str(me)})
         finally:
             turns.go(me)
 
@@ -455,7 +454,7 @@ def test_two_workers_at_one_shard_with_other_bytes_leave_the_shard_of_one_or_non
     MemoryFileSystem.store, kept = {}, MemoryFileSystem.store
     alone = place("memory://race/set")
     items = (item(PLAN.sample(index), Maker(log="", mark=mark)) for index in range(span.start, span.stop))
-    write_anywhere(alone, span, items, plan_digest=PLAN.digest, environment={"mark": mark})
+    write_shard(alone, span, items, plan_digest=PLAN.digest, environment={"mark": mark})
     assert {name: file.getvalue() for name, file in kept.items()} == {
         name: file.getvalue() for name, file in MemoryFileSystem.store.items()
     }

@@ -30,10 +30,10 @@ from synthgen.engines.claims import read_claims
 from synthgen.engines.work import Done, FailedShardsError
 from synthgen.kinds.diffusion import tiny
 from synthgen.kinds.fractaldb.content import CategoryRecord, FractalContent
-from synthgen.publishing import upload
 from synthgen.publishing.publish import publish
-from synthgen.storage import stores
+from synthgen.storage import retries
 from synthgen.storage.atomic import claimed, held, open_own, remove_orphans
+from synthgen.storage.folder import Folders
 
 GOLDEN = Path(__file__).parent / "golden/records"
 PROMPTS = GOLDEN.parents[2] / "prompts/quickstart.txt"
@@ -675,12 +675,12 @@ def test_repair_names_what_it_mended_and_says_why_it_leaves_the_rest(whole: Path
 def test_what_a_disk_will_say_again_is_not_asked_again(
     code: int, what: str, whole: Path, synthgen_here: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, source: Path) -> None:
+    def full(store: Folders, path: Path, source: Path) -> None:
         raise OSError(code, os.strerror(code))
 
     waits: list[float] = []
-    monkeypatch.setattr(upload, "_copy", full)
-    monkeypatch.setattr(stores.time, "sleep", waits.append)
+    monkeypatch.setattr(Folders, "put", full)
+    monkeypatch.setattr(retries.time, "sleep", waits.append)
     told = synthgen_here("publish", whole, "--to", tmp_path / "there")
     assert told.returncode == 2
     assert what in told.stderr

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import with_config
 
 from synthgen.common.records import STRICT, record, validated
-from synthgen.dataset.shard import write_atomically
+from synthgen.storage.atomic import write_atomically
 from synthgen.storage.reading import read_file, reading
 
 from ..errors import EvaluateError, told_here

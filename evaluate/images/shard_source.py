@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +17,15 @@ from synthgen.common.records import digest
 from synthgen.dataset.manifest import Manifest, read_manifest
 from synthgen.dataset.shard import Shard, data_path, image_members
 from synthgen.kinds.base import Content
-from synthgen.storage.atomic import claimed, move_into_place, remove_orphans
-from synthgen.storage.places import place
+from synthgen.storage.atomic import FULL, claimed, move_into_place, remove_orphans
+from synthgen.storage.places import place, store_of
 from synthgen.storage.reading import open_file, reading
+from synthgen.storage.store import Place
 
 from ..errors import EvaluateError
 from .decoding import decode_named
 
-if TYPE_CHECKING:
-    from synthgen.storage.places import Place
-
 POLL = 0.2  # seconds between looks at a shard that another process is fetching
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Shards:
@@ -88,7 +83,7 @@ class Shards:
                 shard, path = self._manifest.shards[number], self._paths[number]
                 try:
                     origin = data_path(self._manifest.directory, self._plan.shard(shard.index))
-                    if origin != path:
+                    if store_of(origin).local(origin) != path:
                         fetch(origin, path, shard)
                     members = image_members(path)
                 except SynthgenError as error:
@@ -111,9 +106,10 @@ def cache_folder() -> Path:
 
 
 def local_paths(manifest: Manifest) -> list[Path]:
-    """Where the tars of a set are read: in its directory, or for one at a URL in the cache, by their SHA-256."""
-    if isinstance(manifest.directory, Path):
-        return [data_path(manifest.directory, manifest.plan.shard(shard.index)) for shard in manifest.shards]
+    """Where the tars of a set are read: in its directory, or for one elsewhere in the cache, by their SHA-256."""
+    here = store_of(manifest.directory).local(manifest.directory)
+    if here is not None:
+        return [data_path(here, manifest.plan.shard(shard.index)) for shard in manifest.shards]
     folder = cache_folder() / manifest.plan.digest / "data"
     remove_orphans(folder)  # of processes killed while they fetched
     return [folder / f"{shard.index:06d}-{shard.sha256[:16]}.tar" for shard in manifest.shards]
@@ -147,9 +143,8 @@ def _stands(path: Path, shard: Shard) -> bool:
 
 
 def _download(origin: Place, part: Path, shard: Shard) -> None:
-    assert not isinstance(origin, Path)
     try:
-        origin.fs.get_file(origin.path, str(part))
+        store_of(origin).fetch(origin, part)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise

@@ -22,7 +22,7 @@ from PIL import Image
 from synthgen import draw_fractals, read_class_table
 from synthgen.common.errors import SynthgenError
 from synthgen.common.records import digest
-from synthgen.storage.places import EXTRAS, is_url
+from synthgen.storage.places import extra_of, state_of
 
 from ..errors import EvaluateError
 from .decoding import decode_named as decode_named
@@ -68,7 +68,7 @@ def open_source(spec: Source, image_size: int) -> ImageSource:
     a suite list a source once.
     """
     place = spec.categories if spec.kind == "fractals" else spec.path
-    return _open_source(spec, image_size, _state(place) if isinstance(place, str) else ())
+    return _open_source(spec, image_size, state_of(place) if isinstance(place, str) else ())
 
 
 @lru_cache(maxsize=16)  # more than a suite has
@@ -78,17 +78,6 @@ def _open_source(spec: Source, image_size: int, state: tuple[tuple[str, int, int
     if spec.kind == "shards":
         return Shards(spec.path)
     return Fractals(spec, image_size)
-
-
-def _state(place: str) -> tuple[tuple[str, int, int], ...]:
-    """Name, time of change and size of a local file, or of a folder and what is in it; empty for other URLs."""
-    inner = place.rsplit("::", 1)[-1].removeprefix("file://")
-    if is_url(inner):
-        return ()
-    path = Path(inner)
-    inside = sorted(path.iterdir()) if path.is_dir() else []
-    stats = [(str(one), one.stat()) for one in (path, *inside) if one.exists()]
-    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
 class Joined:
@@ -179,7 +168,7 @@ class ImageFolder:
             found: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
         except Exception as error:  # each store's client has errors of its own
             told = str(error) if isinstance(error, OSError | ValueError | KeyError) else type(error).__name__
-            extra = EXTRAS.get(self._path.partition("://")[0]) if isinstance(error, ImportError) else None
+            extra = extra_of(self._path) if isinstance(error, ImportError) else None
             told = f"pip install 'synthgen[{extra}]'" if extra else told
             raise EvaluateError(f"{self._path}: cannot be read as an image folder ({told})") from None
         return found

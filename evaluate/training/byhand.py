@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from synthgen.common.records import plain
 from synthgen.storage.atomic import claimed, move_into_place
-from synthgen.storage.places import place
+from synthgen.storage.places import place, store_of
 from synthgen.storage.reading import open_file
 
 from ..camera_traps.tasks import TaskSpec
@@ -61,7 +61,8 @@ def source_of(text: str) -> Source:
         fractals = FractalSource(kind="fractals")
         return replace(fractals, categories=int(number)) if number else fractals
     try:
-        if (place(text) / "plan.json").exists():
+        plan = place(text) / "plan.json"
+        if store_of(plan).exists(plan):
             return ShardSource(kind="shards", path=text)
     except Exception:  # a store's client has errors of its own; the folder source tells them
         pass

@@ -21,7 +21,7 @@ from torch import nn
 
 from synthgen.common.printing import say
 from synthgen.common.records import STRICT, record
-from synthgen.dataset.shard import write_atomically
+from synthgen.storage.atomic import write_atomically
 from synthgen.storage.reading import open_file, read_file, reading
 
 from ..errors import told_here

@@ -23,7 +23,7 @@ from torch import nn
 
 from synthgen.common.records import plain
 from synthgen.common.seeds import derive_seed
-from synthgen.dataset.shard import write_atomically
+from synthgen.storage.atomic import write_atomically
 
 from ..errors import EvaluateError
 from ..images.pixels import Pixels

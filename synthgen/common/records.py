@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from synthgen.common.errors import SynthgenError
-from synthgen.storage.reading import LIMIT, read_file
+from synthgen.storage.reading import read_file
+from synthgen.storage.regular import LIMIT
 
 if TYPE_CHECKING:
-    from synthgen.storage.places import Place
+    from synthgen.storage.store import Place
 
 T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid")

@@ -8,31 +8,26 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.progress import progress
-from synthgen.dataset.manifest import Manifest, check_folders, finish, listing, own_folders, read_manifest
+from synthgen.dataset.manifest import Manifest, check_folders, finish, read_manifest
 from synthgen.dataset.plan import Plan, ShardSpan, difference, read_plan
-from synthgen.dataset.shard import told_of_space
-from synthgen.engines.claims import BEAT, FOLDER, Watch, remove_claims, tell_failed
+from synthgen.engines.claims import BEAT, Watch, remove_claims, tell_failed
 from synthgen.engines.local import local
 from synthgen.engines.work import Done, Engine, FailedShardsError, Task, Work, here
 from synthgen.kinds.base import Renderer
-from synthgen.storage.atomic import claimed, move_into_place, remove_orphans
+from synthgen.storage.places import store_of
 from synthgen.storage.reading import reading
-from synthgen.storage.stores import check_writable, create, patiently, write
-
-if TYPE_CHECKING:
-    from synthgen.storage.places import Place
+from synthgen.storage.retries import patiently
+from synthgen.storage.store import CLAIMS, Place
 
 DISK_MARGIN = 1.1  # free space wanted over the estimate
 T = TypeVar("T")
@@ -44,7 +39,7 @@ def standing_plan(directory: Place) -> Plan | None:
     """The plan in a directory, where there is one.  Raises SynthgenError where it cannot be read."""
     path = directory / "plan.json"
     with reading(path):
-        return read_plan(path) if path.exists() else None
+        return read_plan(path) if store_of(path).exists(path) else None
 
 
 def existing_plan(directory: Place) -> Plan | None:
@@ -52,44 +47,34 @@ def existing_plan(directory: Place) -> Plan | None:
 
     Raises SynthgenError where the directory holds something else, or a store cannot be reached.
     """
-    if isinstance(directory, Path):
-        if not directory.exists():
-            return None
-        if not directory.is_dir():
-            raise SynthgenError(f"{directory}: not a directory")
-    names = _names(directory)
+    store = store_of(directory)
+    store.check_writable(directory)
+    with reading(directory):
+        names = patiently(lambda: store.names_in(directory), brief=True)
     if plan := standing_plan(directory):  # asked after the listing: another process may just be laying it down
         return plan
-    if any(not name.endswith(".tmp") for name in names):
+    if any(not name.endswith(".tmp") and name != CLAIMS for name in names):  # as other processes are starting, too
         raise SynthgenError(f"{directory}: not empty and not a dataset (no plan.json); choose another --out")
     return None
-
-
-def _names(directory: Place) -> list[str]:
-    if isinstance(directory, Path):
-        return [path.name for path in directory.iterdir()]
-    check_writable(directory)
-    return [name for name in listing(directory) if name != f"{FOLDER}/"]  # as other processes are starting, too
 
 
 def open_directory(directory: Place, plan: Plan, *, workers: int = 1) -> Plan:
     """Lay ``plan`` down in a directory, or take up the one that stands there, grown to as many samples.
 
     Raises SynthgenError, before anything is written, where another plan made the directory, it was
-    planned for more samples, the disk is too small for what is missing (of a store: for a shard of
-    each of the ``workers``), or a store cannot be written to.
+    planned for more samples, the disk is too small for what is missing (where it is sent elsewhere: for a
+    shard of each of the ``workers``), or the directory cannot be written to.
     """
+    store = store_of(directory)
     while True:  # another process may be at the same
         old = existing_plan(directory)
         grown = plan if old is None else _grown(directory, old, plan)
         if grown is not old:
             check_folders(directory)
         n_missing = grown.n - (read_manifest(directory).n_samples if old else 0)
-        if isinstance(directory, Path):
-            _check_disk(directory, grown, n_missing)
-        else:
-            largest = max(min(one.shard_size, one.stop - one.start) for one in grown.segments)
-            _check_disk(Path(tempfile.gettempdir()), grown, min(n_missing, workers * largest))
+        largest = max(min(one.shard_size, one.stop - one.start) for one in grown.segments)
+        n_here = min(n_missing, workers * largest) if store.spools else n_missing
+        _check_disk(store.disk(directory), grown, n_here)
         if grown is old or replace_plan(directory, old, grown):
             return grown
 
@@ -111,37 +96,25 @@ def replace_plan(directory: Place, old: Plan | None, new: Plan) -> bool:
 
     Of a store that is certain only of the first plan: two that grow it at once are not told apart.
     """
-    path, data = directory / "plan.json", new.to_json().encode()
-    if isinstance(path, Path):
-        with told_of_space(path), claimed(path) as file:
-            if file is None or not _stands(path, old):
-                time.sleep(0.01)
-                return False
-            _unfinish(directory)
-            file.write(data)
-            move_into_place(file, path)
-        return True
+    store, path, data = store_of(directory), directory / "plan.json", new.to_json().encode()
     if old is None:
-        return create(path, data)
-    if not _stands(path, old):
-        return False
-    _unfinish(directory)
-    write(path, data)
-    return True
+        return store.create(path, data)
+    before = old.to_json()
 
+    def unchanged() -> bool:
+        there = standing_plan(directory)
+        return there is not None and there.to_json() == before
 
-def _stands(path: Place, plan: Plan | None) -> bool:
-    with reading(path):
-        there = read_plan(path) if path.exists() else None
-    return (there and there.to_json()) == (plan and plan.to_json())
+    return store.replace(path, data, unchanged=unchanged, first=partial(_unfinish, directory))
 
 
 def _unfinish(directory: Place) -> None:
     """Remove what tells of a finished directory."""
     for path in (directory / "manifest.json", directory / "SHA256SUMS"):
-        with reading(path), suppress(FileNotFoundError):
-            if patiently(path.exists):
-                patiently(path.unlink)
+        store = store_of(path)
+        with reading(path):
+            if patiently(partial(store.exists, path)):
+                store.remove(path)
 
 
 def _check_disk(directory: Path, plan: Plan, n: int) -> None:
@@ -182,7 +155,8 @@ def generate(
     SynthgenError where a folder to write in is a link, and FailedShardsError where shards were given up, once all
     others stand.
     """
-    _remove_orphans(directory)
+    store = store_of(directory)
+    store.clear(directory)
     manifest = read_manifest(directory)
     plan = manifest.plan
     todo = _shared(manifest, share)
@@ -213,9 +187,9 @@ def generate(
                 failed |= _unseen(manifest, wrote, passed.long())
                 todo = [span for span in _shared(manifest, share) if span.index not in failed]
                 if todo and wrote.total() == before:
-                    time.sleep(POLL if isinstance(directory, Path) else BEAT)
+                    time.sleep(POLL if store.locks else BEAT)
         finally:
-            _remove_orphans(directory)  # of processes killed in the meantime
+            store.clear(directory)  # of processes killed in the meantime
     if manifest.complete:
         finish(manifest)
         remove_claims(directory)
@@ -289,9 +263,3 @@ class _Count:
         if n != self._n:
             self._n = n
             self._show(n)
-
-
-def _remove_orphans(directory: Place) -> None:
-    if isinstance(directory, Path):
-        for folder in own_folders(directory):
-            remove_orphans(folder)

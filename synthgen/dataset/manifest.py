@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset.plan import Plan, ShardSpan, read_plan
 from synthgen.dataset.shard import Shard, data_name, read_record, record_name, strange, table_name
-from synthgen.storage.inside import check_folder
-from synthgen.storage.places import is_url
+from synthgen.storage.places import store_of
 from synthgen.storage.reading import read_file, reading
-from synthgen.storage.stores import BRIEF, patiently, update
-
-if TYPE_CHECKING:
-    from synthgen.storage.places import Place
+from synthgen.storage.retries import patiently
+from synthgen.storage.store import CLAIMS, FOLDERS, NO_FILE, Place
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 DOCUMENTS = ("README.md", "croissant.json", "samples.jpg", "quality.json")  # of a published dataset
-FOLDERS = ("data", "metadata")
-NO_FILE = -1  # the size of what is listed and is no regular file: a pipe, a socket, a device, a link to nothing
 CONNECTIONS = 16  # at once, to a store
 
 
@@ -88,8 +80,8 @@ def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
     """
     path = directory / "plan.json"
     with reading(path):
-        plan = read_plan(cast(Path, path))
-    sizes, digest = listing(directory), plan.digest
+        plan = read_plan(path)
+    sizes, digest = store_of(directory).listing(directory), plan.digest
     before = {shard.index: shard for shard in known}
     spans = plan.shards()
 
@@ -114,72 +106,18 @@ def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
 
 
 def concurrently(function: Callable[[T], U], items: Iterable[T], *, at: Place) -> Iterator[U]:
-    """The function of each item, in order: where ``at`` is a URL, several at a time."""
-    if not is_url(str(at)):
+    """The function of each item, in order: where ``at`` is far away, several at a time."""
+    if not store_of(at).remote:
         yield from map(function, items)
         return
     with ThreadPoolExecutor(CONNECTIONS) as pool, reading(at):
-        yield from pool.map(lambda item: patiently(lambda: function(item), waits=BRIEF), items)
-
-
-def listing(directory: Place) -> dict[str, int]:
-    """Names within a directory, as in "data/x.tar", and their sizes in bytes.
-
-    Other folders than data/ and metadata/ are told as one, such as ".cache/", of 0 bytes; what is neither
-    folder nor regular file has the size NO_FILE.
-    """
-    if isinstance(directory, Path):
-        names = dict(_entries(directory, ""))
-        for folder in FOLDERS:
-            if names.pop(f"{folder}/", None) is not None:
-                names.update(_entries(directory / folder, f"{folder}/"))
-        return names
-    store = directory.fs
-    with reading(directory):
-        root = str(store._strip_protocol(directory.path)).rstrip("/")
-        files = patiently(lambda: _found(store, root), waits=BRIEF)
-    names = {}
-    for path, info in files.items():
-        name = path.strip("/").removeprefix(root.strip("/")).strip("/")
-        if not name:  # the folder itself, for which some tools make an object
-            continue
-        folder, _, rest = name.partition("/")
-        if folder in FOLDERS and rest:
-            inner, slash, _ = rest.partition("/")
-            name = f"{folder}/{inner}{slash}"
-        elif rest:
-            name = f"{folder}/"
-        names[name] = 0 if name.endswith("/") else info["size"]
-    return names
-
-
-def _found(store: Any, root: str) -> dict[str, Any]:
-    store.invalidate_cache()  # else a listing from before its files were written
-    return dict(store.find(root, detail=True))
-
-
-def _entries(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield f"{prefix}{entry.name}/", 0
-            elif entry.is_file():  # or a link to one
-                with suppress(FileNotFoundError):  # it has just gone
-                    yield f"{prefix}{entry.name}", entry.stat().st_size
-            else:
-                yield f"{prefix}{entry.name}", NO_FILE
-
-
-def own_folders(directory: Path) -> list[Path]:
-    """A set's folder and those in it that hold its files, but for links: what lies behind these may be a stranger's."""
-    inside = (directory / name for name in FOLDERS)
-    return [directory, *(folder for folder in inside if not folder.is_symlink())]
+        yield from pool.map(lambda item: patiently(lambda: function(item), brief=True), items)
 
 
 def check_folders(directory: Place) -> None:
     """Raise SynthgenError where a folder that a set is written in is a link."""
-    for name in (*FOLDERS, "claims"):
-        check_folder(directory / name)
+    for name in (*FOLDERS, CLAIMS):
+        store_of(directory).check_folder(directory / name)
 
 
 def finish(manifest: Manifest) -> None:
@@ -193,13 +131,13 @@ def finish(manifest: Manifest) -> None:
     sums |= {table_name(manifest.plan.shard(shard.index)): shard.table_sha256 for shard in manifest.shards}
     plan = directory / "plan.json"
     with reading(plan):
-        sums["plan.json"] = hashlib.sha256(patiently(lambda: read_file(plan))).hexdigest()
+        sums["plan.json"] = hashlib.sha256(read_file(plan, patient=True)).hexdigest()
     record = summary_of(manifest.plan, manifest.shards)
     for name, text in (
         ("SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sums.items())),
         ("manifest.json", json.dumps(record, indent=1) + "\n"),
     ):
-        update(directory / name, text.encode())
+        store_of(directory).update(directory / name, text.encode())
 
 
 def summary_of(plan: Plan, shards: Sequence[Shard]) -> dict[str, Any]:

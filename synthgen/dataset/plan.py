@@ -24,7 +24,7 @@ from synthgen.storage.inside import RULE, fits, fits_stored
 from synthgen.storage.reading import read_file
 
 if TYPE_CHECKING:
-    from synthgen.storage.places import Place
+    from synthgen.storage.store import Place
 
 FORMAT = 1  # of plan.json and of the completion records
 LONGEST = 1 << 28  # bytes of plan.json; 100,000 fractal categories have 80 MB

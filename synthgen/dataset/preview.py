@@ -27,12 +27,13 @@ from synthgen.common.seeds import derive_seed
 from synthgen.dataset.manifest import Manifest
 from synthgen.dataset.plan import ShardSpan
 from synthgen.dataset.scan import image_fault, quiet_decoders
-from synthgen.dataset.shard import data_path, image_members, table_path, write_atomically
+from synthgen.dataset.shard import data_path, image_members, table_path
 from synthgen.dataset.tables import read_table
+from synthgen.storage.atomic import write_atomically
 from synthgen.storage.reading import opened
 
 if TYPE_CHECKING:
-    from synthgen.storage.places import Place
+    from synthgen.storage.store import Place
 
 FLAGS = ("fault", "flagged")  # columns that say what is wrong with an image
 MIME = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}

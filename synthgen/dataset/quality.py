@@ -41,7 +41,7 @@ from synthgen.dataset.manifest import Manifest
 from synthgen.dataset.shard import Item, data_path, read_shard
 
 if TYPE_CHECKING:
-    from synthgen.storage.places import Place
+    from synthgen.storage.store import Place
 
 BLACK = 8  # gray levels of 255: no pixel above it; in sRGB a quarter of a percent of white's light
 FLAT_STD = 1.0  # gray levels: no channel's standard deviation reaches it; rounding, JPEG and decoder noise stay below

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from synthgen.common.errors import SynthgenError
-from synthgen.dataset.manifest import DOCUMENTS, check_folders, finish, listing, read_manifest
+from synthgen.dataset.manifest import DOCUMENTS, check_folders, finish, read_manifest
 from synthgen.dataset.plan import Plan, ShardSpan, read_plan
 from synthgen.dataset.scan import Fault
 from synthgen.dataset.shard import (
@@ -30,6 +30,7 @@ from synthgen.dataset.verify import MANIFEST, PLAN, SUMS, Papers, read_papers
 from synthgen.kinds.base import Renderer
 from synthgen.storage.atomic import write_if_new
 from synthgen.storage.inside import target
+from synthgen.storage.places import store_of
 from synthgen.storage.reading import open_file
 
 
@@ -57,7 +58,7 @@ def repair(
         if fault.name == PLAN:
             raise SynthgenError(f"{directory}: {fault}; nothing can be made from a plan in doubt")
     plan = read_plan(directory / PLAN)
-    papers = read_papers(directory, plan, listing(directory))
+    papers = read_papers(directory, plan, store_of(directory).listing(directory))
     made = cache(renderer or partial(plan.kind.renderer, plan))  # once, and only where something is to be rendered
     named: dict[int, set[str]] = {}
     for fault in faults:

@@ -22,7 +22,7 @@ from synthgen.storage.reading import open_file, read_file, reading
 
 if TYPE_CHECKING:
     from synthgen.dataset.quality import Looks
-    from synthgen.storage.places import Place
+    from synthgen.storage.store import Place
 
 TOLD = 5  # of the faults of one tar; more are counted
 BATCH = 256  # rows of a table, or images, at once

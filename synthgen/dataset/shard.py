@@ -1,22 +1,19 @@
 """One shard: a WebDataset tar, its metadata table and its completion record, written last.
 
-A shard is committed or absent.  The tar is written beside its place, flushed to disk and
-renamed; the record comes after it.
+A shard is committed or absent: its record comes after its other files, which are whole by then.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
 import re
-import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import IO, Annotated, Any, TypeVar
 
 from pydantic import Field, with_config
 
@@ -25,21 +22,13 @@ from synthgen.common.errors import SynthgenError
 from synthgen.common.records import STRICT
 from synthgen.dataset.plan import ShardSpan
 from synthgen.dataset.tar import END, IMAGES, member, read_samples
-from synthgen.storage.atomic import claimed as claimed
-from synthgen.storage.atomic import move_into_place, write_if_new
-from synthgen.storage.atomic import write_atomically as write_atomically
+from synthgen.storage.atomic import claimed, move_into_place, told_of_space, write_if_new
 from synthgen.storage.inside import target
+from synthgen.storage.places import store_of
 from synthgen.storage.reading import opened, read_file
+from synthgen.storage.store import Place
 
-if TYPE_CHECKING:
-    from upath import UPath
-
-    from synthgen.storage.places import Place
-
-    P = TypeVar("P", bound=Path | UPath)
-else:
-    P = TypeVar("P")
-
+P = TypeVar("P", bound=Place)
 
 LONGEST = 1 << 20  # bytes of a completion record
 LABEL = re.compile(rb"[0-9]{1,9}")  # of a sample, in its cls
@@ -91,17 +80,17 @@ def table_name(span: ShardSpan) -> str:
 
 def data_path(directory: P, span: ShardSpan) -> P:
     """Where a shard's tar stands."""
-    return cast(P, directory / data_name(span))
+    return directory / data_name(span)
 
 
 def record_path(directory: P, span: ShardSpan) -> P:
     """Where a shard's completion record stands."""
-    return cast(P, directory / record_name(span))
+    return directory / record_name(span)
 
 
 def table_path(directory: P, span: ShardSpan) -> P:
     """Where a shard's metadata table stands."""
-    return cast(P, directory / table_name(span))
+    return directory / table_name(span)
 
 
 def read_record(path: Place) -> Shard:
@@ -128,18 +117,18 @@ def strange(shard: Shard, span: ShardSpan, plan_digest: str) -> str | None:
 
 def committed(directory: Place, span: ShardSpan, plan_digest: str) -> Shard | None:
     """The record of a shard that stands: of this plan and place, a tar and a table of its sizes beside it."""
+    store = store_of(directory)
     try:
         shard = read_record(record_path(directory, span))
-        files = data_path(directory, span).stat(), table_path(directory, span).stat()
     except (FileNotFoundError, SynthgenError):
         return None
-    sizes = tuple(file.st_size if stat.S_ISREG(file.st_mode) else None for file in files)
+    sizes = store.size(data_path(directory, span)), store.size(table_path(directory, span))
     whole = not strange(shard, span, plan_digest) and sizes == (shard.n_bytes, shard.table_n_bytes)
     return shard if whole else None
 
 
 def write_shard(
-    directory: Path,
+    directory: P,
     span: ShardSpan,
     items: Iterable[Item],
     *,
@@ -148,24 +137,19 @@ def write_shard(
 ) -> Shard | None:
     """Write one shard; None where another process is at it or has just finished it.
 
-    Raises SynthgenError where the device is full, or a folder of the set is a link; nothing half-written is left.
+    Raises SynthgenError where a disk is full, or a folder of the set is a link; nothing half-written is left.
     """
-    path, table_place, record_place = targets(directory, span)
-    with told_of_space(path), claimed(path) as file:
-        if file is None or committed(directory, span, plan_digest):
+    store = store_of(directory)
+
+    def stands() -> bool:
+        return committed(directory, span, plan_digest) is not None
+
+    tar, table, record = (store.target(directory, name(span)) for name in (data_name, table_name, record_name))
+    with store.draft(tar, table, record, stands) as draft:
+        if draft is None:
             return None
-        record_place.unlink(missing_ok=True)  # of a tar that is damaged or gone
-        shard, table = write_tar(file, span, items, plan_digest, environment)
-        write_atomically(table_place, table)
-        move_into_place(file, path)
-        write_atomically(record_place, record_text(shard))
-        return shard
-
-
-def targets(directory: P, span: ShardSpan) -> tuple[P, P, P]:
-    """Where a shard's tar, table and record are written; raises SynthgenError as ``target`` does."""
-    tar, table, record = (target(directory, name(span)) for name in (data_name, table_name, record_name))
-    return tar, table, record
+        shard, rows = write_tar(draft.file, span, items, plan_digest, environment)
+        return shard if draft.commit(rows, record_text(shard)) else None
 
 
 def rewrite_shard(
@@ -186,7 +170,7 @@ def rewrite_shard(
     come out as they stand are not touched, of which the tar has the SHA-256 ``standing``.  Returns the
     shard as it was drawn, or None where another process is at it; raises as write_shard does.
     """
-    path, _, record_place = targets(directory, span)
+    path, record_place = target(directory, data_name(span)), target(directory, record_name(span))
     with told_of_space(path), claimed(path) as file:
         if file is None:
             return None
@@ -213,19 +197,6 @@ def restore_table(directory: Path, span: ShardSpan, record: Shard, made: Callabl
     data = made()
     write_if_new(path, data)
     return replace(record, table_n_bytes=len(data), table_sha256=hashlib.sha256(data).hexdigest())
-
-
-@contextmanager
-def told_of_space(path: Path) -> Iterator[None]:
-    """A full disk, in one line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise SynthgenError(
-                f"no space left on the device at {path}; the finished shards stand: free some space and run again"
-            ) from None
-        raise
 
 
 def write_tar(

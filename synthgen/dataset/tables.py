@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from synthgen.common.errors import SynthgenError
 from synthgen.common.masking import one_line
 from synthgen.storage.reading import read_file, reading
-from synthgen.storage.stores import patiently
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from synthgen.storage.places import Place
+    from synthgen.storage.store import Place
 
 LIMIT = 1 << 32  # bytes that a table may say it unpacks to
 # Arrow's threads may let go of Python's bytes only when Python is ending, which aborts the process (pyarrow 26.0.1): so
@@ -30,7 +29,7 @@ def read_table(path: Place, columns: list[str] | None = None) -> pa.Table:
     import pyarrow.parquet as pq
 
     with reading(path):
-        data = patiently(lambda: read_file(path))
+        data = read_file(path, patient=True)
     try:
         with pq.ParquetFile(io.BytesIO(data)) as file:
             check_size(file.metadata)
@@ -49,7 +48,7 @@ def read_schema(path: Place) -> pa.Schema:
     import pyarrow.parquet as pq
 
     with reading(path):
-        data = patiently(lambda: read_file(path))
+        data = read_file(path, patient=True)
     try:
         return pq.read_schema(io.BytesIO(data))
     except Exception as error:

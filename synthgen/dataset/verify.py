@@ -20,23 +20,21 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.processes import end_with_parent
 from synthgen.common.records import parsed, validated
-from synthgen.dataset.manifest import CONNECTIONS, DOCUMENTS, NO_FILE, listing, summary_of
+from synthgen.dataset.manifest import CONNECTIONS, DOCUMENTS, summary_of
 from synthgen.dataset.plan import LONGEST, Plan, ShardSpan, read_plan
 from synthgen.dataset.scan import Fault, Job, Scanned, quiet_decoders, scan
 from synthgen.dataset.shard import Shard, data_name, record_name, strange, table_name
-from synthgen.storage.atomic import held
-from synthgen.storage.places import is_url
+from synthgen.storage.places import store_of
 from synthgen.storage.reading import read_file, reading
+from synthgen.storage.store import NO_FILE, Place
 
 if TYPE_CHECKING:
     from synthgen.dataset.quality import Quality
-    from synthgen.storage.places import Place
 
 SUMS, MANIFEST, PLAN = "SHA256SUMS", "manifest.json", "plan.json"
 # Beside the dataset's own files: documents, what clients of the Hub keep, and what running workers tell.
@@ -62,8 +60,8 @@ def inspect(
     readable plan.
     """
     with reading(directory / PLAN):
-        plan = read_plan(cast(Path, directory / PLAN))
-    sizes = listing(directory)
+        plan = read_plan(directory / PLAN)
+    sizes = store_of(directory).listing(directory)
     spans = plan.shards()
     job = Job(directory=directory, plan=plan, digest=plan.digest, quality=quality)
     papers = read_papers(directory, plan, sizes)
@@ -138,7 +136,7 @@ def _paper(path: Place, limit: int) -> tuple[bytes, list[str]]:
     try:
         return _bytes(path, limit), []
     except SynthgenError as error:
-        if not isinstance(path, Path):
+        if store_of(path).remote:
             raise
         return b"", [str(error).removeprefix(f"{path}: ")]
 
@@ -226,7 +224,7 @@ def _unlike(
 
 
 def _extras(directory: Place, spans: list[ShardSpan], sizes: Mapping[str, int]) -> Iterator[Fault]:
-    own = {PLAN, SUMS, MANIFEST}
+    store, own = store_of(directory), {PLAN, SUMS, MANIFEST}
     own.update(name for span in spans for name in (data_name(span), record_name(span), table_name(span)))
     for name in sorted(sizes.keys() - own):
         if sizes[name] == NO_FILE and (name in DOCUMENTS or name.endswith(".tmp")):
@@ -234,8 +232,8 @@ def _extras(directory: Place, spans: list[ShardSpan], sizes: Mapping[str, int]) 
             continue
         if any(fnmatch(name, pattern) for pattern in ALLOWED):
             continue
-        if name.endswith(".tmp") and isinstance(directory, Path):
-            if not held(directory / name.removesuffix(".tmp")):
+        if name.endswith(".tmp") and store.locks:
+            if not store.is_locked(directory / name.removesuffix(".tmp")):
                 yield Fault(name=name, what="unfinished, of a process that was killed")
             continue
         yield Fault(name=name, what="not a file of this dataset" if name[-1] != "/" else "not a folder of a dataset")
@@ -248,7 +246,7 @@ def _scan_all(job: Job, spans: list[ShardSpan], sizes: Mapping[str, int]) -> Ite
     """The shards, looked at in order."""
     names = [(data_name(span), record_name(span), table_name(span)) for span in spans]
     there = [{name: sizes[name] for name in some if name in sizes} for some in names]
-    if is_url(str(job.directory)):
+    if store_of(job.directory).remote:
         return _in_threads(job, spans, there)
     workers = min(os.cpu_count() or 1, sum(map(bool, there)))
     if workers < 2 or sum(chain.from_iterable(some.values() for some in there)) < FEW:

@@ -8,19 +8,16 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synthgen.common.printing import printable, say
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.plan import Plan
 from synthgen.dataset.shard import Shard
 from synthgen.engines.claims import SILENT, Claim, Unchanged, read_claims
-from synthgen.storage.atomic import held
-from synthgen.storage.stores import patiently
-
-if TYPE_CHECKING:
-    from synthgen.storage.places import Place
+from synthgen.storage.places import store_of
+from synthgen.storage.retries import patiently
+from synthgen.storage.store import Place
 
 EVERY = 2.0  # seconds between looks
 WINDOW = 300.0  # seconds over which the rate is taken
@@ -63,12 +60,12 @@ class Eye:
         return {**manifest.summary(), "rate": rate, "left": left, "workers": workers, "failed": failed}
 
     def _held(self, stem: str) -> bool:
-        """Whether a worker may be at a shard: in a folder one holds the unfinished tar, or has just finished it."""
-        if not isinstance(self._directory, Path):
+        """Whether a worker may be at a shard: where locks decide, one holds the tar, or has just finished it."""
+        store, tar = store_of(self._directory), self._directory / "data" / f"{stem}.tar"
+        if not store.locks:
             return True
-        tar = self._directory / "data" / f"{stem}.tar"
         try:
-            return held(tar) or tar.exists()
+            return store.is_locked(tar) or store.exists(tar)
         except OSError:  # a disk without locks
             return True
 

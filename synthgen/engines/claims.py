@@ -1,9 +1,9 @@
 """Who is at which shard: small files under ``claims/``.
 
-They tell those who watch a dataset how far each worker is, and keep the workers of a store apart.  In a
-folder, the lock on the unfinished tar decides who writes a shard.  A store has no locks: there a claim is
-made on the condition that there is none, and counts as long as it changes; its holder writes it anew
-every BEAT seconds.  No clock is compared with another one: who finds a claim watches whether it changes.
+They tell those who watch a dataset how far each worker is, and keep workers apart where no locks do.
+Where a store has locks, as a folder does, that on the unfinished tar decides who writes a shard.  Elsewhere
+a claim is made on the condition that there is none, and counts as long as it changes; its holder writes it
+anew every BEAT seconds.  No clock is compared with another one: who finds a claim watches whether it changes.
 Two workers at one shard are harmless, as a shard is committed or absent.
 """
 
@@ -17,8 +17,6 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import with_config
 
@@ -28,18 +26,15 @@ from synthgen.dataset.manifest import concurrently
 from synthgen.dataset.plan import MAX_SHARDS, ShardSpan
 from synthgen.dataset.shard import data_path
 from synthgen.kinds.base import MAX_IMAGES
-from synthgen.storage.atomic import held, open_own
-from synthgen.storage.inside import check_folder
+from synthgen.storage.places import store_of
 from synthgen.storage.reading import read_file, reading
-from synthgen.storage.stores import BRIEF, created, patiently
+from synthgen.storage.retries import patiently
+from synthgen.storage.store import CLAIMS, Hold, P, Place
 
-if TYPE_CHECKING:
-    from synthgen.storage.places import Place
-
-FOLDER = "claims"
 BEAT = 5.0  # seconds between two writings of a claim
 SILENT = 30.0  # seconds without a change after which a claim no longer counts
 LONGEST = 1 << 16  # bytes of a claim
+ENDING = ".json"
 
 
 @with_config(STRICT)
@@ -63,7 +58,6 @@ class Progress:
 
     def __init__(self) -> None:
         self.done = 0  # images
-        self.told = time.monotonic()  # when the claim was last written
 
 
 def worker_name(process: int | None = None) -> str:
@@ -71,9 +65,9 @@ def worker_name(process: int | None = None) -> str:
     return f"{socket.gethostname()}-{process or os.getpid()}"
 
 
-def claim_path(directory: Place, span: ShardSpan) -> Place:
+def claim_path(directory: P, span: ShardSpan) -> P:
     """Where the claim of a shard stands."""
-    return directory / FOLDER / f"{span.stem}.json"
+    return directory / CLAIMS / f"{span.stem}.json"
 
 
 def read_claims(directory: Place) -> dict[str, Claim]:
@@ -86,19 +80,20 @@ def read_claims(directory: Place) -> dict[str, Claim]:
 
 def _read_all(directory: Place) -> dict[str, bytes]:
     with reading(directory):
-        paths = patiently(lambda: _files(directory), waits=BRIEF)
+        paths = patiently(lambda: _files(directory), brief=True)
     found = zip(paths, concurrently(_read, paths, at=directory), strict=True)
-    return {path.stem: data for path, data in found if data is not None}
+    return {path.name.removesuffix(ENDING): data for path, data in found if data is not None}
 
 
 def _read(path: Place) -> bytes | None:
-    if isinstance(path, Path):
-        with suppress(OSError):  # dropped in the meantime; not for us; no file
-            return read_file(path, limit=LONGEST)
+    try:
+        return read_file(path, limit=LONGEST)
+    except (FileNotFoundError, PermissionError):  # dropped in the meantime; not for us
         return None
-    with suppress(FileNotFoundError, PermissionError):
-        return patiently(path.read_bytes, waits=BRIEF)
-    return None
+    except OSError:
+        if store_of(path).remote:
+            raise
+        return None  # not a file
 
 
 def _parsed(data: bytes) -> Claim | None:
@@ -112,32 +107,28 @@ def _parsed(data: bytes) -> Claim | None:
 
 
 def _files(directory: Place) -> list[Place]:
-    folder = directory / FOLDER
-    if not isinstance(folder, Path):
-        folder.fs.invalidate_cache()
-    try:
-        return [path for path in folder.iterdir() if path.suffix == ".json"]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    folder = directory / CLAIMS
+    return [folder / name for name in store_of(folder).names_in(folder) if name.endswith(ENDING)]
 
 
 @contextmanager
 def telling(
     directory: Place, span: ShardSpan, *, force: bool = False, beat: float | None = None
 ) -> Iterator[Progress | None]:
-    """Claim a shard and tell, while the block runs, how far it is; None where another worker of a store has it.
+    """Claim a shard and tell, while the block runs, how far it is; None where another worker's claim stands.
 
-    With ``force`` a claim that stands is taken over.  A claim is dropped when the block ends; that of a
+    With ``force`` that is taken over.  A claim is dropped when the block ends; that of a
     killed worker stays behind.  It is written anew every ``beat`` seconds (BEAT).
     """
     path, progress = claim_path(directory, span), Progress()
     n_samples = span.stop - span.start
     claim = Claim(worker=worker_name(), shard=span.index, done=0, of=n_samples, rate=progress.rate, beat=0)
-    if not _make(path, claim, force=force):
+    hold = store_of(path).claim(path, _bytes(claim), force=force, counts=SILENT)
+    if hold is None:
         yield None
         return
     over, start = threading.Event(), time.monotonic()
-    thread = threading.Thread(target=_tell, args=(path, claim, progress, over, beat or BEAT), daemon=True)
+    thread = threading.Thread(target=_tell, args=(hold, claim, progress, over, beat or BEAT), daemon=True)
     thread.start()
     try:
         yield progress
@@ -145,49 +136,20 @@ def telling(
     finally:
         over.set()
         thread.join()
-        if _ours(path, progress):
-            _drop(path)
+        hold.drop()
 
 
-def _tell(path: Place, claim: Claim, progress: Progress, over: threading.Event, beat: float) -> None:
+def _tell(hold: Hold, claim: Claim, progress: Progress, over: threading.Event, beat: float) -> None:
     start = time.monotonic()
-    while not over.wait(beat) and _ours(path, progress):
+    while not over.wait(beat) and not hold.lost:
         rate = _rate(progress, start) or claim.rate
         claim = replace(claim, done=progress.done, rate=rate, beat=claim.beat + 1)
         with suppress(Exception):  # telling is worth no failure; a store's client has errors of its own
-            _write(path, claim)
-            progress.told = time.monotonic()
+            hold.renew(_bytes(claim))
 
 
 def _rate(progress: Progress, start: float) -> float:
     return round(progress.done / max(time.monotonic() - start, 1e-3), 2)
-
-
-def _ours(path: Place, progress: Progress) -> bool:
-    """Whether nobody has taken a claim over: that of a worker which was frozen for a while may be another's now."""
-    return isinstance(path, Path) or time.monotonic() - progress.told <= SILENT
-
-
-def _make(path: Place, claim: Claim, *, force: bool) -> bool:
-    """Write a first claim; False where a store has one already."""
-    if isinstance(path, Path) or force:
-        with suppress(Exception):  # a claim is worth no failure
-            _write(path, claim)
-        return True
-    data = _bytes(claim)
-    return created(path, lambda mode: path.fs.pipe_file(path.path, data, mode=mode), lambda: _read(path) == data)
-
-
-def _write(path: Place, claim: Claim) -> None:
-    if isinstance(path, Path):
-        check_folder(path.parent)
-        path.parent.mkdir(exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with open_own(part, "wb") as file:
-            file.write(_bytes(claim))
-        os.replace(part, path)
-    else:
-        path.fs.pipe_file(path.path, _bytes(claim))
 
 
 def _bytes(claim: Claim) -> bytes:
@@ -195,16 +157,17 @@ def _bytes(claim: Claim) -> bytes:
 
 
 def _drop(path: Place) -> None:
+    store = store_of(path)
     with suppress(Exception):
-        check_folder(path.parent)
-        path.unlink() if isinstance(path, Path) else path.fs.rm_file(path.path)
+        store.check_folder(path.parent)
+        store.remove(path)
 
 
 def drop_of(directory: Place, workers: Collection[str]) -> None:
     """Remove the claims of workers that are no more.  Raises SynthgenError where a store cannot be reached."""
     for stem, claim in (read_claims(directory) if workers else {}).items():
         if claim.worker in workers:
-            _drop(directory / FOLDER / f"{stem}.json")
+            _drop(directory / CLAIMS / f"{stem}{ENDING}")
 
 
 def tell_failed(directory: Place, span: ShardSpan, worker: str, why: str) -> None:
@@ -212,20 +175,16 @@ def tell_failed(directory: Place, span: ShardSpan, worker: str, why: str) -> Non
     claim = Claim(
         worker=worker, shard=span.index, done=0, of=span.stop - span.start, rate=0.0, beat=0, failed=why[:500]
     )
-    with suppress(Exception):
-        _write(claim_path(directory, span), claim)
+    path = claim_path(directory, span)
+    store_of(path).claim(path, _bytes(claim), force=True, counts=SILENT)
 
 
 def remove_claims(directory: Place) -> None:
     """Remove what workers left behind, of a complete dataset."""
     with suppress(Exception):
-        check_folder(directory / FOLDER)
         for path in _files(directory):
             _drop(path)
-        if isinstance(directory, Path):
-            for part in (directory / FOLDER).glob(".*.tmp"):
-                part.unlink(missing_ok=True)
-            (directory / FOLDER).rmdir()
+        store_of(directory).remove_folder(directory / CLAIMS)
 
 
 class Unchanged:
@@ -245,7 +204,7 @@ class Unchanged:
 
 
 class Watch:
-    """Which claims of a store still count, by whether they change."""
+    """Which shards nobody is at: as locks tell, or else by which claims change."""
 
     def __init__(self, directory: Place) -> None:
         self._directory, self._unchanged = directory, Unchanged()
@@ -255,7 +214,7 @@ class Watch:
 
         Raises SynthgenError where the store cannot be reached.
         """
-        if isinstance(self._directory, Path):  # where locks decide
+        if store_of(self._directory).locks:
             return [span for span in spans if not _held(self._directory, span)], set()
         claims = _read_all(self._directory)
         still = self._unchanged.look(claims)
@@ -263,9 +222,9 @@ class Watch:
         return [span for span in spans if span.stem not in claims or span.index in silent], silent
 
 
-def _held(directory: Path, span: ShardSpan) -> bool:
+def _held(directory: Place, span: ShardSpan) -> bool:
     with suppress(OSError):  # who tries the shard will tell
-        return held(data_path(directory, span))
+        return store_of(directory).is_locked(data_path(directory, span))
     return False
 
 

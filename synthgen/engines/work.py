@@ -6,19 +6,16 @@ import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.masking import one_line, secrets_in, shown
 from synthgen.dataset.plan import Plan, ShardSpan
-from synthgen.dataset.shard import Item
+from synthgen.dataset.shard import Item, write_shard
 from synthgen.engines.claims import Progress, telling, worker_name
 from synthgen.kinds.base import Renderer
 from synthgen.storage.places import place
-from synthgen.storage.stores import write_anywhere
-
-if TYPE_CHECKING:
-    from synthgen.storage.places import Place
+from synthgen.storage.store import Place
 
 ATTEMPTS = 3  # at a shard whose worker dies or fails, before it is given up
 
@@ -73,7 +70,7 @@ def write_one(
         if progress is None:
             return 0
         items = renderer.render(work.plan.sample(index) for index in range(span.start, span.stop))
-        shard = write_anywhere(
+        shard = write_shard(
             directory,
             span,
             _shown(items, progress, advance),

@@ -20,6 +20,7 @@ from synthgen.dataset.shard import record_path, table_path
 from synthgen.dataset.tables import read_schema
 from synthgen.kinds.base import Facts
 from synthgen.publishing import statements
+from synthgen.storage.places import store_of
 from synthgen.storage.reading import read_file, reading
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ def completed(manifest: Manifest) -> datetime:
 
     Kept in the files' times: it is the same whenever the documents are written, and no other day is on record.
     """
-    records = [record_path(manifest.directory, manifest.plan.shard(shard.index)) for shard in manifest.shards]
+    here = store_of(manifest.directory).local(manifest.directory)
+    assert here is not None  # documents are written of a folder
+    records = [record_path(here, manifest.plan.shard(shard.index)) for shard in manifest.shards]
     newest = max(path.stat().st_mtime for path in records)
     return datetime.fromtimestamp(newest, UTC).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
 

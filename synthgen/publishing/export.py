@@ -28,7 +28,7 @@ from synthgen.storage.atomic import claimed, move_into_place, open_own, write_if
 from synthgen.storage.inside import check_folder, target
 
 if TYPE_CHECKING:
-    from synthgen.storage.places import Place
+    from synthgen.storage.store import Place
 
 LAYOUTS = ("imagefolder", "parquet", "webdataset")
 INDEX = "index.json"  # of an export in larger files: the classes, and what each file holds

@@ -9,17 +9,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.records import parsed
 from synthgen.dataset.manifest import Manifest
 from synthgen.storage.atomic import claimed, write_atomically, write_if_new
-from synthgen.storage.places import check_outside
+from synthgen.storage.inside import check_outside
+from synthgen.storage.places import store_of
 from synthgen.storage.reading import read_file
-
-if TYPE_CHECKING:
-    from synthgen.storage.places import Place
+from synthgen.storage.store import Place
 
 FORMAT = 1  # of the record and of index.json
 RECORD = ".synthgen-export.json"
@@ -93,7 +92,9 @@ def _short(value: object) -> str:
 def _check_place(directory: Place, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise SynthgenError(f"{out}: not a directory")
-    check_outside(directory, out)
+    here = store_of(directory).local(directory)
+    if here is not None:
+        check_outside(here, out)
 
 
 def _check_disk(manifest: Manifest, out: Path, layout: str, parts: Sequence[Part], *, taken_up: bool) -> None:

@@ -12,20 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from synthgen.common.errors import SynthgenError
-from synthgen.common.masking import LOGIN, secrets_in, shown, without
+from synthgen.common.masking import shown
 from synthgen.common.progress import progress
 from synthgen.common.records import parsed
 from synthgen.dataset.manifest import DOCUMENTS, Manifest, read_manifest
-from synthgen.dataset.shard import data_name, data_path, record_name, record_path, table_name, table_path, told_of_space
+from synthgen.dataset.shard import data_name, data_path, record_name, record_path, table_name, table_path
 from synthgen.dataset.verify import inspect
 from synthgen.publishing.card import documents
-from synthgen.publishing.upload import File, Standing, Store, Target, Work, arrange
-from synthgen.storage.atomic import write_if_new
-from synthgen.storage.places import EXTRAS, check_outside, is_url, place
+from synthgen.publishing.upload import CLOSING, arrange
+from synthgen.storage.atomic import told_of_space, write_if_new
+from synthgen.storage.outlet import File, Outlet, Standing, Work
+from synthgen.storage.places import store_named, store_of
 from synthgen.storage.reading import opened
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def publish(directory: Path, target: str, *, public: bool = False, allow_incompl
     without manifest, and the card tells of the faults.  Raises SynthgenError, in one line without
     secrets, where anything is in the way.
     """
-    to = open_target(directory, target, public=public)
+    to = store_named(target).outlet(target, source=directory, public=public)
     manifest = _readable(directory, allow_incomplete)
     to.check(write=True)
     _refuse_another(to, to.standing(), manifest, _names(manifest))
@@ -99,7 +98,7 @@ def publish(directory: Path, target: str, *, public: bool = False, allow_incompl
     )
 
 
-def _send(to: Target, work: Work) -> None:
+def _send(to: Outlet, work: Work) -> None:
     sizes = {file.name: file.size for file in work.files}
     total = -(-sum(sizes.values()) // 10**6)
     lock = threading.Lock()
@@ -118,7 +117,7 @@ def plan_upload(directory: Path, target: str, *, public: bool = False, allow_inc
 
     Images are not checked.  Raises SynthgenError as ``publish`` does before it checks them.
     """
-    to = open_target(directory, target, public=public)
+    to = store_named(target).outlet(target, source=directory, public=public)
     manifest = _readable(directory, allow_incomplete)
     to.check(write=False)
     files = _files(directory, manifest, finished=_finished(manifest))
@@ -141,30 +140,6 @@ def step_lines(steps: Sequence[Step], target: str) -> list[str]:
     return [*lines, f"{shown(target)}: nothing was sent, and the images were not checked"]
 
 
-def open_target(directory: Path, target: str, *, public: bool) -> Target:
-    """The place that a target names; raises SynthgenError where nothing can be published there."""
-    if target.startswith("hf://"):
-        from synthgen.publishing.upload_hub import hub
-
-        return hub(target, public=public)
-    if public:
-        raise SynthgenError(f"--public is for hf://; who may read {shown(target)} is settled there")
-    secrets = secrets_in(target)
-    if not is_url(target) or target.startswith(("file://", "local://")):
-        root = Path(url2pathname(urlsplit(target).path)) if is_url(target) else Path(target)
-        check_outside(directory, root)
-        return Store(root=root, shown=str(root), secrets=secrets)
-    protocol = target.partition("://")[0]
-    if protocol in ("http", "https"):
-        raise SynthgenError(f"{shown(target)}: the web cannot be written to; use hf://, s3://, gs:// or a folder")
-    if protocol in EXTRAS and LOGIN.search(target):
-        raise SynthgenError(f"{shown(target)}: keys do not go into the URL; set them in the environment")
-    try:
-        return Store(root=place(target, with_secrets=True), shown=shown(target), secrets=secrets)
-    except SynthgenError as error:
-        raise SynthgenError(without(str(error).replace(target, shown(target)), secrets)) from None
-
-
 def _readable(directory: Path, allow_incomplete: bool) -> Manifest:
     manifest = read_manifest(directory)
     if not manifest.shards:
@@ -178,7 +153,8 @@ def _readable(directory: Path, allow_incomplete: bool) -> Manifest:
 
 
 def _finished(manifest: Manifest) -> bool:
-    return manifest.complete and all((manifest.directory / name).exists() for name in ("manifest.json", "SHA256SUMS"))
+    store, directory = store_of(manifest.directory), manifest.directory
+    return manifest.complete and all(store.exists(directory / name) for name in CLOSING)
 
 
 def _checked(manifest: Manifest, allow_incomplete: bool) -> tuple[Manifest, list[str], Quality]:
@@ -251,7 +227,7 @@ def _digest_and_n(data: bytes, where: str) -> tuple[str, int]:
     return digest, n
 
 
-def _refuse_another(to: Target, standing: Mapping[str, Standing], manifest: Manifest, ours: Iterable[str]) -> None:
+def _refuse_another(to: Outlet, standing: Mapping[str, Standing], manifest: Manifest, ours: Iterable[str]) -> None:
     """Raise where the target holds something that is not this set, or more of it."""
     where = to.shown
     strange = sorted(standing.keys() - (WELCOME if to.repo else set()))

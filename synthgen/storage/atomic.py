@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import IO
 
 from synthgen.common.errors import SynthgenError
-from synthgen.storage.reading import read_file
+from synthgen.storage.regular import read_regular
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or a user's share of it
 
 
 @contextmanager
@@ -114,7 +116,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write_if_new(path: Path, data: bytes) -> None:
     """The same, but a file that has this content already, here or behind a link, is not touched."""
     with suppress(OSError):  # among them that of a pipe, which is replaced
-        if read_file(path) == data:
+        if read_regular(path) == data:
             return
     write_atomically(path, data)
 
@@ -135,3 +137,16 @@ def move_into_place(file: IO[bytes], path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def told_of_space(path: Path) -> Iterator[None]:
+    """A full disk, in one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise SynthgenError(
+                f"no space left on the device at {path}; the finished shards stand: free some space and run again"
+            ) from None
+        raise

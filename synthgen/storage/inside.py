@@ -7,17 +7,10 @@ A set that came from elsewhere may hold links and names that lead out of it.  Wh
 from __future__ import annotations
 
 import re
+from os.path import realpath
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
 
 from synthgen.common.errors import SynthgenError
-
-if TYPE_CHECKING:
-    from upath import UPath
-
-    P = TypeVar("P", bound=Path | UPath)
-else:
-    P = TypeVar("P")
 
 NEW = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")  # names that are given today
 STORED = re.compile(r"\w[\w .-]*")  # and those that were taken before: spaces, other scripts
@@ -35,24 +28,34 @@ def fits_stored(name: str) -> bool:
     return len(name) <= LONGEST and STORED.fullmatch(name) is not None
 
 
-def target(directory: P, name: str) -> P:
-    """Where a file ``name``, such as "data/x.tar", of a set is written.
-
-    Raises SynthgenError where the name leaves the directory or a folder on its way is a link.
-    """
+def check_name(directory: object, name: str) -> list[str]:
+    """The parts of the name of a file, such as "data/x.tar"; raises SynthgenError where it leaves ``directory``."""
     parts = name.split("/")
     if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
         raise SynthgenError(f"{directory}: {name[:200]!a} is no name of a file within it; nothing is written there")
-    place = directory
-    for part in parts[:-1]:
-        place = cast(P, place / part)
-        check_folder(place)
-    return cast(P, place / parts[-1])
+    return parts
 
 
-def check_folder(folder: Path | UPath) -> None:
+def target(directory: Path, name: str) -> Path:
+    """Where a file ``name``, such as "data/x.tar", of a set in a folder is written.
+
+    Raises SynthgenError where the name leaves the directory or a folder on its way is a link.
+    """
+    parts = check_name(directory, name)
+    for end in range(1, len(parts)):
+        check_folder(directory.joinpath(*parts[:end]))
+    return directory.joinpath(*parts)
+
+
+def check_folder(folder: Path) -> None:
     """Raise SynthgenError where a folder to write in is a link."""
-    if isinstance(folder, Path) and folder.is_symlink():
+    if folder.is_symlink():
         raise SynthgenError(
             f"{folder}: a link, through which nothing is written; put a folder in its place, or mount the other disk"
         )
+
+
+def check_outside(directory: Path, out: Path) -> None:
+    """Raise SynthgenError where a path to write at lies in the dataset that is read."""
+    if Path(realpath(out)).is_relative_to(realpath(directory)):
+        raise SynthgenError(f"{out}: lies in the dataset {directory} itself; name another place")

@@ -1,59 +1,58 @@
-"""Where a dataset stands: a local folder, or a URL of any store that fsspec reaches."""
+"""Which store a place is of: the list of all kinds of places, and the only function that tells them apart."""
 
 from __future__ import annotations
 
-import logging
-from os.path import realpath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar, cast
 
-from synthgen.common.errors import SynthgenError
-from synthgen.common.masking import one_line, secrets_in, shown
+from synthgen.storage.folder import FOLDERS
+from synthgen.storage.hub import HUB
+from synthgen.storage.object_store import EXTRAS, OBJECTS
+from synthgen.storage.store import Place, Store
 
-if TYPE_CHECKING:
-    from upath import UPath
+P = TypeVar("P", bound=Place)
 
-    Place = Path | UPath
-
-# Protocol -> the extra of this package that installs its client; hf:// comes with huggingface_hub.
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
-
-
-def check_outside(directory: Place, out: Path) -> None:
-    """Raise SynthgenError where a path to write at lies in the dataset that is read."""
-    if not isinstance(directory, Path):
-        if directory.protocol not in ("file", "local"):
-            return
-        directory = Path(directory.path)
-    if Path(realpath(out)).is_relative_to(realpath(directory)):
-        raise SynthgenError(f"{out}: lies in the dataset {directory} itself; name another place")
+# The first that says that a text names a place of its kind, or that a place is one, has it.
+STORES: list[Store[Any]] = [
+    FOLDERS,
+    HUB,
+    OBJECTS,  # last: it takes every URL that is left
+]
 
 
-def is_url(text: str | Place) -> bool:
-    """Whether a place is a URL such as s3://BUCKET/PREFIX rather than a local path."""
-    return "://" in str(text)
+def store_of(place: P) -> Store[P]:
+    """The store that a place is of."""
+    return cast(Store[P], next(store for store in STORES if store.holds(place)))
 
 
-def place(text: str | Path, *, with_secrets: bool = False) -> Place:
-    """The path object of a local path or an fsspec URL.
+def store_named(text: str) -> Store[Any]:
+    """The store of which a text names a place."""
+    return next(store for store in STORES if store.names(text))
 
-    Raises SynthgenError where nothing is installed that speaks the URL's protocol, and, unless
-    ``with_secrets``, where the URL holds some: it will be printed.
+
+def place(text: str | Path) -> Place:
+    """The place that a text names: a local path, or a URL such as s3://BUCKET/PREFIX.
+
+    Raises SynthgenError where nothing is installed that speaks the URL's protocol, or where the URL holds secrets: it
+    will be printed.
     """
-    if not is_url(text):
-        return Path(text)
-    if secrets_in(str(text), elsewhere=False) and not with_secrets:
-        raise SynthgenError(f"{shown(str(text))}: keys in a URL would be printed; give them as the store's client says")
-    from upath import UPath
+    return cast(Place, store_named(str(text)).place(str(text)))
 
-    for name in ("gcsfs", "asyncio"):  # which would print tracebacks of what is told in one line
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    protocol = str(text).partition("://")[0]
-    try:
-        found = UPath(str(text))
-        found.fs  # noqa: B018 - makes the client
-    except (ImportError, ValueError, OSError) as error:
-        extra = f"; pip install 'synthgen[{EXTRAS[protocol]}]'" if protocol in EXTRAS else ""
-        why = one_line(error, secrets_in(str(text)))
-        raise SynthgenError(f"{shown(str(text))}: cannot be reached ({why}){extra}") from None
-    return found
+
+def state_of(text: str) -> tuple[tuple[str, int, int], ...]:
+    """Name, time of change and size of the file that a text names, or of a folder and what is in it.
+
+    Empty for what is not of this machine, whose state is not asked for.
+    """
+    inner = text.rsplit("::", 1)[-1].removeprefix("file://")
+    if not FOLDERS.names(inner):
+        return ()
+    path = FOLDERS.place(inner)
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    stats = [(str(one), one.stat()) for one in (path, *inside) if one.exists()]
+    return tuple((name, found.st_mtime_ns, found.st_size) for name, found in stats)
+
+
+def extra_of(text: str) -> str | None:
+    """The extra of this package that installs the client of a URL; None where there is none."""
+    return EXTRAS.get(text.partition("://")[0])

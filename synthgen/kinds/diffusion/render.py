@@ -19,10 +19,11 @@ from synthgen.common.records import parsed, validated
 from synthgen.dataset.encode import Origin, encode_image
 from synthgen.dataset.plan import MAX_BATCH
 from synthgen.dataset.quality import fault
-from synthgen.dataset.shard import Item, write_atomically
+from synthgen.dataset.shard import Item
 from synthgen.kinds.base import IMAGE_FORMATS, MAX_IMAGES, MAX_SIDE, Sample
 from synthgen.kinds.diffusion.content import DiffusionContent, ModelRecord, Sampling
 from synthgen.kinds.diffusion.models import Model, find_model
+from synthgen.storage.atomic import write_atomically
 from synthgen.storage.reading import read_file, reading
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from synthgen.kinds.diffusion.schedulers import NAMES as SCHEDULERS
 
 if TYPE_CHECKING:
     from synthgen.kinds.diffusion.sampler import Sampler
-    from synthgen.storage.places import Place
+    from synthgen.storage.store import Place
 
 FORMATS = ("png", "jpg", "webp")
 DTYPES = ("float32", "float16", "bfloat16")

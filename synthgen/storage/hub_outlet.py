@@ -21,9 +21,9 @@ from urllib.parse import unquote
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.masking import one_line
-from synthgen.publishing.upload import File, Standing, Work
-from synthgen.storage.reading import read_file
-from synthgen.storage.stores import patiently
+from synthgen.storage.outlet import File, Standing, Work
+from synthgen.storage.regular import read_regular
+from synthgen.storage.retries import patiently
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi, RepoFile
@@ -267,7 +267,7 @@ def _is(file: File, standing: Standing) -> bool:
         return standing.sha256 == file.sha256
     from huggingface_hub.utils.sha import git_hash
 
-    return git_hash(read_file(file.source)) == standing.git
+    return git_hash(read_regular(file.source)) == standing.git
 
 
 def _addition(file: File) -> CommitOperationAdd:

@@ -1,0 +1,381 @@
+"""Stores of objects that fsspec reaches: objects are whole or absent, and what fails is tried again."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeGuard
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from synthgen.common.errors import SynthgenError
+from synthgen.common.masking import LOGIN, one_line, secrets_in, shown, without
+from synthgen.storage.atomic import told_of_space
+from synthgen.storage.file_by_file import FileByFile
+from synthgen.storage.folder import FOLDERS
+from synthgen.storage.inside import check_name
+from synthgen.storage.outlet import Outlet, refuse_public
+from synthgen.storage.regular import LIMIT
+from synthgen.storage.retries import patiently, refused
+from synthgen.storage.store import FOLDERS as SETS
+from synthgen.storage.store import Publishable
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+# Protocol -> the extra of this package that installs its client; hf:// comes with huggingface_hub.
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+ON_DISK = ("file", "local")  # protocols of URLs of files of this machine
+PROBE = "claims/write-test"
+PUBLISHED_PROBE = ".synthgen-write-test"
+COMPARED = 1 << 18  # bytes of a tar that tell it from another worker's
+
+
+class ObjectStore(Publishable["UPath"]):
+    """See ``Store``."""
+
+    remote = True
+    locks = False
+    spools = True
+
+    def names(self, text: str) -> bool:
+        return "://" in text
+
+    def holds(self, place: object) -> TypeGuard[UPath]:
+        from upath import UPath
+
+        return isinstance(place, UPath)
+
+    def place(self, text: str) -> UPath:
+        if secrets_in(text, elsewhere=False):
+            raise SynthgenError(f"{shown(text)}: keys in a URL would be printed; give them as the store's client says")
+        return _reached(text)
+
+    def local(self, path: UPath) -> Path | None:
+        return Path(path.path) if path.protocol in ON_DISK else None
+
+    def open(self, path: UPath) -> IO[bytes]:
+        return path.open("rb")
+
+    def read(self, path: UPath, *, limit: int = LIMIT, patient: bool = False) -> bytes:
+        return patiently(path.read_bytes, brief=not patient)
+
+    def fetch(self, path: UPath, to: Path) -> None:
+        path.fs.get_file(path.path, str(to))
+
+    def exists(self, path: UPath) -> bool:
+        return path.exists()
+
+    def size(self, path: UPath) -> int | None:
+        with suppress(FileNotFoundError):
+            return path.stat().st_size
+        return None
+
+    def listing(self, directory: UPath) -> dict[str, int]:
+        root = str(directory.fs._strip_protocol(directory.path)).strip("/")
+        with _read_to_know(directory):
+            files = patiently(lambda: _found(directory), brief=True)
+        names = {}
+        for path, info in files.items():
+            name = path.strip("/").removeprefix(root).strip("/")
+            if not name:  # the folder itself, for which some tools make an object
+                continue
+            folder, _, rest = name.partition("/")
+            if folder in SETS and rest:
+                inner, slash, _ = rest.partition("/")
+                name = f"{folder}/{inner}{slash}"
+            elif rest:
+                name = f"{folder}/"
+            names[name] = 0 if name.endswith("/") else info["size"]
+        return names
+
+    def names_in(self, folder: UPath) -> list[str]:
+        folder.fs.invalidate_cache()
+        try:
+            return [path.name for path in folder.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def check_writable(self, directory: UPath) -> None:
+        with _told(directory):
+            _probe(directory / PROBE)
+
+    def check_folder(self, folder: UPath) -> None:
+        """Stores have no links."""
+
+    def target(self, directory: UPath, name: str) -> UPath:
+        check_name(directory, name)
+        return directory / name
+
+    def write(self, path: UPath, data: bytes) -> None:
+        with _told(path):
+            _send(path, data)
+
+    def update(self, path: UPath, data: bytes) -> None:
+        with _read_to_know(path):
+            stands = patiently(lambda: path.exists() and path.read_bytes() == data, brief=True)
+        if not stands:
+            self.write(path, data)
+
+    def create(self, path: UPath, data: bytes) -> bool:
+        with _told(path):
+            return _created(path, data)
+
+    def replace(self, path: UPath, data: bytes, *, unchanged: Callable[[], bool], first: Callable[[], object]) -> bool:
+        if not unchanged():
+            return False
+        first()
+        self.write(path, data)
+        return True
+
+    def remove(self, path: UPath) -> None:
+        with suppress(FileNotFoundError):
+            patiently(lambda: path.fs.rm_file(path.path))
+
+    def remove_folder(self, folder: UPath) -> None:
+        """Stores have no folders."""
+
+    def put(self, path: UPath, source: Path) -> None:
+        if path.protocol not in EXTRAS:  # stores of objects have no folders; SFTP and the like do
+            path.fs.makedirs(path.fs._parent(path.path), exist_ok=True)
+        path.fs.put_file(str(source), path.path)
+
+    @contextmanager
+    def draft(self, tar: UPath, table: UPath, record: UPath, stands: Callable[[], bool]) -> Iterator[_Upload | None]:
+        def standing() -> bool:
+            record.fs.invalidate_cache()
+            return _start_of(record, 1) is not None and patiently(stands)  # one request where there is no record
+
+        if standing():
+            yield None
+            return
+        with told_of_space(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
+            yield _Upload(file, tar, table, record, standing)
+
+    def clear(self, directory: UPath) -> None:
+        """Unfinished objects are not seen, and go by the store's own rules."""
+
+    def disk(self, directory: UPath) -> Path:
+        return Path(tempfile.gettempdir())
+
+    def claim(self, path: UPath, data: bytes, *, force: bool, counts: float) -> _Claim | None:
+        claim = _Claim(path, counts)
+        if force:
+            with suppress(Exception):  # a claim is worth no failure
+                claim.renew(data)
+            return claim
+        return claim if _created(path, data) else None
+
+    def is_locked(self, path: UPath) -> bool:
+        return False
+
+    def outlet(self, text: str, *, source: Path, public: bool) -> Outlet:
+        refuse_public(text, public=public)
+        protocol, secrets = text.partition("://")[0], secrets_in(text)
+        if protocol in ON_DISK:
+            return FOLDERS.outlet(url2pathname(urlsplit(text).path), source=source, public=public)
+        if protocol in ("http", "https"):
+            raise SynthgenError(f"{shown(text)}: the web cannot be written to; use hf://, s3://, gs:// or a folder")
+        if protocol in EXTRAS and LOGIN.search(text):
+            raise SynthgenError(f"{shown(text)}: keys do not go into the URL; set them in the environment")
+        try:
+            return FileByFile(store=self, root=_reached(text), shown=shown(text), secrets=secrets)
+        except SynthgenError as error:
+            raise SynthgenError(without(str(error).replace(text, shown(text)), secrets)) from None
+
+    def check_outlet(self, root: UPath, shown: str, *, write: bool) -> None:
+        bucket = root.path.partition("/")[0]
+        if bucket and not root.fs.exists(bucket):
+            raise SynthgenError(f"{shown}: there is no {bucket}, or it cannot be seen with these keys")
+        if write:
+            _probe(root / PUBLISHED_PROBE)
+
+    def find(self, root: UPath) -> dict[str, int]:
+        start = root.path.rstrip("/")
+        root.fs.invalidate_cache()
+        found: dict[str, dict[str, int]] = root.fs.find(start, detail=True)
+        named = {path.removeprefix(start).lstrip("/"): info["size"] for path, info in found.items()}
+        return {name: size for name, size in named.items() if name not in ("", PUBLISHED_PROBE)}
+
+    def loads(self, shown: str) -> str:
+        return f'datasets.load_dataset("webdataset", data_files="{shown.rstrip("/")}/data/*.tar", split="train")'
+
+
+OBJECTS = ObjectStore()
+
+
+def _reached(text: str) -> UPath:
+    """The path of a URL, whose client is there; raises SynthgenError where it is not."""
+    from upath import UPath
+
+    for name in ("gcsfs", "asyncio"):  # which would print tracebacks of what is told in one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    protocol = text.partition("://")[0]
+    try:
+        found = UPath(text)
+        found.fs  # noqa: B018 - makes the client
+    except (ImportError, ValueError, OSError) as error:
+        extra = f"; pip install 'synthgen[{EXTRAS[protocol]}]'" if protocol in EXTRAS else ""
+        why = one_line(error, secrets_in(text))
+        raise SynthgenError(f"{shown(text)}: cannot be reached ({why}){extra}") from None
+    return found
+
+
+@contextmanager
+def _told(path: UPath) -> Iterator[None]:
+    """What a store refuses to take, in one line without keys."""
+    try:
+        yield
+    except SynthgenError:
+        raise
+    except Exception as error:  # each client has errors of its own
+        why = one_line(error, secrets_in(str(path)))
+        raise SynthgenError(f"{shown(str(path))}: cannot be written to ({why})") from None
+
+
+@contextmanager
+def _read_to_know(path: UPath) -> Iterator[None]:
+    """What a store refuses to give, in one line, without the client's words, which may tell of requests and keys."""
+    try:
+        yield
+    except Exception as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+        raise SynthgenError(f"{path}: cannot be read ({why})") from None
+
+
+def _found(directory: UPath) -> dict[str, Any]:
+    directory.fs.invalidate_cache()  # else a listing from before its files were written
+    return dict(directory.fs.find(str(directory.fs._strip_protocol(directory.path)).rstrip("/"), detail=True))
+
+
+def _probe(path: UPath) -> None:
+    path.fs.pipe_file(path.path, b"")
+    with suppress(Exception):  # another process has; or the keys do not allow it, which is not needed
+        path.fs.rm_file(path.path)
+
+
+def _send(path: UPath, data: bytes) -> None:
+    # Not through an open file, which its client writes once more when it is collected.
+    patiently(lambda: path.fs.pipe_file(path.path, data))
+
+
+def _there(path: UPath) -> bool:
+    """Whether an object stands, as the store has it now."""
+    path.fs.invalidate_cache()
+    return path.exists()
+
+
+def _created(path: UPath, data: bytes) -> bool:
+    def send(mode: str) -> None:
+        path.fs.pipe_file(path.path, data, mode=mode)
+
+    def same() -> bool:
+        with suppress(FileNotFoundError, PermissionError):
+            return patiently(path.read_bytes, brief=True) == data
+        return False
+
+    return _sent_anew(path, send, same)
+
+
+def _sent_anew(path: UPath, send: Callable[[str], object], same: Callable[[], bool]) -> bool:
+    """Have ``send`` make an object where there is none; whether it then stands as sent.
+
+    ``send`` takes the mode, "create" or "overwrite".  An object that is there already may be our own,
+    whose answer was lost: ``same`` tells.  A store that knows no conditions is asked what stands first.
+    """
+    try:
+        patiently(lambda: send("create"), final=_final)
+    except FileExistsError:
+        return same()
+    except Exception:  # perhaps a store that knows no conditions
+        if patiently(lambda: _there(path)):
+            return same()
+        patiently(lambda: send("overwrite"))
+    return True
+
+
+def _unknown(error: Exception) -> bool:
+    """Whether a store may have refused because it does not know what is asked; clients tell it in several ways."""
+    return isinstance(error, TypeError) or getattr(error, "errno", None) in (errno.EINVAL, errno.ENOSYS)
+
+
+def _final(error: Exception) -> bool:
+    return refused(error) or _unknown(error)
+
+
+def _start_of(path: UPath, n: int) -> bytes | None:
+    """The first so many bytes of an object; None where there is none."""
+    try:
+        return bytes(patiently(lambda: path.fs.cat_file(path.path, start=0, end=n), final=_final))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if _unknown(error):  # S3 has no range of an empty object
+            return bytes(patiently(path.read_bytes)[:n])
+        raise
+
+
+class _Claim:
+    """An object made on the condition that there is none, which counts as long as it changes."""
+
+    def __init__(self, path: UPath, counts: float) -> None:
+        self._path, self._counts, self._renewed = path, counts, time.monotonic()
+
+    @property
+    def lost(self) -> bool:
+        return time.monotonic() - self._renewed > self._counts
+
+    def renew(self, data: bytes) -> None:
+        self._path.fs.pipe_file(self._path.path, data)
+        self._renewed = time.monotonic()
+
+    def drop(self) -> None:
+        if not self.lost:
+            with suppress(Exception):
+                self._path.fs.rm_file(self._path.path)
+
+
+class _Upload:
+    """A shard on its way to a store, where another worker may be sending the same one.
+
+    The tar is first written to a local file without a name, which goes with its process.  On another kind of machine
+    the other worker's bytes differ: a tar takes no other's place where none stood before, and the record comes last, of
+    a tar and a table that are ours.
+    """
+
+    def __init__(self, file: IO[bytes], tar: UPath, table: UPath, record: UPath, standing: Callable[[], bool]) -> None:
+        self.file = file
+        self._tar, self._table, self._record, self._standing = tar, table, record, standing
+        self._overwrite = patiently(lambda: _there(tar))  # damaged, or of a killed worker
+
+    def commit(self, table: bytes, record: bytes) -> bool:
+        if self._standing():  # we were slow, or frozen, and another did it
+            return False
+        self.file.flush()
+        self.file.seek(0)
+        start = self.file.read(COMPARED)
+
+        def tar_is_ours() -> bool:
+            """Whether it begins as ours; one that another kind of machine drew differs in its first images."""
+            return _start_of(self._tar, len(start)) == start
+
+        if self._overwrite:
+            patiently(lambda: self._put("overwrite"))
+        elif not _sent_anew(self._tar, self._put, tar_is_ours):
+            return False
+        _send(self._table, table)
+        if not self._overwrite or tar_is_ours():
+            _send(self._record, record)
+            if tar_is_ours() and _start_of(self._table, len(table) + 1) == table:
+                return True
+        OBJECTS.remove(self._record)  # whoever finds no record writes the shard again
+        return False
+
+    def _put(self, mode: str) -> None:
+        self.file.seek(0)
+        self._tar.fs.put_file(f"/dev/fd/{self.file.fileno()}", self._tar.path, mode=mode)
