@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from synthgen_evaluate.design.suite import read_suite
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.models import build
-from synthgen_evaluate.runs import Run, read_suite_records
+from synthgen_evaluate.runs import Run, RunConfig, State, read_suite_records
+from synthgen_evaluate.training import execute
 from synthgen_evaluate.training.execute import run_suite
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wilds.*", "ignore::DeprecationWarning:ogb.*")
@@ -192,6 +194,75 @@ def test_a_failed_run_is_told_and_the_others_go_on(world: Path, tmp_path: Path) 
     assert "its pre-training run" in second
     states = [json.loads(path.read_text())["status"] for path in (tmp_path / "runs").glob("*/state.json")]
     assert sorted(states) == ["done", "failed", "failed", "failed", "failed"]
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, kind: str, error: type[Exception] = KeyError) -> None:
+    """Have all runs of a kind end in a bug."""
+
+    def train(run: Run, config: RunConfig, *args: Any, **options: Any) -> None:
+        if config.kind in kind:
+            raise error("oops hf_PlantedPlantedPlantedPlanted")
+        real(run, config, *args, **options)
+
+    real = execute.train
+    monkeypatch.setattr(execute, "train", train)
+
+
+def test_a_bug_in_a_run_leaves_a_log_and_the_others_go_on(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = read_suite(world / "suite.toml")
+    with monkeypatch.context() as patch:
+        planted(patch, "pretrain")
+        outcome = run_suite(suite, tmp_path / "runs", device="cpu")
+    assert outcome.done == 1
+    first, *_ = outcome.failed
+    found = re.fullmatch(r"pre-train natural, .*: KeyError: 'oops \*\*\*' \(traceback in (.*)\)", first)
+    assert found is not None
+    log = Path(found[1])
+    assert log.parent == tmp_path / "runs/logs"
+    assert "Traceback" in log.read_text()
+    assert "Planted" not in log.read_text().replace("planted(", "")
+    states = read_suite_states(tmp_path / "runs")
+    assert sorted(state.status for state in states) == ["done", "failed", "failed", "failed", "failed"]
+    assert any(str(log) in (state.error or "") for state in states)
+    assert run_suite(suite, tmp_path / "runs", device="cpu").done == 4  # once the bug is mended
+    assert not (tmp_path / "runs/logs").exists()
+
+
+def read_suite_states(runs: Path) -> list[State]:
+    return [Run(directory=path.parent).state for path in sorted(runs.glob("*/state.json"))]
+
+
+def test_the_third_run_that_fails_in_the_same_way_stops_the_command_in_one_line(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planted(monkeypatch, "pretrain finetune")
+    suite = world / "suite.toml"
+    for arms, debug in ((("scratch", "natural"), False), (("scratch", "natural", "fractals"), True)):
+        words = [word for arm in arms for word in ("--only", arm)] + ["--debug"] * debug
+        out = tmp_path / str(debug)
+        monkeypatch.setattr(sys, "argv", ["evaluate", "run", str(suite), "--out", str(out), "--device", "cpu", *words])
+        assert run_app(app, "evaluate", (EvaluateError,)) == 1
+        said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("search: ", "decode "))]
+        assert not any("Planted" in line for line in said)
+        assert ("Traceback (most recent call last):" in said) == debug
+    assert said[-1].startswith(f"evaluate: {out}: stopped at the third run that failed in the same way (")
+    assert len(list((out / "logs").iterdir())) == 3
+
+
+def test_a_failing_device_ends_the_command_with_one_line_that_names_its_log(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planted(monkeypatch, "finetune", RuntimeError)
+    out = tmp_path / "runs"
+    arguments = ["run", str(world / "suite.toml"), "--out", str(out), "--device", "cpu", "--only", "scratch"]
+    monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
+    assert run_app(app, "evaluate", (EvaluateError,)) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    (log,) = (out / "logs").iterdir()
+    assert line == f"evaluate: RuntimeError: oops *** (traceback in {log})"
+    assert "Traceback" in log.read_text()
 
 
 def test_macro_f1_on_real_camera_traps_is_what_wilds_says(shared: Path, tmp_path: Path) -> None:

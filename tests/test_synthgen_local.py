@@ -129,6 +129,9 @@ def test_a_shard_that_ends_each_attempt_is_given_up_told_and_done_by_a_later_run
     process = start(out, Maker(log=log, **{trouble: {33: 100}}))
     _, told = process.communicate(timeout=60)
     assert process.returncode == 1
+    logs = sorted((out / "logs").glob("*")) if trouble == "fails" else []
+    assert len(logs) == (ATTEMPTS if trouble == "fails" else 0)
+    why += f" (traceback in {logs[-1]})" if logs else ""
     lines = [line for line in told.splitlines() if not line.startswith("generate: ")]
     assert lines == [
         f"synthgen: {out}: 1 shards were given up (pretend-train-000003: {why}); the others stand: run the same command"
@@ -145,7 +148,7 @@ def test_a_shard_that_ends_each_attempt_is_given_up_told_and_done_by_a_later_run
     assert words("set", state)[1:] == [f"  failed: pretend-train-000003: {why}"]
     assert not list(out.rglob("*.tmp"))
     fill(out, Maker(log=log))
-    assert contents(out) == undisturbed  # claims are gone, too
+    assert contents(out) == undisturbed  # claims and logs are gone, too
 
 
 def test_an_exception_costs_no_worker(tmp_path: Path, log: str, undisturbed: dict[str, bytes]) -> None:

@@ -16,15 +16,18 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 
+from synthgen.common.logs import Repeats, failure_of, is_bug, setting
 from synthgen.common.printing import say
 from synthgen.dataset.generate import free_space
+from synthgen.engines.claims import worker_name
 from synthgen.storage.inside import check_folder
+from synthgen.storage.logs import forget, keep
 
 from ..camera_traps.tasks import Task, open_task
 from ..design.choice import Chosen, captions_of, choose
 from ..design.selection import write_selection
 from ..design.suite import Suite
-from ..errors import EvaluateError, told_here
+from ..errors import EvaluateError, FailedRunError, told_here
 from ..images.pixelfile import busy
 from ..images.pixels import PixelCache
 from ..models import n_parameters
@@ -144,8 +147,9 @@ def run_suite(
     missing folder is told at once.  A failed run does not stop the others, and a run that another process
     is at waits until the others are done: several processes may share a suite.  After ``max_hours`` the run
     in hand stops at its next checkpoint.  Decoded images are kept in ``out``/cache, up to ``cache_bytes``;
-    what does not fit is decoded as it is needed.
+    what does not fit is decoded as it is needed.  Raises FailedRunError at the third run that fails in the same way.
     """
+    setting.beside = out
     until = None if max_hours is None else time.monotonic() + 3600 * max_hours
     accelerator = make_accelerator(device, suite.precision)
     plan = open_suite(suite, only)
@@ -159,6 +163,7 @@ def run_suite(
     if accelerator.is_main_process:
         write_suite_record(out, suite_record(suite, plan.task, plan.grid, plan.chosen))
     failed: list[str] = []
+    repeats = Repeats()
     done = tried = 0
     queue = deque((step, f"{number}/{len(todo)} {step.title}", False) for number, step in enumerate(todo, start=1))
     with _deterministic(accelerator.device):
@@ -171,6 +176,11 @@ def run_suite(
                 continue
             except EvaluateError as error:
                 failed.append(f"{step.title}: {error}")
+                if isinstance(error, FailedRunError) and repeats.too_many(error.bug):
+                    raise FailedRunError(
+                        f"{out}: stopped at the third run that failed in the same way ({failed[-1]}); the finished"
+                        " runs stand: run the same command again once the bug is mended"
+                    ) from error
             except OutOfTimeError:
                 break
             tried += 1
@@ -191,8 +201,10 @@ def run_step(
     """Train one run; False where another process has finished it meanwhile.
 
     Raises BusyError where another process is at it, or at the run that it starts from, unless it is to
-    ``wait``, and OutOfTimeError at the first checkpoint after ``until``, a time of the monotonic clock.
+    ``wait``, OutOfTimeError at the first checkpoint after ``until``, a time of the monotonic clock, and
+    FailedRunError where a bug ends it, whose traceback is then in a log.
     """
+    setting.beside = out
     run, main = step.run(out), accelerator.is_main_process
     with ExitStack() as stack:
         free = not main or (_free(step, out, wait) and stack.enter_context(_locked(run, title, wait)))
@@ -220,9 +232,24 @@ def run_step(
         except EvaluateError as error:
             _fail(run, error, accelerator)
             raise
+        except Exception as error:
+            if not is_bug(error) or accelerator.num_processes > 1:  # whose others wait for this one
+                raise
+            failed = _failed(run, title, out, error)
+            _fail(run, failed, accelerator)
+            raise failed from error
         finally:
             accelerator.free_memory()
+        if main:
+            forget(out, run.directory.name)
     return True
+
+
+def _failed(run: Run, title: str, out: Path, error: Exception) -> FailedRunError:
+    """A bug in a run, in one line that names its log."""
+    failure, name = failure_of(error), run.directory.name
+    where = keep(out, name, failure, f"run {name} ({title}), worker {worker_name()}")
+    return FailedRunError(f"{failure.line} ({where})", bug=failure.bug)
 
 
 def _fail(run: Run, error: EvaluateError, accelerator: Accelerator) -> None:

@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 
+from synthgen.common.logs import LONGEST, setting, show
 from synthgen.common.processes import how_ended, unheard
 from synthgen.common.progress import progress
 from synthgen.engines import Request
 
 from ..design.suite import Suite
-from ..errors import EvaluateError
+from ..errors import EvaluateError, FailedRunError
 from .execute import Outcome, Plan, open_suite
 
 GRACE = 10.0  # seconds that a worker gets to reach its next look at signals
@@ -58,21 +59,24 @@ def run_fleet(
 ) -> Outcome:
     """Run a suite by several workers; ``options`` are those of ``evaluate run`` that each is given.
 
-    Raises EvaluateError or SynthgenError where a worker refuses to start or is killed STARTS times, or no Ray answers.
+    Raises EvaluateError or SynthgenError where a worker refuses to start or is killed STARTS times, or no Ray answers,
+    and FailedRunError where runs that fail in the same way stopped the workers.
     """
+    setting.beside = out
     plan = open_suite(suite, only)
-    before = len(plan.todo(out))
-    options = [*options, *(word for arm in only for word in ("--only", arm))]
+    before, said = len(plan.todo(out)), "what they said stands above"
+    options = [*options, *(word for arm in only for word in ("--only", arm)), *["--debug"] * setting.debug]
     if request.engine == "local":
         _run_local(_workers(file, out, _devices(device, request.workers), options))
     else:
-        _run_on_ray(file, out, plan, request, options)
+        said = _run_on_ray(file, out, plan, request, options)
     todo = plan.todo(out)
     states = {step.title: step.run(out).state for step in todo}
     failed = tuple(f"{title}: {state.error}" for title, state in states.items() if state.status == "failed")
     done, left = before - len(todo), len(todo) - len(failed)
     if left and "--max-hours" not in options:
-        raise EvaluateError(f"{left} runs are not done, as their workers broke down; what they said stands above")
+        error = FailedRunError if failed else EvaluateError
+        raise error(f"{left} runs are not done, as their workers broke down; {said}")
     return Outcome(done=done, kept=len(plan.grid.steps) - before, failed=failed, left=left)
 
 
@@ -142,8 +146,11 @@ def _start(worker: Worker) -> subprocess.Popen[bytes]:
     return subprocess.Popen(worker.command(), env={**os.environ, **worker.environment})
 
 
-def _run_on_ray(file: Path, out: Path, plan: Plan, request: Request, options: Sequence[str]) -> None:
-    """Have workers run on a cluster, whose nodes all reach suite, images and runs; a lost one is started again."""
+def _run_on_ray(file: Path, out: Path, plan: Plan, request: Request, options: Sequence[str]) -> str:
+    """Have workers run on a cluster, whose nodes all reach suite, images and runs; a lost one is started again.
+
+    Returns what the last to break down said.
+    """
     cluster = request.cluster("GPU" if torch.cuda.is_available() else "CPU")
     worker = Worker(
         arguments=(str(file.absolute()), "--out", str(out.absolute()), *options),
@@ -151,7 +158,7 @@ def _run_on_ray(file: Path, out: Path, plan: Plan, request: Request, options: Se
     )
     with cluster.connected() as ray:
         task = ray.remote(**cluster.remote_options, max_retries=STARTS - 1, retry_exceptions=True)(_on_node)
-        futures, n_through = list[Any](), 0
+        futures, n_through, said = list[Any](), 0, "they said nothing"
         with progress("run", len(plan.grid.steps), "runs") as show:
             while todo := plan.todo(out):
                 show(len(plan.grid.steps) - len(todo))
@@ -164,27 +171,34 @@ def _run_on_ray(file: Path, out: Path, plan: Plan, request: Request, options: Se
                 ready, futures = ray.wait(futures, timeout=RAY_LOOK_EVERY)
                 n_through += len(ready)
                 for future in ready:
-                    _refused(ray, future)
+                    said = _last_words(ray, future) or said
             show(len(plan.grid.steps) - len(todo))
             if futures:  # at their last words, or without room until now
                 ray.wait(futures, num_returns=len(futures), timeout=GRACE)
+    return said
 
 
-def _refused(ray: Any, future: Any) -> None:
-    """Raise EvaluateError where a worker of Ray refused to start, or was lost too often."""
+def _last_words(ray: Any, future: Any) -> str:
+    """What a worker of Ray said in the end; EvaluateError where it refused to start, or was lost too often."""
     try:
-        code, words = ray.get(future)
+        code, said = ray.get(future)
     except ray.exceptions.RayError as error:
         raise EvaluateError(f"a worker was lost {STARTS} times ({type(error).__name__}); run it again") from None
+    if setting.debug:
+        show(said)
+    lines = said.splitlines()[-1:]
+    words = (
+        lines[0].removeprefix("evaluate: ") if lines and (code == REFUSED or lines[0].startswith("evaluate: ")) else ""
+    )
     if code == REFUSED:
         raise EvaluateError(words)
+    return words
 
 
 def _on_node(worker: Worker, folder: str) -> tuple[int, str]:
-    """Run a worker on a node, on the GPU that Ray lets it see; returns its exit code and its last line of stderr."""
+    """Run a worker on a node, on the GPU that Ray lets it see; returns its exit code and the end of its stderr."""
     environment = {**os.environ, **worker.environment}
     done = subprocess.run(worker.command(), cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode not in (*THROUGH, REFUSED):
         raise RuntimeError(how_ended(done.returncode))  # Ray starts it again
-    lines = done.stderr.strip().splitlines()
-    return done.returncode, lines[-1].removeprefix("evaluate: ") if lines else ""
+    return done.returncode, done.stderr.strip()[-LONGEST:]

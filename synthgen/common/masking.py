@@ -8,15 +8,45 @@ from collections.abc import Iterable
 from urllib.parse import parse_qsl, quote
 
 LOGIN = re.compile(r"//([^/]*:.*|[^/@]*)@")  # of a URL; a password may hold slashes
-ELSEWHERE = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")  # of the environment
+# Variables of the environment that hold secrets, and not the names of files with some.
+SECRET = re.compile(
+    r"(?!.*_(FILE|PATH|DIR)$).*(TOKEN(?!IZ)|SECRET|PASSWORD|PASSWD|PASSPHRASE|(API|ACCESS|ACCOUNT|PRIVATE)_?KEY)", re.I
+)
+SHORTEST = 8  # characters of such a secret; a shorter one may be any word
+# Secrets by their looks, each with what is shown instead: of signed and other URLs, headers, settings, and well-known
+# forms of tokens of the Hub and keys of AWS.
+LOOKS = tuple(
+    (re.compile(pattern, re.IGNORECASE), shown)
+    for pattern, shown in (
+        (r"(?<=://)([^\s/'\"@]*|[^\s/'\"@:]*:[^\s'\"]*)@", "***@"),
+        (r"(://[^\s?'\"<>]*)\?[^\s'\"<>]+", r"\1?***"),
+        (r"\b(bearer|basic)\s+[\w+/=.~-]{8,}", r"\1 ***"),
+        (
+            r"((?:password|passwd|passphrase|secret|token|signature|credential|authorization|\bsig"
+            r"|(?:api|access|account|private|secret)[_-]?key(?:[_-]?id)?)[\"']?)"
+            r"(\s*[:=]\s*)(?:[bru]?\"[^\"]*\"|[bru]?'[^']*'|(?<!= )[^\s\"',;&()\[\]{}]+)",
+            r"\1\2***",
+        ),
+        (r"hf_[a-z0-9]{16,}", "***"),
+        (r"\b(?-i:(?:AKIA|ASIA)[A-Z0-9]{12,})\b", "***"),
+    )
+)
 
 
-def one_line(error: BaseException, secrets: Iterable[str]) -> str:
-    """What an error says, in one line of bounded length without ``secrets``."""
+def one_line(error: BaseException, secrets: Iterable[str] = ()) -> str:
+    """What an error says, in one line of bounded length without ``secrets`` and what looks like some."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror and not error.filename:
         text = error.strerror
-    return without(" ".join(text.split()) or type(error).__name__, secrets)[:300]
+    return " ".join(masked(without(text, secrets)).split())[:300] or type(error).__name__
+
+
+def masked(text: str) -> str:
+    """``text`` without the secrets of the environment and what looks like secrets."""
+    text = without(text, secrets_in(""))
+    for look, shown in LOOKS:
+        text = look.sub(shown, text)
+    return text
 
 
 def without(text: str, secrets: Iterable[str]) -> str:
@@ -32,7 +62,8 @@ def secrets_in(url: str, *, elsewhere: bool = True) -> tuple[str, ...]:
     login = LOGIN.search(url)
     words = [login[1], *login[1].split(":")[1:]] if login else []
     words += [value for _, value in parse_qsl(url.partition("?")[2])]
-    words += [os.environ.get(name, "") for name in ELSEWHERE] if elsewhere else []
+    here = os.environ.items() if elsewhere else ()
+    words += [value for name, value in here if len(value) >= SHORTEST and SECRET.match(name)]
     return tuple(word for word in words if word)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import BadParameter
+
+from synthgen.common.logs import setting
 
 
 def local(path: Path | None) -> Path | None:
@@ -23,3 +25,36 @@ Out = Annotated[
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Dataset directory.", callback=local)]
 Anywhere = Annotated[str, typer.Argument(metavar="DIR|URL", help="Dataset directory, or its URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
+
+
+def command_of(application: typer.Typer) -> Any:
+    """The command of an application, whose every command has ``--debug``."""
+    command = typer.main.get_command(application)
+    _add_debug(command, _debug_option())
+    return command
+
+
+def _heard(debug: bool) -> None:
+    setting.debug = setting.debug or debug
+
+
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", help="Show the traceback of an error on stderr.", callback=_heard, expose_value=False),
+]
+
+
+def _nothing(debug: Debug = False) -> None:
+    """A command that has the option, from which others get it."""
+
+
+def _debug_option() -> Any:
+    application = typer.Typer(add_completion=False)
+    application.command()(_nothing)
+    return typer.main.get_command(application).params[0]
+
+
+def _add_debug(command: Any, option: Any) -> None:
+    command.params.append(option)
+    for inner in getattr(command, "commands", {}).values():
+        _add_debug(inner, option)

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.logs import setting
 from synthgen.common.progress import progress
 from synthgen.dataset.manifest import Manifest, check_folders, finish, read_manifest
 from synthgen.dataset.plan import Plan, ShardSpan, difference, read_plan
 from synthgen.engines.claims import BEAT, Watch, remove_claims, tell_failed
 from synthgen.engines.local import local
-from synthgen.engines.work import Done, Engine, FailedShardsError, Task, Work, here
+from synthgen.engines.work import Bugs, Done, Engine, FailedShardsError, Task, Work, here
 from synthgen.kinds.base import Renderer
+from synthgen.storage import logs
 from synthgen.storage.places import store_of
 from synthgen.storage.reading import reading
 from synthgen.storage.retries import patiently
@@ -53,7 +55,7 @@ def existing_plan(directory: Place) -> Plan | None:
         names = patiently(lambda: store.names_in(directory), brief=True)
     if plan := standing_plan(directory):  # asked after the listing: another process may just be laying it down
         return plan
-    if any(not name.endswith(".tmp") and name != CLAIMS for name in names):  # as other processes are starting, too
+    if any(not name.endswith(".tmp") and name not in (CLAIMS, logs.FOLDER) for name in names):  # others are starting
         raise SynthgenError(f"{directory}: not empty and not a dataset (no plan.json); choose another --out")
     return None
 
@@ -152,9 +154,10 @@ def generate(
     processes of this machine (all cores), each with a renderer from ``make`` (by default the kind's).
     ``share`` (i, k) does every k-th shard alone, from the i-th, and leaves the others to others; else
     shards that another process is writing are waited for, and taken over where it dies.  Raises
-    SynthgenError where a folder to write in is a link, and FailedShardsError where shards were given up, once all
-    others stand.
+    SynthgenError where a folder to write in is a link, FailedShardsError where shards were given up, once all
+    others stand, and RepeatedBugError at once where a bug costs shard after shard.
     """
+    setting.beside = directory
     store = store_of(directory)
     store.clear(directory)
     manifest = read_manifest(directory)
@@ -170,6 +173,7 @@ def generate(
         engine = here(renderer) if renderer else local([None] * workers)
     work = Work(directory=str(directory.absolute()), plan=plan, make=make)
     watch, failed, wrote, passed = Watch(directory), dict[int, Done](), Counter[int](), _Passed()
+    bugs = Bugs(str(directory))
     with progress("generate", plan.n, "images") as show:
         count = _Count(manifest.n_samples, show)
         try:
@@ -181,6 +185,7 @@ def generate(
                     if done.failed:
                         failed[done.span.index] = done
                         tell_failed(directory, done.span, done.worker, done.failed)
+                        bugs.note(done)
                 manifest = _looked(partial(read_manifest, directory, manifest.shards))
                 work = replace(work, plan=_grown_only(directory, work.plan, manifest.plan))
                 count.set(manifest.n_samples)
@@ -193,6 +198,7 @@ def generate(
     if manifest.complete:
         finish(manifest)
         remove_claims(directory)
+        logs.forget(directory)
     elif failed:
         raise FailedShardsError(list(failed.values()), str(directory))
     return manifest

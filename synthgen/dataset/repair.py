@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.logs import setting
 from synthgen.dataset.manifest import DOCUMENTS, check_folders, finish, read_manifest
 from synthgen.dataset.plan import Plan, ShardSpan, read_plan
 from synthgen.dataset.scan import Fault
@@ -28,6 +29,7 @@ from synthgen.dataset.shard import (
 )
 from synthgen.dataset.verify import MANIFEST, PLAN, SUMS, Papers, read_papers
 from synthgen.kinds.base import Renderer
+from synthgen.storage import logs
 from synthgen.storage.atomic import write_if_new
 from synthgen.storage.inside import target
 from synthgen.storage.places import store_of
@@ -53,6 +55,7 @@ def repair(
     Raises SynthgenError, after all that can be mended is, where a shard does not come out as it was, and
     before anything is written where plan.json is in doubt or a folder of the set is a link.
     """
+    setting.beside = directory
     faults = list(faults)
     for fault in faults:
         if fault.name == PLAN:
@@ -78,6 +81,7 @@ def repair(
         manifest = read_manifest(directory)
         if manifest.complete:
             finish(manifest)
+            logs.forget(directory)
     if notes:
         raise SynthgenError(f"{directory}: {'; '.join(notes)}")
     return mended

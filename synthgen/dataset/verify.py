@@ -29,6 +29,7 @@ from synthgen.dataset.manifest import CONNECTIONS, DOCUMENTS, summary_of
 from synthgen.dataset.plan import LONGEST, Plan, ShardSpan, read_plan
 from synthgen.dataset.scan import Fault, Job, Scanned, quiet_decoders, scan
 from synthgen.dataset.shard import Shard, data_name, record_name, strange, table_name
+from synthgen.storage import logs
 from synthgen.storage.places import store_of
 from synthgen.storage.reading import read_file, reading
 from synthgen.storage.store import NO_FILE, Place
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from synthgen.dataset.quality import Quality
 
 SUMS, MANIFEST, PLAN = "SHA256SUMS", "manifest.json", "plan.json"
-# Beside the dataset's own files: documents, what clients of the Hub keep, and what running workers tell.
-ALLOWED = (*DOCUMENTS, ".git*", ".cache/", "claims/")
+# Beside the dataset's own files: documents, what clients of the Hub keep, and what workers tell.
+ALLOWED = (*DOCUMENTS, ".git*", ".cache/", "claims/", f"{logs.FOLDER}/")
 SUM = re.compile(r"([0-9a-f]{64})  (\S.*)")  # a line of sha256sum
 TOLD = 100  # of the faults of one of these files; more are counted
 FEW = 1 << 26  # bytes of tars that one process has read before others would have started

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from synthgen.common.errors import SynthgenError
-from synthgen.engines.work import told
+from synthgen.common.logs import told
 
 CONNECT = 5.0  # seconds that an address gets to answer
 ELASTIC = ("CPU", "GPU", "memory")  # what nodes that a cluster does not have yet may bring

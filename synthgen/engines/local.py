@@ -17,9 +17,10 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.logs import Failure, failure_of
 from synthgen.common.processes import end_with_parent, how_ended, interrupts, keep_interruptions, unheard
 from synthgen.engines.claims import worker_name
-from synthgen.engines.work import ATTEMPTS, Done, Engine, Task, Work, told, write_one
+from synthgen.engines.work import ATTEMPTS, Done, Engine, Task, Work, failed_at, write_one
 
 TELL_EVERY = 0.2  # seconds between a worker's messages on how far it is
 GRACE = 5.0  # seconds that workers get to clean up when the run is stopped
@@ -74,7 +75,7 @@ def local(devices: Sequence[str | None]) -> Engine:
                     if slot.task is None and course.queue:
                         _give(slot, work, course.queue.popleft())
                 for slot, message in _messages(slots):
-                    done = _hear(slot, message, course)
+                    done = _hear(slot, message, work, course)
                     if done is not None:
                         yield done
         except KeyboardInterrupt:
@@ -119,7 +120,7 @@ def _messages(slots: Sequence[_Slot]) -> Iterator[tuple[_Slot, Any]]:
         yield pipes[pipe], message
 
 
-def _hear(slot: _Slot, message: Any, course: _Course) -> Done | None:
+def _hear(slot: _Slot, message: Any, work: Work, course: _Course) -> Done | None:
     """Take a worker's message in; the end of its task where it is one."""
     assert slot.task is not None
     assert slot.process is not None
@@ -133,17 +134,21 @@ def _hear(slot: _Slot, message: Any, course: _Course) -> Done | None:
         return message
     if isinstance(message, SynthgenError):
         raise message
-    if message is None:
-        slot.process.join()
-        message = f"its worker was killed ({how_ended(slot.process.exitcode)})"
-        slot.clear()
-        task = replace(task, force=True)  # the claim of the dead is ours
     slot.in_a_row += 1
     course.failures[task.span.index] += 1
-    if course.failures[task.span.index] < ATTEMPTS:
-        course.queue.append(task)
-        return None
-    return Done(span=task.span, n_samples=0, worker=name, failed=message)
+    attempt = course.failures[task.span.index]
+    if isinstance(message, Failure):
+        done = failed_at(work, task, message, worker=name, attempt=attempt)
+    else:
+        slot.process.join()
+        why = f"its worker was killed ({how_ended(slot.process.exitcode)})"
+        slot.clear()
+        task = replace(task, force=True)  # the claim of the dead is ours
+        done = Done(span=task.span, n_samples=0, worker=name, failed=why)
+    if done.bug or attempt == ATTEMPTS:
+        return done
+    course.queue.append(task)
+    return None
 
 
 def _stop(slots: Sequence[_Slot]) -> None:
@@ -195,7 +200,7 @@ def _take_tasks(pipe: Connection, work: Work, device: str | None) -> None:
             except SynthgenError as error:
                 pipe.send(SynthgenError(str(error)))
             except Exception as error:
-                pipe.send(told(error))
+                pipe.send(failure_of(error))
 
 
 def _end(number: int, frame: object) -> None:

@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.logs import Failure, failure_of, told
 from synthgen.common.printing import say
 from synthgen.engines.claims import drop_of, worker_name
 from synthgen.engines.cluster import Cluster
-from synthgen.engines.work import ATTEMPTS, Done, Engine, Task, Work, told, write_one
+from synthgen.engines.work import ATTEMPTS, Done, Engine, Task, Work, failed_at, write_one
 from synthgen.kinds.base import Renderer
+from synthgen.storage.logs import keep
 from synthgen.storage.places import place
 
 LOOK_EVERY = 1.0  # seconds between looks for more room in the cluster
@@ -52,16 +54,18 @@ class _Writer:
         self._work, self._device = work, device
         self._renderer: Renderer | None = None
 
-    def prepare(self) -> str | SynthgenError:
+    def prepare(self) -> str | SynthgenError | Failure:
         """Make the renderer; returns the worker's name."""
         try:
             self._renderer = self._work.make(self._device)
         except SynthgenError as error:
             return SynthgenError(str(error))
+        except Exception as error:
+            return failure_of(error)
         return worker_name()
 
-    def write(self, task: Task) -> Done | SynthgenError | str:
-        """Write a shard; text is why it failed."""
+    def write(self, task: Task) -> Done | SynthgenError | Failure:
+        """Write a shard."""
         assert self._renderer is not None
         try:
             n_samples = write_one(self._work, self._renderer, task)
@@ -69,7 +73,7 @@ class _Writer:
         except SynthgenError as error:
             return SynthgenError(str(error))
         except Exception as error:
-            return told(error)
+            return failure_of(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,15 +142,20 @@ class _Crew:
 
     def _welcome(self, future: Any) -> None:
         """Take in an actor that is up.  Raises SynthgenError where none is expected to start."""
-        actor = self._coming.pop(future)
+        actor, why = self._coming.pop(future), ""
         try:
             answer = self._ray.get(future)
         except self._ray.exceptions.RayError as error:
+            why = _cause(error)
+        else:
+            if isinstance(answer, Failure):
+                name = f"start-{self._stillborn + 1}"
+                where = keep(place(self._work.directory), name, answer, "start of a worker of Ray")
+                why = f"{answer.line} ({where})"
+        if why:
             self._stillborn += 1
             if self._stillborn == STARTS:
-                raise SynthgenError(
-                    f"--engine ray: {STARTS} workers in a row did not start ({_cause(error)})"
-                ) from None
+                raise SynthgenError(f"--engine ray: {STARTS} workers in a row did not start ({why})")
             return
         if isinstance(answer, SynthgenError):
             raise answer
@@ -157,6 +166,7 @@ class _Crew:
         """The end of a task; None where it is tried again."""
         member, task = self._busy.pop(future)
         shard = task.span.index
+        answer: Done | SynthgenError | Failure
         try:
             answer = self._ray.get(future)
             self._idle.append(member)
@@ -164,17 +174,19 @@ class _Crew:
             self._ray.kill(member.actor)  # it may be out of sight only
             self._losses[shard] += 1
             task = replace(task, force=True)  # its claim counts no longer
-            answer = f"{self._losses[shard]} workers were lost at it ({_cause(error)})"
+            why = f"{self._losses[shard]} workers were lost at it ({_cause(error)})"
+            done = Done(span=task.span, n_samples=0, worker=member.name, failed=why)
         else:
-            self._failures[shard] += isinstance(answer, str)
-        if isinstance(answer, Done):
-            return answer
-        if isinstance(answer, SynthgenError):
-            raise answer
-        if self._failures[shard] < ATTEMPTS and self._losses[shard] < LOSSES:
-            queue.append(task)
-            return None
-        return Done(span=task.span, n_samples=0, worker=member.name, failed=answer)
+            if isinstance(answer, SynthgenError):
+                raise answer
+            if not isinstance(answer, Failure):
+                return answer
+            self._failures[shard] += 1
+            done = failed_at(self._work, task, answer, worker=member.name, attempt=self._failures[shard])
+        if done.bug or self._failures[shard] == ATTEMPTS or self._losses[shard] == LOSSES:
+            return done
+        queue.append(task)
+        return None
 
     def end(self) -> None:
         """Let all actors go, and the claims of those that were at work."""

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.logs import Failure, Repeats, failure_of
 from synthgen.common.masking import one_line, secrets_in, shown
 from synthgen.dataset.plan import Plan, ShardSpan
 from synthgen.dataset.shard import Item, write_shard
 from synthgen.engines.claims import Progress, telling, worker_name
 from synthgen.kinds.base import Renderer
+from synthgen.storage.logs import keep
 from synthgen.storage.places import place
 from synthgen.storage.store import Place
 
-ATTEMPTS = 3  # at a shard whose worker dies or fails, before it is given up
+ATTEMPTS = 3  # at a shard whose worker dies or fails, before it is given up; of a bug one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class Done:
     n_samples: int  # 0 where another process has the shard
     worker: str
     failed: str = ""  # why it was given up
+    bug: str = ""  # where it was for a bug: the type and place of that
 
 
 class Engine(Protocol):
@@ -110,22 +113,28 @@ def here(renderer: Renderer) -> Engine:
 
 
 def _attempted(work: Work, renderer: Renderer, task: Task, advance: Callable[[int], None]) -> Done:
-    for attempt in range(1, ATTEMPTS + 1):
-        n_samples, failed = 0, ""
+    attempt = 1
+    while True:
         try:
             n_samples = write_one(work, renderer, task, advance if attempt == 1 else lambda n_samples: None)
         except SynthgenError:
             raise
         except Exception as error:
-            failed = told(error)
-            continue
-        break
-    return Done(span=task.span, n_samples=n_samples, worker=worker_name(), failed=failed)
+            failed = failed_at(work, task, failure_of(error), worker=worker_name(), attempt=attempt)
+            if failed.bug or attempt == ATTEMPTS:
+                return failed
+            attempt += 1
+        else:
+            return Done(span=task.span, n_samples=n_samples, worker=worker_name())
 
 
-def told(error: BaseException) -> str:
-    """An error that is nobody's mistake, in one line without keys."""
-    return f"{type(error).__name__}: {one_line(error, secrets_in(''))}"
+def failed_at(work: Work, task: Task, failure: Failure, *, worker: str, attempt: int) -> Done:
+    """The end of a task whose worker failed, where it is not tried again; its traceback is kept in a log."""
+    stem = task.span.stem
+    where = keep(
+        place(work.directory), f"{stem}-{attempt}", failure, f"shard {stem}, attempt {attempt}, worker {worker}"
+    )
+    return Done(span=task.span, n_samples=0, worker=worker, failed=f"{failure.line} ({where})", bug=failure.bug)
 
 
 class FailedShardsError(SynthgenError):
@@ -140,3 +149,24 @@ class FailedShardsError(SynthgenError):
             f"{directory}: {len(failed)} shards were given up ({first}{more}); the others stand: run the same command"
             " again to try them anew"
         )
+
+
+class RepeatedBugError(SynthgenError):
+    """Shards fail in the same way, and so would the others."""
+
+    exit_code = 1
+
+
+class Bugs:
+    """Watches over the shards that bugs cost."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory, self._repeats = directory, Repeats()
+
+    def note(self, done: Done) -> None:
+        """Raise RepeatedBugError at the third shard that fails in the same way."""
+        if self._repeats.too_many(done.bug):
+            raise RepeatedBugError(
+                f"{self._directory}: stopped at the third shard that failed in the same way ({done.span.stem}:"
+                f" {done.failed}); the finished shards stand: run the same command again once the bug is mended"
+            )

@@ -1,0 +1,62 @@
+"""The folder ``logs/`` beside the files of a set or of runs, not a part of these: tracebacks of what failed."""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from contextlib import suppress
+from importlib.metadata import version
+
+from synthgen.common.logs import Failure, setting, show
+from synthgen.common.masking import one_line, shown
+from synthgen.storage.places import store_of
+from synthgen.storage.store import Place
+
+FOLDER = "logs"
+MOST = 100  # logs that are kept, the newest
+NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[\w.-]+\.log")  # the time first, by which they are in order
+
+
+def keep(directory: Place, name: str, failure: Failure, about: str) -> str:
+    """Write a log, whole or not at all, and show the traceback where that was asked for.
+
+    The file is ``logs/TIME-NAME.log``, with ``about`` in its first line.  Returns words that say where it is, or why
+    there is none: a log that cannot be written is worth no other failure.
+    """
+    if setting.debug:
+        show(failure.traceback)
+    now = time.gmtime()
+    path = directory / FOLDER / f"{time.strftime('%Y%m%dT%H%M%SZ', now)}-{name}.log"
+    versions = f"synthgen {version('synthgen')}, Python {platform.python_version()}"
+    head = f"{time.strftime('%Y-%m-%d %H:%M:%S UTC', now)}, {about}, {versions}"
+    try:
+        _write(path, f"{head}\n{failure.traceback}\n".encode())
+        for old in sorted(_logs(directory), key=lambda old: old.name)[:-MOST]:
+            store_of(old).remove(old)
+    except Exception as error:  # each store's client has errors of its own
+        return f"no log could be written: {one_line(error)}"
+    return f"traceback in {shown(str(path))}"
+
+
+def forget(directory: Place, name: str = "") -> None:
+    """Remove the logs of what has succeeded since: all, or those of one ``name``, also where it has an attempt."""
+    store, folder = store_of(directory), directory / FOLDER
+    with suppress(Exception):
+        store.check_folder(folder)
+        for path in _logs(directory):
+            if name in path.name:
+                store.remove(path)
+        if not store.names_in(folder):  # as a log that is being written is one
+            store.remove_folder(folder)
+
+
+def _write(path: Place, data: bytes) -> None:
+    store = store_of(path)
+    store.check_folder(path.parent)
+    store.write(path, data)
+
+
+def _logs(directory: Place) -> list[Place]:
+    folder = directory / FOLDER
+    return [folder / name for name in store_of(directory).names_in(folder) if NAME.fullmatch(name)]
