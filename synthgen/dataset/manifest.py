@@ -14,7 +14,6 @@ from synthgen.dataset.plan import Plan, ShardSpan, read_plan
 from synthgen.dataset.shard import Shard, data_name, read_record, record_name, strange, table_name
 from synthgen.storage.places import store_of
 from synthgen.storage.reading import read_file, reading
-from synthgen.storage.retries import patiently
 from synthgen.storage.store import CLAIMS, FOLDERS, NO_FILE, Place
 
 T = TypeVar("T")
@@ -106,12 +105,12 @@ def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
 
 
 def concurrently(function: Callable[[T], U], items: Iterable[T], *, at: Place) -> Iterator[U]:
-    """The function of each item, in order: where ``at`` is far away, several at a time."""
+    """The function, which reads, of each item, in order: where ``at`` is far away, several at a time."""
     if not store_of(at).remote:
         yield from map(function, items)
         return
     with ThreadPoolExecutor(CONNECTIONS) as pool, reading(at):
-        yield from pool.map(lambda item: patiently(lambda: function(item), brief=True), items)
+        yield from pool.map(function, items)
 
 
 def check_folders(directory: Place) -> None:

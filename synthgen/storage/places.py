@@ -22,7 +22,10 @@ STORES: list[Store[Any]] = [
 
 def store_of(place: P) -> Store[P]:
     """The store that a place is of."""
-    return cast(Store[P], next(store for store in STORES if store.holds(place)))
+    for store in STORES:
+        if store.holds(place):
+            return cast(Store[P], store)
+    raise TypeError(f"{place!r}: a place of no store")
 
 
 def store_named(text: str) -> Store[Any]:
