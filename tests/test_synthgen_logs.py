@@ -283,7 +283,7 @@ def test_where_no_log_can_be_written_the_line_says_so(tmp_path: Path) -> None:
         f"print(logs.keep(Path({str(tmp_path / 'set')!r}), 'x', failure_of(KeyError('oops')), 'test'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "no log could be written: No space left on device\n"
+    assert done.stdout.startswith("no log could be written: no space left on the device at ")
     assert contents(tmp_path / "set") == {}  # whole or not at all
 
 
@@ -349,7 +349,7 @@ def test_in_a_store_the_logs_are_in_the_store(s3: str) -> None:
 
 
 def test_an_error_of_a_store_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, failures = work.write_anywhere, [ConnectionResetError("gone"), KeyError("ETag")]
+    real, failures = work.write_shard, [ConnectionResetError("gone"), KeyError("ETag")]
     scope: dict[str, Any] = {"__name__": "s3fs.core"}
     exec("def answer(error): raise error", scope)
 
@@ -358,7 +358,7 @@ def test_an_error_of_a_store_is_tried_again(tmp_path: Path, monkeypatch: pytest.
             scope["answer"](failures.pop())
         return real(*args, **options)
 
-    monkeypatch.setattr(work, "write_anywhere", flaky)
+    monkeypatch.setattr(work, "write_shard", flaky)
     lay(tmp_path / "set", PLAN)
     assert generate(tmp_path / "set", renderer=Maker(log=os.devnull)(None)).complete
     assert not failures
