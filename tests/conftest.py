@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from processes import Start, installed, starting
 
 from fractaldb.ifs import write_csv
 from fractaldb.search import search
@@ -40,10 +41,17 @@ def synthgen() -> Command:
     """Run the installed command ``synthgen`` in a process of its own; returns exit code and texts."""
 
     def run(*args: object, **options: object) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("synthgen")), *map(str, args)]
+        command = [installed("synthgen"), *map(str, args)]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
 
     return run
+
+
+@pytest.fixture
+def launch() -> Iterator[Start]:
+    """Starts processes, and kills what is left of them at the test's end."""
+    with starting() as start:
+        yield start
 
 
 @pytest.fixture

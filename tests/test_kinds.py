@@ -6,15 +6,14 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import Start, kill_when
 from test_golden_records import GOLDEN
 
 ROOT = Path(__file__).parents[1]
@@ -120,21 +119,13 @@ def published(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_killed_command_is_taken_up_to_the_same_bytes_and_grows(case: Case, whole: Path, tmp_path: Path) -> None:
+def test_a_killed_command_is_taken_up_to_the_same_bytes_and_grows(
+    case: Case, whole: Path, tmp_path: Path, launch: Start
+) -> None:
     out = tmp_path / "set"
     command = [*case.command, "--shard-size", "5", "--workers", "1", "--out", str(out)]
-    process = subprocess.Popen(
-        [sys.executable, str(TOY), *command, "--n", str(case.n)],
-        env=environment(),
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    while process.poll() is None and not list(out.glob("data/*.json")):
-        time.sleep(0.005)
-    with_signal = process.poll() is None
-    if with_signal:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process = launch([sys.executable, TOY, *command, "--n", case.n], env=environment())
+    kill_when(process, lambda: any(out.glob("data/*.json")))
     ran(synthgen(*command, "--n", case.n))
     names = digests(whole).keys() - {"README.md", "croissant.json", "samples.jpg", "quality.json"}
     assert {name: digest for name, digest in digests(out).items() if name in names} == {

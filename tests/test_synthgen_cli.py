@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
+from processes import installed
 
 from fractaldb.render import orbit_draws
 from fractaldb.sampling import sample_svd
@@ -302,7 +303,7 @@ def test_without_n_all_images_there_are_get_planned(tmp_path: Path, synthgen_her
 
 
 def test_the_table_of_a_suite_is_given_as_json_too() -> None:
-    command = [str(Path(sys.executable).with_name("evaluate")), "plan", str(SUITE), "--json"]
+    command = [installed("evaluate"), "plan", str(SUITE), "--json"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     arms = [arm["arm"] for arm in json.loads(answer.stdout)["arms"]]
     assert arms[:4] == ["scratch", "natural", "fractals", "diffusion"]

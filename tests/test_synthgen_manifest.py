@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from conftest import Command
+from files import contents
 
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset.manifest import listing, read_manifest
@@ -37,10 +38,6 @@ def dataset(whole: Path, tmp_path: Path) -> Path:
 
 def tar(dataset: Path, index: int) -> Path:
     return dataset / f"data/fractal-train-{index:06d}.tar"
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def truncate(dataset: Path) -> None:

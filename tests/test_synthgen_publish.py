@@ -20,10 +20,12 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from conftest import Command
+from files import contents
 from hub import TOKEN, Hub, broken_promises, serving
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from processes import installed
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.masking import secrets_in, shown, without
@@ -78,10 +80,6 @@ def dataset(request: pytest.FixtureRequest) -> Path:
 def copied(fractals: Path, tmp_path: Path) -> Path:
     """A set of one's own, as it was before anything was published."""
     return Path(shutil.copytree(fractals, tmp_path / "set", ignore=shutil.ignore_patterns(*DOCUMENTS)))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def wanted(directory: Path) -> dict[str, bytes]:
@@ -435,7 +433,7 @@ def watching(server: str, set_url: str) -> Iterator[Watched]:
 
 
 def command(*arguments: object) -> list[str]:
-    return [str(Path(sys.executable).with_name("synthgen")), *map(str, arguments)]
+    return [installed("synthgen"), *map(str, arguments)]
 
 
 def test_an_upload_to_s3_killed_twice_ends_complete_and_nobody_saw_half_a_set(

@@ -3,7 +3,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import Command
 from hub import TOKEN, Hub, broken_promises, history, serving
+from processes import installed
 
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset.manifest import DOCUMENTS
@@ -90,7 +90,7 @@ def silent(said: str, folder: Path) -> None:
 
 
 def command(directory: Path, target: str, *arguments: object) -> list[str]:
-    return [str(Path(sys.executable).with_name("synthgen")), "publish", str(directory), "--to", target, *arguments]  # type: ignore[list-item]
+    return [installed("synthgen"), "publish", str(directory), "--to", target, *arguments]  # type: ignore[list-item]
 
 
 def wanted(directory: Path) -> dict[str, bytes]:
