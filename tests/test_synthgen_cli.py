@@ -33,9 +33,9 @@ print(code or 0, *sorted(heavy), file=sys.stderr)
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, categories: Path) -> Path:
     out = tmp_path_factory.mktemp("cli") / "set"
-    done = synthgen("fractal", "--out", out, "--categories", categories, *SMALL)
+    done = synthgen_here("fractal", "--out", out, "--categories", categories, *SMALL)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{out}: 50 images of 5 categories in 2 shards")
     return out

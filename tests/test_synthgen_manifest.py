@@ -24,9 +24,9 @@ SETTINGS = ("--n", 200, "--size", 32, "--points", 1000, "--shard-size", 70, "--w
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, categories: Path) -> Path:
     out = tmp_path_factory.mktemp("manifest") / "set"
-    done = synthgen("fractal", "--out", out, "--categories", categories, *SETTINGS)
+    done = synthgen_here("fractal", "--out", out, "--categories", categories, *SETTINGS)
     assert done.returncode == 0, done.stderr
     return out
 

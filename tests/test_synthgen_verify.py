@@ -45,19 +45,19 @@ TABLE = "metadata/fractal-train-000001.parquet"
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, categories: Path) -> Path:
     out = tmp_path_factory.mktemp("verify") / "set"
     settings = ("--n", N, "--size", SIZE, "--points", 1000, "--shard-size", 70, "--workers", 1)
-    done = synthgen("fractal", "--out", out, "--categories", categories, *settings)
+    done = synthgen_here("fractal", "--out", out, "--categories", categories, *settings)
     assert done.returncode == 0, done.stderr
     return out
 
 
 @pytest.fixture(scope="module")
-def diffusion(tmp_path_factory: pytest.TempPathFactory, synthgen: Command) -> Path:
+def diffusion(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command) -> Path:
     out = tmp_path_factory.mktemp("verify") / "sd"
     command = ("sd", "--prompts", PROMPTS, "--model", "tiny", "--steps", 1, "--batch", 8, "--size", SIZE)
-    done = synthgen(*command, "--n", 50, "--shard-size", 20, "--device", "cpu", "--out", out)
+    done = synthgen_here(*command, "--n", 50, "--shard-size", 20, "--device", "cpu", "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 
