@@ -286,7 +286,7 @@ def _read_table(data: bytes) -> pa.Table:
             raise EvaluateError(f"columns {', '.join(names)[:200]}; predictions have {', '.join(COLUMNS)}")
         if not 1 <= n <= MOST_IMAGES:
             raise EvaluateError(f"{n} rows; predictions are of 1 to {MOST_IMAGES} images")
-        return file.read(use_threads=False)  # see synthgen/files/tables.py
+        return file.read(use_threads=False)  # see synthgen/dataset/tables.py
 
 
 def _check_columns(table: pa.Table, n_classes: int | None) -> None:

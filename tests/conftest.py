@@ -1,13 +1,17 @@
+import io
 import subprocess
 import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from hypothesis import settings
+from processes import Start, installed, starting
 
 from fractaldb.ifs import write_csv
 from fractaldb.search import search
@@ -40,38 +44,43 @@ def synthgen() -> Command:
     """Run the installed command ``synthgen`` in a process of its own; returns exit code and texts."""
 
     def run(*args: object, **options: object) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("synthgen")), *map(str, args)]
+        command = [installed("synthgen"), *map(str, args)]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
 
     return run
 
 
 @pytest.fixture
-def synthgen_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The same in this process, which is quicker where a test is not about processes."""
-
-    def run(*args: object) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["synthgen", *map(str, args)])
-        code = cli.run(cli.app, "synthgen", (SynthgenError,))
-        told = capsys.readouterr()
-        return subprocess.CompletedProcess(args, code, told.out, told.err)
-
-    return run
+def launch() -> Iterator[Start]:
+    """Starts processes, and kills what is left of them at the test's end."""
+    with starting() as start:
+        yield start
 
 
-@pytest.fixture
-def evaluate_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+@pytest.fixture(scope="session")
+def synthgen_here() -> Command:
+    """The same in this process, which saves the seconds of starting one where a test is not about processes."""
+    return lambda *args: _ran_here(cli.app, "synthgen", (SynthgenError,), args)
+
+
+@pytest.fixture(scope="session")
+def evaluate_here() -> Command:
     """The command ``evaluate`` in this process."""
     from synthgen_evaluate.cli import app
     from synthgen_evaluate.errors import EvaluateError
 
-    def run(*args: object) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, args)])
-        code = cli.run(app, "evaluate", (EvaluateError, SynthgenError))
-        told = capsys.readouterr()
-        return subprocess.CompletedProcess(args, code, told.out, told.err)
+    return lambda *args: _ran_here(app, "evaluate", (EvaluateError, SynthgenError), args)
 
-    return run
+
+def _ran_here(
+    app: typer.Typer, name: str, errors: tuple[type[Exception], ...], args: tuple[object, ...]
+) -> subprocess.CompletedProcess[str]:
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="", write_through=True) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", [name, *map(str, args)])
+        code = cli.run(app, name, errors)
+    told = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(args, code, *told)
 
 
 @pytest.fixture(scope="session")

@@ -164,6 +164,9 @@ def lanes(numbers: Sequence[int], seed: int, results: Path) -> None:
     """
     children = []
     for heavy in (False, True):
+        mine = [number for number in numbers if subject_of(seed, number).heavy == heavy]
+        if not mine:
+            continue
         child = os.fork()
         if child == 0:
             code = 1
@@ -172,7 +175,6 @@ def lanes(numbers: Sequence[int], seed: int, results: Path) -> None:
                 gc.collect()
                 gc.freeze()
                 with TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as folder:
-                    mine = [number for number in numbers if subject_of(seed, number).heavy == heavy]
                     campaign(Path(folder), mine, seed, results, lambda line: print(line, flush=True))
                 code = 0
             except KeyboardInterrupt:

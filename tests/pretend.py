@@ -106,19 +106,6 @@ def lay(directory: Place, asked: Plan) -> None:
         store_of(directory).write(directory / "plan.json", asked.to_json().encode())
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
-
-
-def objects(url: str) -> dict[str, bytes]:
-    """The same of a store, past all caches."""
-    import fsspec
-
-    store, root = fsspec.core.url_to_fs(url)
-    store.invalidate_cache()
-    return {path.removeprefix(f"{root}/"): store.cat_file(path) for path in store.find(root)}
-
-
 def run(
     directory: str, maker: Maker, asked: Plan, *, devices: tuple[str | None, ...] = (None, None), **short: float
 ) -> int:

@@ -1,11 +1,7 @@
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import Start, installed, kill_when
 from safetensors.torch import save_file
 from small_suite import SUITE, make_world, results
 
@@ -55,10 +52,10 @@ def test_a_finished_suite_is_not_repeated(world: Path, finished: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def start(suite: Path, out: Path, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from synthgen_evaluate.cli import main; main()"]
-    arguments = ["run", str(suite), "--out", str(out), "--device", "cpu"]
-    return subprocess.Popen([*command, *arguments], stdout=stdout, stderr=subprocess.DEVNULL, start_new_session=True)
+@pytest.fixture
+def start(launch: Start) -> Start:
+    """Start the command."""
+    return lambda suite, out: launch([installed("evaluate"), "run", suite, "--out", out, "--device", "cpu"])
 
 
 def reached(out: Path, moment: str) -> bool:
@@ -70,26 +67,24 @@ def reached(out: Path, moment: str) -> bool:
 
 
 def test_killed_at_any_moment_ends_with_the_same_results_and_repeats_no_finished_run(
-    world: Path, finished: Path, tmp_path: Path
+    world: Path, finished: Path, tmp_path: Path, start: Start
 ) -> None:
     out = tmp_path / "runs"
     for moment in ("cache/*.pixels", "*/config.json", "*/checkpoint.pt", "2", "4"):
         done = {p: p.stat().st_mtime_ns for p in out.glob("*/weights.safetensors")}
         process = start(world / "suite.toml", out)
-        until = time.monotonic() + 60
-        while not reached(out, moment) and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.001)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_when(process, lambda at=moment: reached(out, at))
         assert {p: p.stat().st_mtime_ns for p in done} == done
     assert run_suite(read_suite(world / "suite.toml"), out, device="cpu").failed == ()
     assert results(out) == results(finished)
     assert not list(out.rglob("*.tmp"))
 
 
-def test_two_processes_share_a_suite_and_do_each_run_once(world: Path, finished: Path, tmp_path: Path) -> None:
-    both = [start(world / "suite.toml", tmp_path, stdout=subprocess.PIPE) for _ in range(2)]
-    told = [process.communicate(timeout=120)[0].decode().splitlines()[-1] for process in both]
+def test_two_processes_share_a_suite_and_do_each_run_once(
+    world: Path, finished: Path, tmp_path: Path, start: Start
+) -> None:
+    both = [start(world / "suite.toml", tmp_path) for _ in range(2)]
+    told = [process.communicate(timeout=120)[0].splitlines()[-1] for process in both]
     counts = [re.search(r"(\d+) runs done, (\d+) done before, 0 failed$", line) for line in told]
     assert sum(int(count[1]) for count in counts if count) == 5
     assert [int(count[1]) + int(count[2]) for count in counts if count] == [5, 5]

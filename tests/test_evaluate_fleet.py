@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from processes import Start, command_line, entries, installed, wait
 from small_suite import make_world, results
 
 from synthgen.common.errors import SynthgenError
@@ -49,35 +49,23 @@ def alone(world: Path) -> dict[str, bytes]:
 
 def workers_at_work(out: Path) -> list[int]:
     """The processes that are workers for a directory of runs."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"synthgen_evaluate" in words and str(out).encode() in words and b"--workers" not in words:
-                found.append(int(entry.name))
-    return sorted(found)
-
-
-def wait(condition: Callable[[], object], seconds: float = 240.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
+    lines = {entry.pid: command_line(entry.pid) for entry in entries()}
+    return sorted(
+        pid
+        for pid, words in lines.items()
+        if "synthgen_evaluate" in words and str(out) in words and "--workers" not in words
+    )
 
 
 def command(world: Path, out: Path, *more: str) -> list[str]:
-    program = str(Path(sys.executable).with_name("evaluate"))
-    return [program, "run", str(world / "suite.toml"), "--out", str(out), "--device", "cpu", *more]
+    return [installed("evaluate"), "run", str(world / "suite.toml"), "--out", str(out), "--device", "cpu", *more]
 
 
 def test_two_workers_find_what_one_process_finds_though_one_is_killed(
-    world: Path, alone: dict[str, bytes], tmp_path: Path
+    world: Path, alone: dict[str, bytes], tmp_path: Path, launch: Start
 ) -> None:
     out = tmp_path / "runs"
-    process = subprocess.Popen(command(world, out, "--workers", "2"), stdout=subprocess.PIPE, text=True)
+    process = launch(command(world, out, "--workers", "2"))
     wait(lambda: any(out.glob("*/log.jsonl")))
     os.kill(workers_at_work(out)[-1], signal.SIGKILL)
     told, _ = process.communicate(timeout=200)
@@ -87,22 +75,22 @@ def test_two_workers_find_what_one_process_finds_though_one_is_killed(
     assert workers_at_work(out) == []
 
 
-def test_a_worker_that_is_asked_to_end_is_replaced(world: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_worker_that_is_asked_to_end_is_replaced(
+    world: Path, alone: dict[str, bytes], tmp_path: Path, launch: Start
+) -> None:
     out = tmp_path / "runs"
-    process = subprocess.Popen(
-        command(world, out, "--workers", "2"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = launch(command(world, out, "--workers", "2"))
     wait(lambda: any(out.glob("*/log.jsonl")))
     os.kill(workers_at_work(out)[-1], signal.SIGTERM)
     assert process.wait(200) == 0
     assert results(out) == alone
 
 
-def test_a_stopped_fleet_leaves_no_worker_and_goes_on(world: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_stopped_fleet_leaves_no_worker_and_goes_on(
+    world: Path, alone: dict[str, bytes], tmp_path: Path, launch: Start
+) -> None:
     out = tmp_path / "runs"
-    process = subprocess.Popen(
-        command(world, out, "--workers", "2"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = launch(command(world, out, "--workers", "2"))
     wait(lambda: any(out.glob("*/log.jsonl")))
     process.terminate()
     assert process.wait(30) == 130
@@ -123,10 +111,10 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
 
 
 def test_two_workers_of_ray_find_what_one_process_finds_though_one_is_killed(
-    world: Path, alone: dict[str, bytes], tmp_path: Path, ray: tuple[str, ...]
+    world: Path, alone: dict[str, bytes], tmp_path: Path, ray: tuple[str, ...], launch: Start
 ) -> None:
     out = tmp_path / "runs"
-    process = subprocess.Popen(command(world, out, *ray), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = launch(command(world, out, *ray))
     wait(lambda: any(out.glob("*/log.jsonl")))
     assert len(workers_at_work(out)) == 2
     os.kill(workers_at_work(out)[-1], signal.SIGKILL)
@@ -187,9 +175,11 @@ def test_room_that_comes_late_is_used_and_what_was_asked_for_is_asked_of_ray(
     assert sum(ray.begun) == sum(begun)
 
 
-def test_a_stopped_fleet_on_ray_leaves_no_worker(world: Path, tmp_path: Path, ray: tuple[str, ...]) -> None:
+def test_a_stopped_fleet_on_ray_leaves_no_worker(
+    world: Path, tmp_path: Path, ray: tuple[str, ...], launch: Start
+) -> None:
     out = tmp_path / "runs"
-    process = subprocess.Popen(command(world, out, *ray), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = launch(command(world, out, *ray))
     wait(lambda: any(out.glob("*/log.jsonl")))
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -56,6 +56,10 @@ def test_holm_is_the_step_down_procedure(p: list[float]) -> None:
         running = max(running, min(1.0, (len(p) - step) * p[place]))
         expected[place] = running
     assert holm(p) == pytest.approx(expected)
+
+
+def test_holm_agrees_with_statsmodels() -> None:
+    p = [0.2, 0.01, 0.03, 0.03, 1.0, 0.0]
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 

@@ -25,6 +25,7 @@ from synthgen_evaluate.models import (
 )
 
 OTHERS = ("timm:resnet10t", "timm:deit_tiny_distilled_patch16_224", "open_clip:MobileCLIP-S1")
+SLOW = pytest.param("open_clip:MobileCLIP-S1", marks=pytest.mark.slow)
 
 
 def need(architecture: str) -> None:
@@ -33,7 +34,7 @@ def need(architecture: str) -> None:
         pytest.importorskip(package)
 
 
-@pytest.mark.parametrize("architecture", [*HEADS, *OTHERS])
+@pytest.mark.parametrize("architecture", [*HEADS, *OTHERS[:-1], "open_clip:ViT-S-32-alt", SLOW])
 def test_a_backbone_moves_to_another_head_whole(architecture: str, tmp_path: Path) -> None:
     need(architecture)
     before, after = build(architecture, 7), build(architecture, 3)

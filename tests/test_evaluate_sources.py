@@ -147,13 +147,13 @@ def test_an_image_that_is_gone_is_named(folder: Path, tmp_path: Path) -> None:
         list(zipped.decode(np.arange(2), 8))
 
 
-def test_a_source_decodes_for_many_threads_at_once(tmp_path: Path, synthgen: Command) -> None:
+def test_a_source_decodes_for_many_threads_at_once(tmp_path: Path, synthgen_here: Command) -> None:
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as file:
         for number in range(60):
             paint(tmp_path / "1.png", (number, 3 * number, 7), size=(16, 16))
             file.write(tmp_path / "1.png", f"class{number % 3}/{number}.png")
     command = "fractal --categories 2 --n 60 --size 32 --points 500 --shard-size 25 --workers 1 --out"
-    assert synthgen(*command.split(), tmp_path / "shards").returncode == 0
+    assert synthgen_here(*command.split(), tmp_path / "shards").returncode == 0
     for source in (ImageFolder(f"zip://::{tmp_path / 'set.zip'}"), Shards(str(tmp_path / "shards"))):
         plain = np.stack(list(source.decode(np.arange(60), 16)))
 
@@ -215,7 +215,7 @@ def diffusion_set(folder: Path, templates: tuple[str, ...], names: tuple[str, ..
     return folder
 
 
-def test_captions_name_the_class_or_are_the_prompts(folder: Path, tmp_path: Path, synthgen: Command) -> None:
+def test_captions_name_the_class_or_are_the_prompts(folder: Path, tmp_path: Path, synthgen_here: Command) -> None:
     (folder / "cat").rename(folder / "big_cat")
     source = ImageFolder(str(folder))
     assert source.class_names == ("a dog.v2", "big_cat")
@@ -235,9 +235,9 @@ def test_captions_name_the_class_or_are_the_prompts(folder: Path, tmp_path: Path
     assert both.captions(np.array([5, 0, 3]), names) == [texts[2], "a photo of a dog.", texts[0]]
 
 
-def test_fractals_have_no_captions(tmp_path: Path, synthgen: Command) -> None:
+def test_fractals_have_no_captions(tmp_path: Path, synthgen_here: Command) -> None:
     command = "fractal --categories 2 --n 80 --size 32 --points 500 --workers 1 --out"
-    assert synthgen(*command.split(), tmp_path).returncode == 0
+    assert synthgen_here(*command.split(), tmp_path).returncode == 0
     with pytest.raises(EvaluateError, match=f"^{tmp_path}: its images have no text$"):
         Shards(str(tmp_path)).captions(np.arange(3), None)
     drawn = Fractals(FractalSource(kind="fractals", categories=2, points=500), 32)
@@ -269,9 +269,9 @@ def test_folders_that_cannot_serve_are_refused(tmp_path: Path) -> None:
         ImageFolder(f"zip://train::{tmp_path / 'missing.zip'}")
 
 
-def test_fractals_on_the_fly_are_the_images_of_the_shards(tmp_path: Path, synthgen: Command) -> None:
+def test_fractals_on_the_fly_are_the_images_of_the_shards(tmp_path: Path, synthgen_here: Command) -> None:
     command = "fractal --categories 3 --n 500 --size 40 --points 2000 --shard-size 150 --workers 1 --out"
-    assert synthgen(*command.split(), tmp_path / "set").returncode == 0
+    assert synthgen_here(*command.split(), tmp_path / "set").returncode == 0
     shards = open_source(ShardSource(kind="shards", path=str(tmp_path / "set")), 40)
     drawn = open_source(FractalSource(kind="fractals", categories=3, n=500, points=2000), 40)
     assert shards.identity["digest"] == drawn.identity["digest"]
@@ -282,9 +282,9 @@ def test_fractals_on_the_fly_are_the_images_of_the_shards(tmp_path: Path, synthg
         assert (one == other).all()
 
 
-def test_an_unfinished_set_is_refused(tmp_path: Path, synthgen: Command) -> None:
+def test_an_unfinished_set_is_refused(tmp_path: Path, synthgen_here: Command) -> None:
     command = "fractal --categories 2 --n 80 --size 32 --points 500 --shard-size 40 --workers 1 --out"
-    assert synthgen(*command.split(), tmp_path).returncode == 0
+    assert synthgen_here(*command.split(), tmp_path).returncode == 0
     (tmp_path / "data" / "fractal-train-000001.json").unlink()
     with pytest.raises(EvaluateError, match="40 of 80 images stand"):
         Shards(str(tmp_path))

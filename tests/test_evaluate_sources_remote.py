@@ -31,10 +31,10 @@ EVERYTHING = np.arange(N)
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, categories: Path) -> Path:
     out = tmp_path_factory.mktemp("remote") / "set"
     settings = ("--n", N, "--size", SIZE, "--points", 800, "--shard-size", 50, "--workers", 1)
-    done = synthgen("fractal", "--out", out, "--categories", categories, *settings)
+    done = synthgen_here("fractal", "--out", out, "--categories", categories, *settings)
     assert done.returncode == 0, done.stderr
     return out
 

@@ -257,10 +257,11 @@ def test_every_format_has_mutations_which_a_seed_repeats(world: fuzz.World) -> N
         assert how(data, random.Random(5)) == how(data, random.Random(5))
 
 
-def test_a_short_campaign_finds_nothing_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_cases", [40, pytest.param(150, marks=pytest.mark.slow)])
+def test_a_short_campaign_finds_nothing_and_goes_on_where_it_stopped(tmp_path: Path, n_cases: int) -> None:
     results = tmp_path / "results.jsonl"
     cheap = [k for k in range(1000) if fuzz.subject_of(3, k).often >= 0.5 and (k == 10 or not fuzz.is_shell(k))]
-    for n in (5, 150):
+    for n in (5, n_cases):
         fuzz.lanes(cheap[:n], 3, results)
         rows = fuzz.read_results(results)
         assert sorted(row["case"] for row in rows) == cheap[:n]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from files import contents
 
 GOLDEN = Path(__file__).parent / "golden/records"
 PROMPTS = Path(__file__).parents[1] / "prompts/quickstart.txt"
@@ -29,10 +30,6 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def ran(told: Any) -> str:
     assert told.returncode == 0, told.stderr
     return str(told.stdout)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def images(folder: Path) -> dict[str, bytes]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import pretend
 import pytest
+import toy_kind
+from conftest import Command
+from processes import Start, kill_when
 from test_golden_records import GOLDEN
+
+from synthgen import cli
+from synthgen.dataset.plan import read_plan
+from synthgen.kinds import known
 
 ROOT = Path(__file__).parents[1]
 TOY = ROOT / "tests/toy_kind.py"
@@ -38,9 +43,6 @@ name = "scratch"
 name = "set"
 source = {{ kind = "shards", path = "{path}" }}
 """
-EVALUATE = "import toy_kind; from synthgen.kinds import known; known.KNOWN.append('toy_kind')\n" + (
-    "from synthgen_evaluate.cli import main; main()"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +83,16 @@ CASES = {
 PARAMETERS = [pytest.param(name, marks=pytest.mark.slow if name == "diffusion" else ()) for name in CASES]
 
 
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(TOY.parent), "OMP_NUM_THREADS": "1", **more}
-
-
-def synthgen(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(TOY), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(**more))
+@pytest.fixture(scope="module", autouse=True)
+def toy() -> Iterator[None]:
+    """The toy kind, which this process knows too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(known, "KNOWN", [*known.KNOWN, "toy_kind"])
+        patch.setattr(cli.app, "registered_groups", list(cli.app.registered_groups))
+        known.kinds.cache_clear()
+        cli.app.add_typer(toy_kind.KIND.commands())
+        yield
+    known.kinds.cache_clear()
 
 
 def ran(done: subprocess.CompletedProcess[str]) -> str:
@@ -106,48 +111,40 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture(scope="module")
-def whole(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(case: Case, tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command) -> Path:
     """A finished set."""
     out = tmp_path_factory.mktemp("kinds") / "set"
-    ran(synthgen(*case.command, "--shard-size", 5, "--workers", 1, "--n", case.n, "--out", out))
+    ran(synthgen_here(*case.command, "--shard-size", 5, "--workers", 1, "--n", case.n, "--out", out))
     return out
 
 
 @pytest.fixture(scope="module")
-def published(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(whole: Path, tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command) -> Path:
     out = tmp_path_factory.mktemp("published") / "set"
-    ran(synthgen("publish", whole, "--to", out))
+    ran(synthgen_here("publish", whole, "--to", out))
     return out
 
 
-def test_a_killed_command_is_taken_up_to_the_same_bytes_and_grows(case: Case, whole: Path, tmp_path: Path) -> None:
+def test_a_killed_command_is_taken_up_to_the_same_bytes_and_grows(
+    case: Case, whole: Path, tmp_path: Path, launch: Start, synthgen_here: Command
+) -> None:
     out = tmp_path / "set"
     command = [*case.command, "--shard-size", "5", "--workers", "1", "--out", str(out)]
-    process = subprocess.Popen(
-        [sys.executable, str(TOY), *command, "--n", str(case.n)],
-        env=environment(),
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    while process.poll() is None and not list(out.glob("data/*.json")):
-        time.sleep(0.005)
-    with_signal = process.poll() is None
-    if with_signal:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    ran(synthgen(*command, "--n", case.n))
+    process = launch([sys.executable, TOY, *command, "--n", case.n], env=pretend.environment())
+    kill_when(process, lambda: any(out.glob("data/*.json")))
+    ran(synthgen_here(*command, "--n", case.n))
     names = digests(whole).keys() - {"README.md", "croissant.json", "samples.jpg", "quality.json"}
     assert {name: digest for name, digest in digests(out).items() if name in names} == {
         name: digest for name, digest in digests(whole).items() if name in names
     }
     before = {name: digest for name, digest in digests(out).items() if name.endswith((".tar", ".parquet"))}
-    ran(synthgen(*command, "--n", case.more))
+    ran(synthgen_here(*command, "--n", case.more))
     assert before.items() <= digests(out).items()
-    assert "0 faults" in ran(synthgen("verify", out))
-    assert json.loads(ran(synthgen("status", out, "--json")))["n_done"] == case.more
+    assert "0 faults" in ran(synthgen_here("verify", out))
+    assert json.loads(ran(synthgen_here("status", out, "--json")))["n_done"] == case.more
 
 
-def test_what_is_damaged_is_found_and_repaired(case: Case, whole: Path, tmp_path: Path) -> None:
+def test_what_is_damaged_is_found_and_repaired(case: Case, whole: Path, tmp_path: Path, synthgen_here: Command) -> None:
     out = Path(shutil.copytree(whole, tmp_path / "set"))
     before = digests(out)
     (tar, second, *_), (table, *_) = sorted(out.glob("data/*.tar")), sorted(out.glob("metadata/*"))
@@ -156,38 +153,22 @@ def test_what_is_damaged_is_found_and_repaired(case: Case, whole: Path, tmp_path
     tar.write_bytes(data)
     second.unlink()
     table.write_bytes(b"")
-    assert synthgen("verify", out).returncode == 1
-    ran(synthgen("verify", out, "--repair"))
+    assert synthgen_here("verify", out).returncode == 1
+    ran(synthgen_here("verify", out, "--repair"))
     assert digests(out) == before
 
 
-def test_a_preview_shows_its_classes(whole: Path, tmp_path: Path) -> None:
-    ran(synthgen("preview", whole, "--out", tmp_path / "look"))
+def test_a_preview_shows_its_classes(whole: Path, tmp_path: Path, synthgen_here: Command) -> None:
+    ran(synthgen_here("preview", whole, "--out", tmp_path / "look"))
     page = (tmp_path / "look/gallery.html").read_text()
-    content = read_manifest_here(whole)
-    assert all(name in page for name in content["class_words"])
+    content = read_plan(whole / "plan.json").content
+    assert all(name in page for name in content.class_words or content.class_names)
 
 
-def read_manifest_here(whole: Path) -> dict[str, Any]:
-    """What the set's content says, in a process that knows the kind."""
-    code = (
-        "import sys, json, toy_kind; from synthgen.kinds import known; known.KNOWN.append('toy_kind')\n"
-        "from pathlib import Path; from synthgen.dataset.plan import read_plan\n"
-        "content = read_plan(Path(sys.argv[1]) / 'plan.json').content\n"
-        "samples = [content.sample(i) for i in range(12)]\n"
-        "print(json.dumps({'class_names': content.class_names, 'class_words': content.class_words or"
-        " content.class_names, 'labels': [s.label for s in samples], 'captions': [content.caption(s) for s in"
-        " samples], 'ending': content.image.ending, 'side': content.image.side}))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(whole)], capture_output=True, text=True, env=environment(), check=True
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def test_the_card_says_what_is_so_and_nothing_of_other_kinds(case: Case, published: Path) -> None:
-    assert "0 faults" in ran(synthgen("verify", published))
+def test_the_card_says_what_is_so_and_nothing_of_other_kinds(
+    case: Case, published: Path, synthgen_here: Command
+) -> None:
+    assert "0 faults" in ran(synthgen_here("verify", published))
     card = (published / "README.md").read_text()
     for words in case.said:
         assert words in card
@@ -201,31 +182,33 @@ def test_the_card_says_what_is_so_and_nothing_of_other_kinds(case: Case, publish
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # of webdataset
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_clients_read_it(case: Case, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_read_it(
+    case: Case, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synthgen_here: Command
+) -> None:
     datasets, webdataset = pytest.importorskip("datasets"), pytest.importorskip("webdataset")
     from torchvision.datasets import ImageFolder
 
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    content = read_manifest_here(published)
-    side, ending = content["side"], content["ending"]
+    content = read_plan(published / "plan.json").content
+    side, ending = content.image.side, content.image.ending
+    labels = [content.sample(index).label for index in range(case.n)]
     loaded = datasets.load_dataset(str(published), split="train", cache_dir=str(tmp_path / "cache"))
-    assert [row["cls"] for row in loaded] == content["labels"]
+    assert [row["cls"] for row in loaded] == labels
     assert all(row[ending].size == (side, side) for row in loaded)
     shards = sorted(map(str, (published / "data").glob("*.tar")))
     rows = list(webdataset.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple(ending, "cls", "json"))
-    assert [label for _, label, _ in rows] == content["labels"]
-    assert {record["class"] for *_, record in rows} == {content["class_names"][label] for label in content["labels"]}
-    ran(synthgen("export", published, "--out", tmp_path / "images"))
+    assert [label for _, label, _ in rows] == labels
+    assert {record["class"] for *_, record in rows} == {content.class_names[label] for label in labels}
+    ran(synthgen_here("export", published, "--out", tmp_path / "images"))
     folder = ImageFolder(str(tmp_path / "images"))
-    names = [content["class_names"][label] for label in content["labels"]]
+    names = [content.class_names[label] for label in labels]
     assert folder.classes == sorted(set(names))
     assert sorted(folder.classes[label] for label in folder.targets) == sorted(names)
 
 
-def test_a_suite_trains_on_it(case: Case, whole: Path, tmp_path: Path) -> None:
+def test_a_suite_trains_on_it(case: Case, whole: Path, tmp_path: Path, evaluate_here: Command) -> None:
     (tmp_path / "suite.toml").write_text(SUITE.format(traps=GOLDEN / "traps", path=whole))
-    command = [sys.executable, "-c", EVALUATE, "run", "suite.toml", "--out", "runs", "--device", "cpu"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=tmp_path)
+    done = evaluate_here("run", tmp_path / "suite.toml", "--out", tmp_path / "runs", "--device", "cpu")
     assert "3 runs done, 0 done before, 0 failed" in ran(done)
     (record,) = (json.loads(path.read_text()) for path in (tmp_path / "runs/suites").glob("*.json"))
     (origin,) = record["arms"][1]["origin"]

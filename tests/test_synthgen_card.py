@@ -47,7 +47,7 @@ of_diffusion = pytest.mark.parametrize("manifest", ["diffusion"], indirect=True)
 
 @pytest.fixture(scope="module", params=["fractal", "diffusion"])
 def manifest(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, categories: Path
 ) -> Manifest:
     out = tmp_path_factory.mktemp("card") / "DIR"
     if request.param == "diffusion":
@@ -55,7 +55,7 @@ def manifest(
         command += ("--steps", 1)
     else:
         command = ("fractal", "--categories", categories, "--size", SIZE, "--points", 1500, "--workers", 1)
-    done = synthgen(*command, "--n", N, "--shard-size", 25, "--out", out)
+    done = synthgen_here(*command, "--n", N, "--shard-size", 25, "--out", out)
     assert done.returncode == 0, done.stderr
     return read_manifest(out)
 

@@ -1,16 +1,16 @@
-import os
 import random
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from files import contents, objects
 from fsspec.implementations.memory import MemoryFileSystem
-from pretend import Maker, command, contents, environment, lay, objects, plan, read_log
+from pretend import Maker, command, environment, lay, plan, read_log
+from processes import Popen, Start, wait
 
 from synthgen.dataset import generate as generate_module
 from synthgen.dataset.generate import generate
@@ -28,7 +28,6 @@ pytest.importorskip("s3fs")
 PLAN = plan()  # 6 shards of 10 images
 SPAN = PLAN.shard(2)
 SHORT = {"silent": 1.0, "beat": 0.2}
-Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
@@ -51,33 +50,13 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
-    started: list[subprocess.Popen[str]] = []
+def start(launch: Start) -> Start:
+    """Start a run of a worker."""
 
-    def run(out: object, maker: Maker, asked: Plan = PLAN, **options: object) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            command(out, maker, asked, **{"devices": (), **SHORT, **options}),
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
+    def run(out: object, maker: Maker, asked: Plan = PLAN, **options: object) -> Popen:
+        return launch(command(out, maker, asked, **{"devices": (), **SHORT, **options}), env=environment())
 
-    yield run
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=20)
-
-
-def wait(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
+    return run
 
 
 def filled(folder: Path, mark: str = "", asked: Plan = PLAN) -> dict[str, bytes]:

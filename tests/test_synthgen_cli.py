@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
+from processes import installed
 
 from fractaldb.render import orbit_draws
 from fractaldb.sampling import sample_svd
@@ -32,9 +33,9 @@ print(code or 0, *sorted(heavy), file=sys.stderr)
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, categories: Path) -> Path:
     out = tmp_path_factory.mktemp("cli") / "set"
-    done = synthgen("fractal", "--out", out, "--categories", categories, *SMALL)
+    done = synthgen_here("fractal", "--out", out, "--categories", categories, *SMALL)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{out}: 50 images of 5 categories in 2 shards")
     return out
@@ -302,7 +303,7 @@ def test_without_n_all_images_there_are_get_planned(tmp_path: Path, synthgen_her
 
 
 def test_the_table_of_a_suite_is_given_as_json_too() -> None:
-    command = [str(Path(sys.executable).with_name("evaluate")), "plan", str(SUITE), "--json"]
+    command = [installed("evaluate"), "plan", str(SUITE), "--json"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     arms = [arm["arm"] for arm in json.loads(answer.stdout)["arms"]]
     assert arms[:4] == ["scratch", "natural", "fractals", "diffusion"]

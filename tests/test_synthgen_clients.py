@@ -23,17 +23,17 @@ pytestmark = [  # of third parties
 
 @pytest.fixture(scope="module", params=["patch_gray", "patch_color", "diffusion"])
 def dataset(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, categories: Path
 ) -> Path:
     out = tmp_path_factory.mktemp("clients") / request.param
     if request.param == "diffusion":
         prompts = Path(__file__).parents[1] / "prompts/quickstart.txt"
         command = ("sd", "--prompts", prompts, "--model", "tiny", "--steps", 1, "--batch", 25, "--size", SIZE)
-        done = synthgen(*command, "--n", N, "--shard-size", 50, "--out", out)
+        done = synthgen_here(*command, "--n", N, "--shard-size", 50, "--out", out)
         assert done.returncode == 0, done.stderr
         return out
     settings = ("--n", N, "--size", SIZE, "--points", 1500, "--shard-size", 50, "--draw", request.param)
-    done = synthgen("fractal", "--out", out, "--categories", categories, *settings, "--workers", 1)
+    done = synthgen_here("fractal", "--out", out, "--categories", categories, *settings, "--workers", 1)
     assert done.returncode == 0, done.stderr
     return out
 

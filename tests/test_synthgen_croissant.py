@@ -36,7 +36,7 @@ pytestmark = [  # of third parties
 
 @pytest.fixture(scope="module", params=["patch_gray", "webp"])
 def manifest(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, categories: Path
 ) -> Manifest:
     out = tmp_path_factory.mktemp("croissant") / "set"
     if request.param == "patch_gray":
@@ -45,7 +45,7 @@ def manifest(
     else:
         command = ("sd", "--prompts", PROMPTS, "--model", "tiny", "--steps", 1, "--batch", 20)
         command += ("--format", request.param)
-    done = synthgen(*command, "--n", N, "--shard-size", 20, "--out", out)
+    done = synthgen_here(*command, "--n", N, "--shard-size", 20, "--out", out)
     assert done.returncode == 0, done.stderr
     manifest = read_manifest(out)
     (out / "croissant.json").write_bytes(croissant(manifest))

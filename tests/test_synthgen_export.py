@@ -37,10 +37,10 @@ Pictures = list[tuple[str, int, NDArray[np.uint8]]]  # key, label, RGB pixels
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, categories: Path) -> Path:
     out = tmp_path_factory.mktemp("export") / "set"
     settings = ("--n", N, "--size", SIZE, "--points", 1500, "--shard-size", 100, "--workers", 1)
-    done = synthgen("fractal", "--out", out, "--categories", categories, *settings)
+    done = synthgen_here("fractal", "--out", out, "--categories", categories, *settings)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -83,10 +83,10 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("draw", ["patch_gray", "point_color"])
 def test_an_image_folder_has_the_published_layout_and_the_files_of_the_shards(
-    tmp_path: Path, synthgen: Command, categories: Path, draw: str
+    tmp_path: Path, synthgen_here: Command, categories: Path, draw: str
 ) -> None:
     settings = ("--n", 300, "--size", SIZE, "--points", 500, "--draw", draw, "--workers", 1)
-    assert synthgen("fractal", "--out", tmp_path / "set", "--categories", categories, *settings).returncode == 0
+    assert synthgen_here("fractal", "--out", tmp_path / "set", "--categories", categories, *settings).returncode == 0
     out = written(tmp_path / "set", tmp_path / "out", "imagefolder")
     expected = {f"{item.record['class']}/{item.record['name']}.png": item.image for item in items(tmp_path / "set")}
     assert len(expected) == 300
@@ -423,9 +423,11 @@ def export_from_file_url(dataset: Path, out: Path, layout: str, shard_bytes: int
     export(manifest, out, layout=layout, shard_bytes=shard_bytes, progress=silent)
 
 
-def test_another_plans_export_is_refused(dataset: Path, tmp_path: Path, synthgen: Command, categories: Path) -> None:
+def test_another_plans_export_is_refused(
+    dataset: Path, tmp_path: Path, synthgen_here: Command, categories: Path
+) -> None:
     settings = ("--n", 40, "--size", SIZE, "--points", 500, "--workers", 1)
-    assert synthgen("fractal", "--out", tmp_path / "set", "--categories", categories, *settings).returncode == 0
+    assert synthgen_here("fractal", "--out", tmp_path / "set", "--categories", categories, *settings).returncode == 0
     out = written(tmp_path / "set", tmp_path / "out", "imagefolder")
     with pytest.raises(SynthgenError, match=r"another export \(plan \w{16} there, \w{16} asked\)"):
         written(dataset, out, "imagefolder")
@@ -442,12 +444,12 @@ def test_two_processes_do_not_export_to_one_folder(dataset: Path, tmp_path: Path
     assert raised
 
 
-def test_an_image_folder_grows_with_its_set(tmp_path: Path, synthgen: Command, categories: Path) -> None:
+def test_an_image_folder_grows_with_its_set(tmp_path: Path, synthgen_here: Command, categories: Path) -> None:
     settings = ("--size", SIZE, "--points", 500, "--workers", 1, "--categories", categories, "--out", tmp_path / "set")
-    assert synthgen("fractal", "--n", 40, *settings).returncode == 0
+    assert synthgen_here("fractal", "--n", 40, *settings).returncode == 0
     out = written(tmp_path / "set", tmp_path / "out", "imagefolder")
     assert len(list(out.rglob("*.png"))) == 40
-    assert synthgen("fractal", "--n", 100, *settings).returncode == 0
+    assert synthgen_here("fractal", "--n", 100, *settings).returncode == 0
     assert files(written(tmp_path / "set", out, "imagefolder")) == files(
         written(tmp_path / "set", tmp_path / "new", "imagefolder")
     )
@@ -496,13 +498,13 @@ def test_a_disk_that_fills_up_gives_one_line_and_the_export_goes_on(
 
 
 def test_a_class_whose_fractals_names_would_be_too_long_has_its_images_named_by_key(
-    tmp_path: Path, categories: Path, synthgen: Command
+    tmp_path: Path, categories: Path, synthgen_here: Command
 ) -> None:
     folder = tmp_path / "categories"
     shutil.copytree(categories, folder)
     (folder / "00000.csv").rename(folder / f"{'x' * 240}.csv")
     settings = ("--n", 200, "--size", SIZE, "--points", 500, "--workers", 1)
-    assert synthgen("fractal", "--out", tmp_path / "set", "--categories", folder, *settings).returncode == 0
+    assert synthgen_here("fractal", "--out", tmp_path / "set", "--categories", folder, *settings).returncode == 0
     out = written(tmp_path / "set", tmp_path / "out", "imagefolder")
     images = sorted(path.name for path in (out / ("x" * 240)).iterdir())
     assert len(images) == 40

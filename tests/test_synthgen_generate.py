@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from files import contents
+from processes import Popen, Start, installed, members, wait
 
 from fractaldb.ifs import read_categories
 from fractaldb.render import Style
@@ -32,10 +34,6 @@ from synthgen.storage.places import place
 SETTINGS = ("--n", 1000, "--size", 40, "--points", 30_000, "--shard-size", 40)
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
-
-
 def files(directory: Path) -> dict[Path, tuple[int, int, int]]:
     stats = {path: path.stat() for path in directory.rglob("*") if path.is_file()}
     return {path: (stat.st_ino, stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
@@ -47,8 +45,7 @@ def committed(directory: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def command(categories: Path) -> list[str]:
-    program = str(Path(sys.executable).with_name("synthgen"))
-    return [program, "fractal", "--categories", str(categories), *map(str, SETTINGS)]
+    return [installed("synthgen"), "fractal", "--categories", str(categories), *map(str, SETTINGS)]
 
 
 @pytest.fixture(scope="module")
@@ -60,48 +57,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, command: list[str]) ->
 
 
 @pytest.fixture
-def start(command: list[str]) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Start the command in a process group of its own."""
-    started: list[subprocess.Popen[str]] = []
+def start(launch: Start, command: list[str]) -> Start:
+    """Start the command."""
 
-    def run(out: Path, workers: int = 2) -> "subprocess.Popen[str]":
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            [*command, "--workers", str(workers), "--out", str(out)],
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
+    def run(out: Path, workers: int = 2) -> Popen:
+        return launch([*command, "--workers", workers, "--out", out])
 
-    yield run
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=20)
-
-
-def wait(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.002)
-
-
-def members(group: int) -> list[int]:
-    """Living processes of a process group."""
-    alive = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[2]) == group and fields[0] not in "ZX":
-                alive.append(int(entry.name))
-    return alive
+    return run
 
 
 def resume(command: list[str], out: Path, undisturbed: dict[str, bytes]) -> None:
@@ -124,7 +86,7 @@ def test_a_run_killed_after_k_shards_resumes_to_identical_bytes(
     tmp_path: Path,
     command: list[str],
     undisturbed: dict[str, bytes],
-    start: Callable[..., "subprocess.Popen[str]"],
+    start: Start,
     k: int,
 ) -> None:
     process = start(tmp_path / "set")
@@ -140,7 +102,7 @@ def test_a_run_killed_at_any_time_twice_over_resumes_to_identical_bytes(
     tmp_path: Path,
     command: list[str],
     undisturbed: dict[str, bytes],
-    start: Callable[..., "subprocess.Popen[str]"],
+    start: Start,
     case: int,
 ) -> None:
     rng = random.Random(case)
@@ -155,7 +117,7 @@ def test_a_run_killed_at_any_time_twice_over_resumes_to_identical_bytes(
 
 
 def test_workers_do_not_survive_their_killed_parent_and_the_run_resumes(
-    tmp_path: Path, command: list[str], undisturbed: dict[str, bytes], start: Callable[..., "subprocess.Popen[str]"]
+    tmp_path: Path, command: list[str], undisturbed: dict[str, bytes], start: Start
 ) -> None:
     process = start(tmp_path / "set")
     wait(lambda: len(committed(tmp_path / "set")) >= 3)
@@ -168,7 +130,7 @@ def test_workers_do_not_survive_their_killed_parent_and_the_run_resumes(
 
 
 def test_killed_workers_are_replaced_and_the_run_goes_on(
-    tmp_path: Path, undisturbed: dict[str, bytes], start: Callable[..., "subprocess.Popen[str]"]
+    tmp_path: Path, undisturbed: dict[str, bytes], start: Start
 ) -> None:
     process = start(tmp_path / "set")
     for n in (2, 6):
@@ -181,7 +143,7 @@ def test_killed_workers_are_replaced_and_the_run_goes_on(
 
 
 def test_ctrl_c_ends_a_run_with_one_line_and_it_resumes(
-    tmp_path: Path, command: list[str], undisturbed: dict[str, bytes], start: Callable[..., "subprocess.Popen[str]"]
+    tmp_path: Path, command: list[str], undisturbed: dict[str, bytes], start: Start
 ) -> None:
     process = start(tmp_path / "set")
     wait(lambda: len(committed(tmp_path / "set")) >= 2)
@@ -197,7 +159,7 @@ def test_ctrl_c_ends_a_run_with_one_line_and_it_resumes(
 
 
 def test_two_processes_at_once_end_with_the_bytes_of_one(
-    tmp_path: Path, undisturbed: dict[str, bytes], start: Callable[..., "subprocess.Popen[str]"]
+    tmp_path: Path, undisturbed: dict[str, bytes], start: Start
 ) -> None:
     both = [start(tmp_path / "set", workers=1) for _ in range(2)]
     for process in both:
@@ -207,7 +169,7 @@ def test_two_processes_at_once_end_with_the_bytes_of_one(
 
 
 def test_a_survivor_takes_over_the_shards_of_a_killed_process(
-    tmp_path: Path, undisturbed: dict[str, bytes], start: Callable[..., "subprocess.Popen[str]"]
+    tmp_path: Path, undisturbed: dict[str, bytes], start: Start
 ) -> None:
     killed, survivor = start(tmp_path / "set", workers=1), start(tmp_path / "set", workers=1)
     wait(lambda: len(committed(tmp_path / "set")) >= 4)

@@ -11,7 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from pretend import Maker, command, contents, environment, lay, plan, read_log
+from files import contents
+from pretend import Maker, command, environment, lay, plan, read_log
+from processes import Popen, Start, command_line, installed, members, wait, zombies
 
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset.generate import generate
@@ -24,7 +26,6 @@ from synthgen.engines.work import ATTEMPTS, Done, FailedShardsError, Task, Work
 
 PROMPTS = Path(__file__).parents[1] / "prompts/quickstart.txt"
 PLAN = plan()  # 6 shards of 10 images
-Start = Callable[..., "subprocess.Popen[str]"]
 
 
 def fill(out: Path, maker: Maker, devices: tuple[str | None, ...] = (None, None), asked: Plan = PLAN) -> None:
@@ -46,54 +47,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
-    """Start a run in a process group of its own."""
-    started: list[subprocess.Popen[str]] = []
+def start(launch: Start) -> Start:
+    """Start a run."""
 
-    def run(out: Path, maker: Maker, asked: Plan = PLAN, **options: object) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            command(out, maker, asked, **options),
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
+    def run(out: Path, maker: Maker, asked: Plan = PLAN, **options: object) -> Popen:
+        return launch(command(out, maker, asked, **options), env=environment())
 
-    yield run
-    for process in started:
-        for member in members(process.pid):
-            os.kill(member, signal.SIGKILL)
-        process.communicate(timeout=20)
-
-
-def processes() -> Iterator[tuple[int, str, int, int]]:
-    """Process, state, parent and group of all processes."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                state, parent, group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
-            except OSError:
-                continue
-            yield int(entry.name), state, int(parent), int(group)
-
-
-def members(group: int) -> list[int]:
-    """Living processes of a process group."""
-    return [pid for pid, state, _, its_group in processes() if its_group == group and state not in "ZX"]
-
-
-def zombies() -> list[int]:
-    return [pid for pid, state, parent, _ in processes() if parent == os.getpid() and state == "Z"]
-
-
-def wait(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
+    return run
 
 
 @pytest.mark.parametrize("case", range(3))
@@ -177,19 +137,19 @@ def test_what_nothing_helps_against_ends_the_run_at_once(tmp_path: Path, log: st
     assert max(index for _, _, index in read_log(log)) < 60  # of what was under way
 
 
-def interrupt(process: "subprocess.Popen[str]") -> None:
+def interrupt(process: Popen) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
 
 
-def preempt(process: "subprocess.Popen[str]") -> None:
+def preempt(process: Popen) -> None:
     process.terminate()
 
 
-def preempt_all(process: "subprocess.Popen[str]") -> None:
+def preempt_all(process: Popen) -> None:
     os.killpg(process.pid, signal.SIGTERM)
 
 
-def insist(process: "subprocess.Popen[str]") -> None:
+def insist(process: Popen) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
         os.killpg(process.pid, number)
         time.sleep(0.02)
@@ -201,7 +161,7 @@ def test_a_signal_ends_a_run_cleanly_and_it_resumes(
     log: str,
     undisturbed: dict[str, bytes],
     start: Start,
-    end: Callable[["subprocess.Popen[str]"], None],
+    end: Callable[[Popen], None],
 ) -> None:
     out = tmp_path / "set"
     process = start(out, Maker(log=log, seconds=0.1))
@@ -344,13 +304,12 @@ def test_a_run_whose_shards_are_written_where_it_does_not_look_ends(tmp_path: Pa
         generate(tmp_path / "set", engine=elsewhere, make=Maker(log=log))  # type: ignore[arg-type]
 
 
-def test_killed_workers_of_diffusion_leave_no_semaphore_and_nobody_says_a_word(tmp_path: Path) -> None:
+def test_killed_workers_of_diffusion_leave_no_semaphore_and_nobody_says_a_word(tmp_path: Path, launch: Start) -> None:
     asked = ["sd", "--prompts", str(PROMPTS), "--model", "tiny", "--n", "24", "--size", "32", "--shard-size", "4"]
     asked += ["--steps", "4", "--batch", "4", "--device", "cpu", "--workers", "2", "--out", str(tmp_path / "set")]
-    program = str(Path(sys.executable).with_name("synthgen"))
-    process = subprocess.Popen([program, *asked], stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait(lambda: any((tmp_path / "set/data").glob("*.json")), 60)
-    workers = [pid for pid in members(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    process = launch([installed("synthgen"), *asked])
+    wait(lambda: any((tmp_path / "set/data").glob("*.json")))
+    workers = [pid for pid in members(process.pid) if "spawn_main" in " ".join(command_line(pid))]
     os.kill(workers[0], signal.SIGKILL)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0

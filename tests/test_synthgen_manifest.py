@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from conftest import Command
+from files import contents
 
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset.manifest import read_manifest
@@ -23,9 +24,9 @@ SETTINGS = ("--n", 200, "--size", 32, "--points", 1000, "--shard-size", 70, "--w
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, categories: Path) -> Path:
     out = tmp_path_factory.mktemp("manifest") / "set"
-    done = synthgen("fractal", "--out", out, "--categories", categories, *SETTINGS)
+    done = synthgen_here("fractal", "--out", out, "--categories", categories, *SETTINGS)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -37,10 +38,6 @@ def dataset(whole: Path, tmp_path: Path) -> Path:
 
 def tar(dataset: Path, index: int) -> Path:
     return dataset / f"data/fractal-train-{index:06d}.tar"
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def truncate(dataset: Path) -> None:

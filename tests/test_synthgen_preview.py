@@ -28,9 +28,9 @@ HOSTILE = "</script><script>alert(1)</script><!-- {{ 7 * 7 }} \u2028 \"'& <img s
 
 
 @pytest.fixture(scope="module")
-def fractals(tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path) -> Path:
+def fractals(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, categories: Path) -> Path:
     out = tmp_path_factory.mktemp("preview") / "set"
-    done = synthgen("fractal", "--out", out, "--categories", categories, *OPTIONS)
+    done = synthgen_here("fractal", "--out", out, "--categories", categories, *OPTIONS)
     assert done.returncode == 0, done.stderr
     return out
 

@@ -20,10 +20,12 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from conftest import Command
+from files import contents
 from hub import TOKEN, Hub, broken_promises, serving
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from processes import installed
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.masking import secrets_in, shown, without
@@ -49,23 +51,23 @@ pytestmark = [  # of third parties
 ]
 
 
-def fractal_set(out: Path, synthgen: Command, categories: Path, n: int = N) -> Path:
-    done = synthgen("fractal", "--out", out, "--categories", categories, "--n", n, "--shard-size", 15, *SMALL)
+def fractal_set(out: Path, synthgen_here: Command, categories: Path, n: int = N) -> Path:
+    done = synthgen_here("fractal", "--out", out, "--categories", categories, "--n", n, "--shard-size", 15, *SMALL)
     assert done.returncode == 0, done.stderr
     return out
 
 
 @pytest.fixture(scope="module")
-def fractals(tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path) -> Path:
-    return fractal_set(tmp_path_factory.mktemp("publish") / "fractals", synthgen, categories)
+def fractals(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, categories: Path) -> Path:
+    return fractal_set(tmp_path_factory.mktemp("publish") / "fractals", synthgen_here, categories)
 
 
 @pytest.fixture(scope="module")
-def diffusion(tmp_path_factory: pytest.TempPathFactory, synthgen: Command) -> Path:
+def diffusion(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command) -> Path:
     out = tmp_path_factory.mktemp("publish") / "diffusion"
     prompts = Path(__file__).parents[1] / "prompts/quickstart.txt"
     command = ("sd", "--prompts", prompts, "--model", "tiny", "--steps", 1, "--batch", 20, "--size", SIZE)
-    done = synthgen(*command, "--n", N, "--shard-size", 20, "--out", out)
+    done = synthgen_here(*command, "--n", N, "--shard-size", 20, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -80,10 +82,6 @@ def dataset(request: pytest.FixtureRequest) -> Path:
 def copied(fractals: Path, tmp_path: Path) -> Path:
     """A set of one's own, as it was before anything was published."""
     return Path(shutil.copytree(fractals, tmp_path / "set", ignore=shutil.ignore_patterns(*DOCUMENTS)))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def wanted(directory: Path) -> dict[str, bytes]:
@@ -261,11 +259,11 @@ def test_a_copy_killed_at_several_files_ends_complete_and_copies_nothing_whole_a
 
 
 def test_nobody_sees_a_manifest_whose_files_are_missing_or_old_while_a_set_grows(
-    copied: Path, tmp_path: Path, synthgen: Command, categories: Path, monkeypatch: pytest.MonkeyPatch
+    copied: Path, tmp_path: Path, synthgen_here: Command, categories: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, states, broken = tmp_path / "there", [], []
     publish(copied, str(out))
-    fractal_set(copied, synthgen, categories, n=N + 10)
+    fractal_set(copied, synthgen_here, categories, n=N + 10)
 
     def looked(action: Any) -> Any:
         def act(*arguments: Any, **options: Any) -> None:
@@ -437,7 +435,7 @@ def watching(server: str, set_url: str) -> Iterator[Watched]:
 
 
 def command(*arguments: object) -> list[str]:
-    return [str(Path(sys.executable).with_name("synthgen")), *map(str, arguments)]
+    return [installed("synthgen"), *map(str, arguments)]
 
 
 def test_an_upload_to_s3_killed_twice_ends_complete_and_nobody_saw_half_a_set(
@@ -466,7 +464,7 @@ def test_an_upload_to_s3_killed_twice_ends_complete_and_nobody_saw_half_a_set(
 
 
 def test_a_set_grows_in_a_bucket_through_passing_faults_of_the_server(
-    copied: Path, s3: str, s3_server: str, synthgen: Command, categories: Path, monkeypatch: pytest.MonkeyPatch
+    copied: Path, s3: str, s3_server: str, synthgen_here: Command, categories: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import s3fs
 
@@ -476,7 +474,7 @@ def test_a_set_grows_in_a_bucket_through_passing_faults_of_the_server(
         s3fs.S3FileSystem.clear_instance_cache()
         publish(copied, url)
         before = Counter(watched.puts)
-        fractal_set(copied, synthgen, categories, n=N + 10)
+        fractal_set(copied, synthgen_here, categories, n=N + 10)
         watched.fail = [503, 500]
         publish(copied, url)
         sent = {Path(name).name for name in watched.puts - before}
@@ -539,7 +537,7 @@ def test_a_target_that_cannot_be_is_refused_before_the_set_is_verified(
 
 
 def test_a_place_that_holds_another_set_or_more_of_this_one_is_refused(
-    fractals: Path, diffusion: Path, copied: Path, tmp_path: Path, synthgen: Command, categories: Path
+    fractals: Path, diffusion: Path, copied: Path, tmp_path: Path, synthgen_here: Command, categories: Path
 ) -> None:
     out = tmp_path / "there"
     publish(fractals, str(out))
@@ -547,7 +545,7 @@ def test_a_place_that_holds_another_set_or_more_of_this_one_is_refused(
     with pytest.raises(SynthgenError, match=r"holds a set of another plan \(\w{16} there, \w{16} here\)"):
         publish(diffusion, str(out))
     other = tmp_path / "otherwise cut"
-    done = synthgen("fractal", "--out", other, "--categories", categories, "--n", N, "--shard-size", 30, *SMALL)
+    done = synthgen_here("fractal", "--out", other, "--categories", categories, "--n", N, "--shard-size", 30, *SMALL)
     assert done.returncode == 0
     with pytest.raises(SynthgenError, match=r"holds data/fractal-train-000002.json, which this set does not have"):
         publish(other, str(out))

@@ -3,7 +3,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import Command
 from hub import TOKEN, Hub, broken_promises, history, serving
+from processes import installed
 
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset.manifest import DOCUMENTS
@@ -25,15 +25,15 @@ N = 40
 Publish = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def fractal_set(out: Path, synthgen: Command, categories: Path, n: int = N, *more: object) -> Path:
-    done = synthgen("fractal", "--out", out, "--categories", categories, "--n", n, *SETTINGS, *more)
+def fractal_set(out: Path, synthgen_here: Command, categories: Path, n: int = N, *more: object) -> Path:
+    done = synthgen_here("fractal", "--out", out, "--categories", categories, "--n", n, *SETTINGS, *more)
     assert done.returncode == 0, done.stderr
     return out
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path) -> Path:
-    return fractal_set(tmp_path_factory.mktemp("hub") / "set", synthgen, categories)
+def made(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, categories: Path) -> Path:
+    return fractal_set(tmp_path_factory.mktemp("hub") / "set", synthgen_here, categories)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def silent(said: str, folder: Path) -> None:
 
 
 def command(directory: Path, target: str, *arguments: object) -> list[str]:
-    return [str(Path(sys.executable).with_name("synthgen")), "publish", str(directory), "--to", target, *arguments]  # type: ignore[list-item]
+    return [installed("synthgen"), "publish", str(directory), "--to", target, *arguments]  # type: ignore[list-item]
 
 
 def wanted(directory: Path) -> dict[str, bytes]:
@@ -165,11 +165,11 @@ def test_an_upload_killed_three_times_ends_complete_and_sends_nothing_whole_agai
 
 
 def test_no_commit_shows_a_manifest_whose_files_are_missing_or_old_while_a_set_grows_or_is_mended(
-    hub: Hub, dataset: Path, publish: Publish, synthgen: Command, categories: Path
+    hub: Hub, dataset: Path, publish: Publish, synthgen_here: Command, categories: Path
 ) -> None:
     assert publish().returncode == 0
     first = dict(hub.uploads)
-    fractal_set(dataset, synthgen, categories, N + 10)
+    fractal_set(dataset, synthgen_here, categories, N + 10)
     assert publish().returncode == 0
     assert there(hub) == wanted(dataset)
     digest = read_plan(dataset / "plan.json").digest[:16]
@@ -203,11 +203,11 @@ def test_a_tag_moves_along_with_the_same_files_and_stays_with_others(hub: Hub, d
 
 
 def test_a_branch_starts_without_the_files_of_another(
-    hub: Hub, dataset: Path, tmp_path: Path, publish: Publish, synthgen: Command, categories: Path
+    hub: Hub, dataset: Path, tmp_path: Path, publish: Publish, synthgen_here: Command, categories: Path
 ) -> None:
     assert publish().returncode == 0
     before = there(hub)
-    other = fractal_set(tmp_path / "other", synthgen, categories, 20, "--draw", "patch_color")
+    other = fractal_set(tmp_path / "other", synthgen_here, categories, 20, "--draw", "patch_color")
     line = refused(publish(directory=other))
     assert "holds a set of another plan" in line
     assert publish(directory=other, target=f"{TARGET}@in%2Fcolour").returncode == 0

@@ -9,12 +9,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
+from files import contents
+from processes import Popen, Start, children, installed, members, parent, wait
 
 from synthgen.dataset.manifest import read_manifest
 from synthgen.engines import claims
@@ -24,12 +26,8 @@ from synthgen.engines.work import ATTEMPTS
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning:ray", "ignore:.*:DeprecationWarning:ray")
 
-PROGRAM = str(Path(sys.executable).with_name("synthgen"))
 PROMPTS = Path(__file__).parents[1] / "prompts"
 STORE = 80_000_000  # bytes of a node's object store, about the least there is
-
-T = TypeVar("T")
-Start = Callable[..., "subprocess.Popen[str]"]
 
 
 class Nodes:
@@ -58,7 +56,7 @@ class Nodes:
     def kill(self, raylet: int) -> None:
         """Kill a node, which has no time to say so."""
         (node,) = (node for node in self._added if self._raylet(node) == raylet)
-        workers = [pid for pid in processes() if parent(pid) == raylet]
+        workers = children(raylet)
         for pid in (raylet, *workers):
             os.kill(pid, signal.SIGKILL)
         self._remove(node)
@@ -75,17 +73,6 @@ class Nodes:
     def end(self) -> None:
         """End the cluster."""
         self._cluster.shutdown()
-
-
-def processes() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
-def parent(pid: int) -> int:
-    try:
-        return int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
 
 
 @pytest.fixture(scope="module")
@@ -118,54 +105,24 @@ def command(categories: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, command: list[str]) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("undisturbed") / "set"
-    run = [PROGRAM, *command, "--workers", "2", "--out", str(out)]
+    run = [installed("synthgen"), *command, "--workers", "2", "--out", str(out)]
     subprocess.run(run, check=True, capture_output=True, timeout=120)
     return contents(out)
 
 
 @pytest.fixture
-def start(command: list[str]) -> Iterator[Start]:
-    """Start the command, or a program with the same arguments, in a process group of its own."""
-    started: list[subprocess.Popen[str]] = []
+def start(launch: Start, command: list[str]) -> Start:
+    """Start the command, or a program with the same arguments."""
 
-    def run(out: object, *options: object, program: str = "") -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [
-                *([sys.executable, "-c", program] if program else [PROGRAM]),
-                *command,
-                *("--out", str(out), "--engine", "ray"),
-                *map(str, options),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
+    def run(out: object, *options: object, code: str = "") -> Popen:
+        begin = [sys.executable, "-c", code] if code else [installed("synthgen")]
+        return launch([*begin, *command, "--out", out, "--engine", "ray", *options])
 
-    yield run
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=20)
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    return run
 
 
 def committed(directory: Path) -> int:
     return len(list(directory.glob("data/*.json")))
-
-
-def wait(condition: Callable[[], T], seconds: float = 60.0) -> T:
-    """What the condition gives as soon as that is something."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.005)
-    return found
 
 
 def workers(directory: Path) -> dict[str, int]:
@@ -174,7 +131,7 @@ def workers(directory: Path) -> dict[str, int]:
     return {stem: int(claim.worker.rpartition("-")[2]) for stem, claim in found.items() if not claim.failed}
 
 
-def succeeded(process: "subprocess.Popen[str]") -> None:
+def succeeded(process: Popen) -> None:
     """It ends well, and says nothing but how far it is."""
     out, told = process.communicate(timeout=120)
     assert process.returncode == 0, told
@@ -239,7 +196,7 @@ def test_a_cluster_without_room_is_waited_for_in_one_line(
     tmp_path: Path, nodes: Nodes, undisturbed: dict[str, bytes], start: Start
 ) -> None:
     nodes.add()
-    process = start(tmp_path / "set", "--address", nodes.address, "--resources", "GPU=1", program=IMPATIENT)
+    process = start(tmp_path / "set", "--address", nodes.address, "--resources", "GPU=1", code=IMPATIENT)
     time.sleep(5)
     assert process.poll() is None
     nodes.add(num_gpus=1)
@@ -300,7 +257,7 @@ def test_a_shard_that_always_fails_is_given_up_and_all_others_stand(
 ) -> None:
     nodes.add()
     program = FAULTY.format(key=key_of_shard(undisturbed, 5), fault=fault)
-    process = start(tmp_path / "set", "--address", nodes.address, program=program)
+    process = start(tmp_path / "set", "--address", nodes.address, code=program)
     _, told = process.communicate(timeout=200)
     assert process.returncode == 1, told
     (line,) = [line for line in told.splitlines() if not line.startswith("generate: ")]
@@ -326,7 +283,7 @@ if os.path.getsize({str(tally)!r}) <= {ATTEMPTS + 1}:
     os.kill(os.getpid(), 9)
 """
     program = FAULTY.format(key=key_of_shard(undisturbed, 11), fault=fault)
-    succeeded(start(tmp_path / "set", "--address", nodes.address, program=program))
+    succeeded(start(tmp_path / "set", "--address", nodes.address, code=program))
     assert tally.read_text() == "x" * (ATTEMPTS + 2)
     assert contents(tmp_path / "set") == undisturbed
 
@@ -429,7 +386,7 @@ def test_diffusion_images_of_two_nodes_are_those_of_the_local_engine(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what Ray gives an actor of one CPU; sums depend on it in the last bit
     for _ in range(2):
         nodes.add()
-    asked = [PROGRAM, "sd", "--prompts", str(PROMPTS / "quickstart.txt"), "--model", "tiny", "--n", "40"]
+    asked = [installed("synthgen"), "sd", "--prompts", str(PROMPTS / "quickstart.txt"), "--model", "tiny", "--n", "40"]
     asked += ["--steps", "1", "--size", "32", "--shard-size", "10", "--batch", "5"]
     for out, options in (("local", []), ("ray", ["--engine", "ray", "--address", nodes.address])):
         command = [*asked, "--out", str(tmp_path / out), *options]
@@ -546,11 +503,4 @@ def test_ray_started_here_writes_nothing_home_asks_no_network_and_is_gone_in_the
     succeeded(process)
     assert contents(tmp_path / "set") == undisturbed
     assert not (home / ".ray").exists()
-    wait(lambda: not [pid for pid in processes() if group(pid) == process.pid], 10)
-
-
-def group(pid: int) -> int:
-    try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return 0
+    wait(lambda: not members(process.pid), 10)

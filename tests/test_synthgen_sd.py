@@ -4,18 +4,18 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Command
+from files import contents
 from PIL import Image
+from processes import Start, installed, starting
 
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset.encode import read_origin
@@ -28,10 +28,6 @@ PROMPTS = ROOT / "prompts/quickstart.txt"
 N, SHARD = 60, 20
 COMMAND = ("sd", "--prompts", PROMPTS, "--model", "tiny", "--steps", 2, "--batch", 10, "--shard-size", SHARD)
 THREAD = {"OMP_NUM_THREADS": "1"}  # what the tests run with; the number of threads is part of a shard's environment
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def items(directory: Path) -> list[Item]:
@@ -47,31 +43,16 @@ def pixels(item: Item, tmp_path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Start the command in a process group of its own."""
-    started: list[subprocess.Popen[str]] = []
-
-    def run(out: Path, *more: object) -> "subprocess.Popen[str]":
-        command = [
-            str(Path(sys.executable).with_name("synthgen")),
-            *map(str, (*COMMAND, "--n", N, "--out", out, *more)),
-        ]
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, env=os.environ | THREAD
+def start() -> Iterator[Start]:
+    """Start the command."""
+    with starting() as launch:
+        yield lambda out, *more: launch(
+            [installed("synthgen"), *COMMAND, "--n", N, "--out", out, *more], env=os.environ | THREAD
         )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=20)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, start: Callable[..., "subprocess.Popen[str]"]) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Path:
     out = tmp_path_factory.mktemp("sd") / "set"
     process = start(out)
     said, told = process.communicate(timeout=120)
@@ -116,7 +97,7 @@ def test_classes_and_templates_are_balanced(undisturbed: Path) -> None:
     assert len(pairs) == 40
 
 
-def killed_at_random_times(out: Path, start: Callable[..., "subprocess.Popen[str]"], *, case: int, times: int) -> None:
+def killed_at_random_times(out: Path, start: Start, *, case: int, times: int) -> None:
     """Start and kill again and again: while the model loads, and while shards are written."""
     rng = random.Random(case)
     for number in range(times):
@@ -136,7 +117,7 @@ def killed_at_random_times(out: Path, start: Callable[..., "subprocess.Popen[str
     ("case", "times"), [(0, 2), pytest.param(1, 10, marks=(pytest.mark.slow, pytest.mark.timeout(600)))]
 )
 def test_a_run_killed_at_any_time_resumes_to_identical_bytes(
-    tmp_path: Path, undisturbed: Path, start: Callable[..., "subprocess.Popen[str]"], case: int, times: int
+    tmp_path: Path, undisturbed: Path, start: Start, case: int, times: int
 ) -> None:
     killed_at_random_times(tmp_path / "set", start, case=case, times=times)
     process = start(tmp_path / "set")

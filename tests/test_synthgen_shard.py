@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
+from files import contents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -51,10 +52,6 @@ def items() -> list[Item]:
 
 def write(directory: Path) -> module.Shard | None:
     return write_shard(directory, SPAN, items(), plan_digest=PLAN, environment={"numpy": "1"})
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:

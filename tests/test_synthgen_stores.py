@@ -13,10 +13,11 @@ from typing import Any
 import flaky
 import pytest
 from conftest import Command
+from files import contents, objects
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pretend import Maker, command, contents, environment, item, lay, objects, plan, read_log
+from pretend import Maker, command, environment, item, lay, plan, read_log
 
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset import generate as generate_module

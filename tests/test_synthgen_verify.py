@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tarfile
 import threading
@@ -18,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Command
+from files import contents, edit
 from PIL import Image
+from processes import Start
 
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset import scan, verify
@@ -44,19 +45,19 @@ TABLE = "metadata/fractal-train-000001.parquet"
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, synthgen: Command, categories: Path) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, categories: Path) -> Path:
     out = tmp_path_factory.mktemp("verify") / "set"
     settings = ("--n", N, "--size", SIZE, "--points", 1000, "--shard-size", 70, "--workers", 1)
-    done = synthgen("fractal", "--out", out, "--categories", categories, *settings)
+    done = synthgen_here("fractal", "--out", out, "--categories", categories, *settings)
     assert done.returncode == 0, done.stderr
     return out
 
 
 @pytest.fixture(scope="module")
-def diffusion(tmp_path_factory: pytest.TempPathFactory, synthgen: Command) -> Path:
+def diffusion(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command) -> Path:
     out = tmp_path_factory.mktemp("verify") / "sd"
     command = ("sd", "--prompts", PROMPTS, "--model", "tiny", "--steps", 1, "--batch", 8, "--size", SIZE)
-    done = synthgen(*command, "--n", 50, "--shard-size", 20, "--device", "cpu", "--out", out)
+    done = synthgen_here(*command, "--n", 50, "--shard-size", 20, "--device", "cpu", "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -66,17 +67,9 @@ def dataset(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "set"))
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    return {name: (directory / name).read_bytes() for name in stats(directory)}
-
-
 def stats(directory: Path) -> dict[str, tuple[int, int]]:
     paths = [path for path in directory.rglob("*") if path.is_file()]
     return {path.relative_to(directory).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
-
-
-def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes, indent=1) + "\n")
 
 
 def rewrite(dataset: Path, change: Callable[[Members], Members], *, forge: bool = True) -> None:
@@ -615,7 +608,7 @@ def test_a_published_sets_images_are_downloaded_once_with_quality_too(
 # Interruption and size
 
 
-def test_ctrl_c_ends_it_at_once_and_leaves_no_process(dataset: Path) -> None:
+def test_ctrl_c_ends_it_at_once_and_leaves_no_process(dataset: Path, launch: Start) -> None:
     code = (
         "import sys, os; from pathlib import Path; from synthgen.dataset import verify\n"
         "verify.FEW = 0; os.cpu_count = lambda: 2\n"
@@ -626,8 +619,7 @@ def test_ctrl_c_ends_it_at_once_and_leaves_no_process(dataset: Path) -> None:
     script.write_text(code)
     for index in (1, 2):  # endless ones, for what a test lasts
         os.truncate(dataset / f"data/fractal-train-{index:06d}.tar", 1 << 36)
-    pipe, command = subprocess.PIPE, [sys.executable, script, dataset]
-    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    process = launch([sys.executable, script, dataset])
     assert process.stdout is not None
     assert process.stdout.readline() == "1\n"
     start = time.monotonic()

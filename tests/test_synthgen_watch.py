@@ -1,16 +1,15 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Command
 from pretend import Maker, command, environment, lay, plan, read_log
+from processes import Start, wait
 
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset import watch as module
@@ -30,29 +29,9 @@ def log(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[list[str]], "subprocess.Popen[str]"]]:
-    started: list[subprocess.Popen[str]] = []
-
-    def run(arguments: list[str]) -> "subprocess.Popen[str]":
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            arguments, env=environment(), stdout=pipe, stderr=pipe, text=True, start_new_session=True
-        )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=20)
-
-
-def wait(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
+def start(launch: Start) -> Start:
+    """Start a run or a watcher."""
+    return lambda arguments: launch(arguments, env=environment())
 
 
 def watching(directory: object, *, every: float = 0.1) -> list[str]:
@@ -67,7 +46,7 @@ def watching(directory: object, *, every: float = 0.1) -> list[str]:
 
 @pytest.mark.parametrize("where", ["folder", "store"])
 def test_the_events_of_a_run_are_lines_of_json_that_grow_to_its_end(
-    tmp_path: Path, log: str, start: Callable[[list[str]], "subprocess.Popen[str]"], where: str, request: Any
+    tmp_path: Path, log: str, start: Start, where: str, request: Any
 ) -> None:
     out = str(tmp_path / "set") if where == "folder" else f"{request.getfixturevalue('s3')}/set"
     lay(place(out), PLAN)
@@ -95,7 +74,7 @@ def test_the_events_of_a_run_are_lines_of_json_that_grow_to_its_end(
 
 
 def test_workers_that_die_in_a_folder_are_told_as_silent_at_once(
-    tmp_path: Path, log: str, start: Callable[[list[str]], "subprocess.Popen[str]"], synthgen: Command
+    tmp_path: Path, log: str, start: Start, synthgen: Command
 ) -> None:
     out = tmp_path / "set"
     run = start(command(out, Maker(log=log, seconds=0.3), PLAN))
@@ -250,9 +229,7 @@ def test_a_set_is_finished_though_its_store_fails_for_a_moment(
         finish(manifest)
 
 
-def test_ctrl_c_ends_the_watching_of_an_unfinished_set(
-    tmp_path: Path, start: Callable[[list[str]], "subprocess.Popen[str]"]
-) -> None:
+def test_ctrl_c_ends_the_watching_of_an_unfinished_set(tmp_path: Path, start: Start) -> None:
     lay(tmp_path / "set", PLAN)
     watcher = start(watching(tmp_path / "set"))
     assert watcher.stdout is not None

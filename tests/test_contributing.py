@@ -1,0 +1,26 @@
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_every_job_that_it_names_is_in_the_makefile() -> None:
+    jobs = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)`", TEXT)) <= jobs
+
+
+@pytest.mark.parametrize("name", re.findall(r"`(\w+\.py|tests/[\w.]+/?)`|\]\(([\w./]+)\)", TEXT))
+def test_every_file_that_it_names_exists(name: tuple[str, str]) -> None:
+    path = name[0] or name[1]
+    if path != "tests/test_NAME.py":
+        assert (ROOT / path).exists() or (ROOT / "tests" / path).exists()
+
+
+def test_the_hooks_run_what_make_lint_runs() -> None:
+    lint = (ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+    hooks = re.findall(r"entry: \.venv/bin/(.+)", (ROOT / ".pre-commit-config.yaml").read_text())
+    assert [line.strip() for line in lint.splitlines()[1:]] == ["ruff check .", "ruff format --check .", "mypy"]
+    assert hooks == ["ruff check", "ruff format", "mypy"]
