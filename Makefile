@@ -8,7 +8,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.venv/cache
 export XDG_CONFIG_HOME := $(CURDIR)/.venv/config
 TEST := OMP_NUM_THREADS=1 pytest
 
-.PHONY: help quickstart test test-all bench calibrate faults fuzz lint clean
+.PHONY: help quickstart test test-all bench calibrate faults fuzz reference lint clean
 help:
 	@echo 'make quickstart   the whole path on small sets, in a few minutes'
 	@echo 'make test         lint, types and tests'
@@ -17,6 +17,7 @@ help:
 	@echo 'make calibrate    how often the tests of a comparison err, on simulated studies'
 	@echo 'make faults       kills, full disks, failing stores: does the same come out?'
 	@echo 'make fuzz         10,000 changed files: is each read rightly, or refused in a line?'
+	@echo 'make reference    docs/reference, from the code'
 
 .venv/bin/uv:
 	$(PYTHON) -m venv .venv
@@ -66,6 +67,9 @@ faults: .venv/installed-dev
 
 fuzz: .venv/installed-dev
 	OMP_NUM_THREADS=1 python tests/fuzz.py
+
+reference: .venv/installed-dev
+	python docs/generate
 
 clean:
 	rm -rf quickstart build

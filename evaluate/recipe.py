@@ -28,25 +28,25 @@ ONLY_SUPERVISED = ("mixup", "label_smoothing", "evaluate_epochs")  # keys that o
 class Recipe:
     """How a model is trained."""
 
-    epochs: int
-    objective: Literal["supervised", "simclr", "image-text"] = "supervised"
-    batch_size: int = 64  # images a step, over all processes
-    accumulate: int = 1  # parts that each process takes its share of a batch in, one after the other
-    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"  # sgd with momentum 0.9
+    epochs: int  # passes over the images
+    objective: Literal["supervised", "simclr", "image-text"] = "supervised"  # what pre-training learns from
+    batch_size: int = 64  # images per step, over all processes
+    accumulate: int = 1  # gradient accumulation: parts in which each process takes its share of a batch
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"  # sgd has momentum 0.9
     lr: float = 1e-3  # peak learning rate
-    weight_decay: float = 0.05
-    schedule: Literal["cosine", "step", "constant"] = "cosine"  # after the warm-up
-    step_epochs: int = 30  # of the step schedule: the rate falls to a tenth every so many epochs
-    warmup_epochs: float = 0.0  # linear from zero
-    label_smoothing: float = 0.0
+    weight_decay: float = 0.05  # decoupled from the gradient with adamw
+    schedule: Literal["cosine", "step", "constant"] = "cosine"  # of the learning rate after the warm-up
+    step_epochs: int = 30  # of the step schedule: epochs after which the rate falls to a tenth, each time
+    warmup_epochs: float = 0.0  # over which the learning rate rises linearly from zero
+    label_smoothing: float = 0.0  # share of the target that is spread over all classes
     mixup: float = 0.0  # both parameters of the Beta distribution (Zhang et al. 2018); 0 is off
     temperature: float = 0.1  # of the contrastive objectives; image-text learns its own from there
-    min_crop: float = 1.0  # smallest share of the area that a random crop keeps; 1 is no cropping
-    flip: bool = True  # mirror left to right at random
-    jitter: float = 0.0  # strength of random colour changes, as SimCLR counts it (1 is its own on ImageNet)
-    gray: float = 0.0  # probability of an image in gray
-    blur: float = 0.0  # probability of a blurred image
-    compile: bool = False  # torch.compile
+    min_crop: float = 1.0  # smallest share of the area that a random crop keeps; 1 turns cropping off
+    flip: bool = True  # mirror images left to right at random
+    jitter: float = 0.0  # strength of random colour changes, on SimCLR's scale (1 is what it uses on ImageNet)
+    gray: float = 0.0  # probability that an image is turned gray
+    blur: float = 0.0  # probability that an image is blurred
+    compile: bool = False  # use torch.compile
     evaluate_epochs: tuple[int, ...] = ()  # epochs after which predictions are stored (1 = after the first)
 
     def changed(self, changes: Mapping[str, Any]) -> Recipe:

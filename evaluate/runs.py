@@ -48,11 +48,11 @@ class RunConfig:
     """Everything a run's result depends on; its digest names the run's directory."""
 
     kind: str  # "pretrain" or "finetune"
-    architecture: str
-    seed: int
-    image_size: int  # pixels
-    data: Mapping[str, Any]  # what the source or task says of itself, its content digest included
-    recipe: Recipe
+    architecture: str  # name of the network
+    seed: int  # of initial weights, order and augmentation
+    image_size: int  # width and height in pixels
+    data: Mapping[str, Any]  # what the source or task says of itself, with the digest of its content
+    recipe: Recipe  # hyperparameters
     precision: str = "float32"  # of the arithmetic; parameters and optimizer are always float32
     init: str | None = None  # digest of the run, or name of the outside checkpoint, that this one starts from
 
@@ -67,15 +67,15 @@ class RunConfig:
 class State:
     """``state.json``: how far a run is, on what machine, with which versions."""
 
-    status: Literal["absent", "running", "done", "failed"]  # absent: it has not started, and there is no record
+    status: Literal["absent", "running", "done", "failed"]  # absent: not started, without a record
     error: str | None = None  # why it failed
-    epochs_done: int | None = None
-    device: str | None = None
-    cores: int | None = None
-    processes: Annotated[int, Field(ge=1)] | None = None
-    versions: Mapping[str, str] = field(default_factory=dict)
-    train_images_per_second: Annotated[float, Field(gt=0)] | None = None
-    predictions: Sums | None = None  # SHA-256 by file; None in runs of before these were recorded
+    epochs_done: int | None = None  # finished epochs
+    device: str | None = None  # GPU, or the machine's type
+    cores: int | None = None  # of the machine
+    processes: Annotated[int, Field(ge=1)] | None = None  # that shared the run
+    versions: Mapping[str, str] = field(default_factory=dict)  # of libraries
+    train_images_per_second: Annotated[float, Field(gt=0)] | None = None  # while it trained
+    predictions: Sums | None = None  # SHA-256 by file name; missing from older runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,8 +83,8 @@ class Predictions:
     """What a model said of every image of one split, at one epoch."""
 
     image_id: NDArray[np.object_]  # str [n]
-    y_true: NDArray[np.int64]  # [n]
-    y_pred: NDArray[np.int64]  # [n]
+    y_true: NDArray[np.int64]  # [n], class
+    y_pred: NDArray[np.int64]  # [n], predicted class
     location: NDArray[np.int64]  # [n], camera location; a cluster of dependent images
     sequence: NDArray[np.int64]  # [n], burst of frames within a location; -1 where a set knows none
 
@@ -97,9 +97,9 @@ class Predictions:
 class Member:
     """One fine-tuned run in its place in a suite."""
 
-    arm: str
-    architecture: str
-    seed: int
+    arm: str  # name
+    architecture: str  # name of the network
+    seed: int  # of its runs
     pretrain: Digest | None  # of the pre-training run; None from scratch
     finetune: Digest  # of the fine-tuning run
 
@@ -109,11 +109,11 @@ class Member:
 class Arm:
     """One condition of an experiment: what the models were pre-trained on."""
 
-    name: str
+    name: str  # unique in the suite
     factor: str  # what it varies: source, quantity, ...
     level: str  # the value of that factor
     description: str  # the images in words, for tables
-    origin: tuple[str, ...] = ()  # a line a source: how its images were made or found, with versions and digests
+    origin: tuple[str, ...] = ()  # one line per source: how its images were made or found, with versions and digests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,12 +129,12 @@ class Classes:
 class SuiteRecord:
     """``suites/<name>.json``: the experiment as it was planned, with the digests of its runs."""
 
-    name: str
+    name: str  # the suite's
     baseline: str  # name of the arm that others are compared with
     task: Mapping[str, Any]  # what the fine-tuning task says of itself; holds "class_names"
-    arms: tuple[Arm, ...]
-    members: tuple[Member, ...]
-    reference: str | None = None  # name of an arm that others are compared with too, such as the natural images
+    arms: tuple[Arm, ...]  # the conditions
+    members: tuple[Member, ...]  # the fine-tuned runs
+    reference: str | None = None  # name of a second arm to compare with, such as natural images
 
     @property
     def n_classes(self) -> int | None:

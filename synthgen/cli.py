@@ -33,8 +33,14 @@ app.add_typer(cli_sets.app)
 def run(application: typer.Typer, name: str, errors: tuple[type[Exception], ...]) -> int:
     """Run a command line; returns its exit code.
 
-    A user's mistake is one line on stderr and exit code 2, an interruption exit code 130.  A bug is one line that names
-    its log and exit code 1; its traceback, where there is no output whose logs it could go with.
+    Whatever ends a command early is one line on stderr.  The codes are:
+
+    0  everything that was asked for was done
+    1  something is wrong: shards or runs failed, images stayed faulty, a check found defects, or there is a bug
+    2  the request cannot be carried out, or the disk or a store refused; the line says what to do
+    130  interrupted by Ctrl-C or SIGTERM; the same command continues from there
+
+    The line of a bug names its log; its traceback is shown where there is no output whose logs it could go with.
     """
     setting.debug, setting.beside = False, None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pre-emption ends it as Ctrl-C does

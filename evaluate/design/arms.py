@@ -40,8 +40,8 @@ CHECKPOINTS = {  # by the word before the colon, what comes after it; without su
 class FolderSource:
     """Images in class folders; a path or an fsspec URL such as zip://FOLDER::FILE.zip."""
 
-    kind: Literal["folder"]
-    path: str
+    kind: Literal["folder"]  # of the source
+    path: str  # a folder or a URL
     depth: Annotated[int, Field(ge=1, le=32)] = 1  # folders whose names make a class; 2 for iNaturalist 2017 to 2019
 
     def __str__(self) -> str:
@@ -53,8 +53,8 @@ class FolderSource:
 class ShardSource:
     """A finished synthgen dataset directory, or its URL."""
 
-    kind: Literal["shards"]
-    path: str
+    kind: Literal["shards"]  # of the source
+    path: str  # a folder or a URL
 
     def __str__(self) -> str:
         return f"synthgen set {self.path}"
@@ -65,14 +65,14 @@ class ShardSource:
 class FractalSource:
     """FractalDB drawn on the fly."""
 
-    kind: Literal["fractals"]
+    kind: Literal["fractals"]  # of the source
     categories: int | str = 1000  # how many, or a folder of category CSVs
-    n: int | None = None  # images; all there are by default
-    seed: int = 1
-    draw: Literal["patch_gray", "patch_color", "point_gray", "point_color"] = "patch_gray"
+    n: int | None = None  # images; all that exist by default
+    seed: int = 1  # of the category search and the patch masks
+    draw: Literal["patch_gray", "patch_color", "point_gray", "point_color"] = "patch_gray"  # type of drawing
     size: int | None = None  # pixels; the suite's image size by default
-    points: int = 200_000
-    weights: float = 0.4
+    points: int = 200_000  # of an orbit
+    weights: float = 0.4  # step of the weight table
 
     def problems(self) -> list[str]:
         """What is out of range, a line each, beginning with the key."""
@@ -100,7 +100,7 @@ class Part:
     """One source of a mixture."""
 
     share: float  # of the images
-    source: Source
+    source: Source  # where they come from
 
 
 @with_config(STRICT)
@@ -118,16 +118,16 @@ class Thinning:
 class ArmSpec:
     """One condition: what the models are pre-trained on, and how where it is not as the suite says."""
 
-    name: str
-    factor: str = "source"
+    name: str  # unique in the suite
+    factor: str = "source"  # what the arm varies; tests are corrected within a factor
     level: str | None = None  # the arm's name by default
     source: Source | None = None  # without source, mixture and checkpoint: from scratch
     mixture: tuple[Part, ...] = ()  # several sources instead of one
     n: int | None = None  # images, balanced over the classes; all by default
     group: str | None = None  # semantics: animals, objects, artifacts, "LEVEL = LABEL" or "LEVEL != LABEL"
     classes: int | None = None  # of the group; all by default
-    diversity: int | None = None  # so many times fewer classes, each with so many times the images
-    subclasses: Thinning | None = None
+    diversity: int | None = None  # factor by which classes are fewer, and images per class more
+    subclasses: Thinning | None = None  # fewer classes under each label of a level, as many images in all
     granularity: str | int | None = None  # the labels of a level of the taxonomy instead of the classes
     control: Literal["random", "neighbours"] | None = None  # as many labels, the classes spread evenly over them
     taxonomy: str | None = None  # a file; ImageNet-1k's by default

@@ -34,7 +34,7 @@ FORWARD = 1 / 3  # cost of a forward pass, of a training image's: a backward pas
 class Cost:
     """What a suite file says of costs."""
 
-    device: str
+    device: str  # that the rates are of
     source: str  # where the rates are from
     images_per_second: Mapping[str, float]  # training images, by architecture, at the suite's size and precision
     pretrain_images: Mapping[str, int] = field(default_factory=dict)  # of arms without n, by name

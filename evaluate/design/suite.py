@@ -35,19 +35,19 @@ MOST_SEEDS = 1_000  # runs of each arm and architecture; a power analysis asks f
 class Suite:
     """A suite file.  Paths are relative to the working directory."""
 
-    name: str
-    baseline: str
-    task: TaskSpec
-    image_size: int  # pixels
-    architectures: tuple[str, ...]
-    seeds: tuple[int, ...]
-    pretrain: Recipe
-    finetune: Recipe
-    arms: tuple[ArmSpec, ...]
-    precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the arithmetic of all runs
-    pretrain_for: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by architecture, keys that differ
-    cost: Cost | None = None
-    reference: str | None = None  # an arm that others are compared with too, such as the natural images
+    name: str  # of its record: letters, digits, _, - and inner dots
+    baseline: str  # name of the arm that the others are compared with
+    task: TaskSpec  # what models are fine-tuned on
+    image_size: int  # width and height in pixels, of pre-training and fine-tuning
+    architectures: tuple[str, ...]  # names of networks
+    seeds: tuple[int, ...]  # one run per arm, architecture and seed
+    pretrain: Recipe  # how models are pre-trained
+    finetune: Recipe  # how they are fine-tuned
+    arms: tuple[ArmSpec, ...]  # the conditions, as [[arms]]
+    precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the arithmetic in all runs
+    pretrain_for: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # keys that differ, by architecture
+    cost: Cost | None = None  # training rates, from which a plan's hours follow
+    reference: str | None = None  # second arm to compare with, such as natural images
 
     def architectures_of(self, arm: ArmSpec) -> tuple[str, ...]:
         """The architectures that an arm trains: its own, or the suite's."""

@@ -1,9 +1,4 @@
-"""Published scores from a CSV file, as runs without predictions: enough for a trend.
-
-Columns: ``id_macro_f1`` and ``ood_macro_f1`` in percent, and where there are some ``model``, ``architecture``,
-``pretraining`` (the arm), ``seed`` (rows of two arms with one architecture and seed are paired), ``split`` (rows
-of another OOD split than ``test`` are left out) and ``source``.  Other columns are not read.
-"""
+"""Published scores from a CSV file, as runs without predictions: enough for a trend."""
 
 from __future__ import annotations
 
@@ -20,6 +15,16 @@ from ..runs import Arm, Member, SuiteRecord
 from .load import OOD_SPLIT, EvaluatedEpoch, LoadedRun
 
 NEEDED = ("id_macro_f1", "ood_macro_f1")
+COLUMNS = {  # that are read; others are not
+    "id_macro_f1": "in-distribution macro-F1 in percent, 0 to 100",
+    "ood_macro_f1": "out-of-distribution macro-F1 in percent, 0 to 100",
+    "pretraining": "the arm; `published` by default",
+    "architecture": "rows of two arms with one architecture and seed are paired; `unknown` by default",
+    "seed": "an integer; by default each row has one of its own, so that nothing is paired by chance",
+    "split": "the OOD split; rows of another split than `test` are left out",
+    "model": "shown in the report",
+    "source": "where the scores were published; shown in the report",
+}
 NAN = float("nan")
 NUMBER = re.compile(r"\s*[+-]?([0-9]{1,9}\.?[0-9]{0,40}|\.[0-9]{1,40})(e[+-]?[0-9]{1,3})?\s*", re.IGNORECASE)
 SEED = re.compile(r"-?[0-9]{1,18}")

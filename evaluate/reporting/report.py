@@ -55,14 +55,23 @@ def write_report(comparison: Comparison, out: Path, *, command: str | None = Non
     _check_replaceable(out)
     content = _plain(asdict(comparison))
     unverified = content.pop("unverified")  # says nothing of the numbers, of which the digest is
-    record = {"comparison": content, "unverified": unverified, **_provenance(command)}
-    record["digest"] = hashlib.sha256(json.dumps(record["comparison"]).encode()).hexdigest()[:16]
+    record = {
+        "comparison": content,  # what the report says, as below
+        "unverified": unverified,  # a sentence, where predictions have no checksums that would show an edit
+        **_provenance(command),
+        "digest": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],  # of the comparison
+    }
     figures = draw_figures(comparison)
     files = {f"figures/{name}.{kind}": data for name, kinds in figures.items() for kind, data in kinds.items()}
     for table in tables(comparison).values():
         files |= {f"tables/{name}": data for name, data in table_files(table).items()}
     files["index.html"] = _page(comparison, {name: kinds["svg"].decode() for name, kinds in figures.items()}, record)
-    record = {"kind": KIND, "format": FORMAT, "files": [*files, "comparison.json"], **record}
+    record = {
+        "kind": KIND,  # what the file is
+        "format": FORMAT,  # version of the file's format
+        "files": [*files, "comparison.json"],  # of the report
+        **record,
+    }
     files["comparison.json"] = (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
     try:
         _write_directory(out, files)
@@ -78,9 +87,9 @@ def _provenance(command: str | None) -> dict[str, Any]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if command is None else command,
-        "versions": versions,
-        "machine": f"{platform.system()} {platform.machine()}",
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if command is None else command,  # of the report
+        "versions": versions,  # of Python and libraries
+        "machine": f"{platform.system()} {platform.machine()}",  # that judged
     }
 
 

@@ -35,7 +35,7 @@ PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "pillow")
 class Row:
     """A line of log.jsonl."""
 
-    epoch: int
+    epoch: int  # from 1
     loss: float  # mean over the images
     train_accuracy: float  # share of hits
     lr: float  # of the last step

@@ -142,13 +142,13 @@ def finish(manifest: Manifest) -> None:
 def summary_of(plan: Plan, shards: Sequence[Shard]) -> dict[str, Any]:
     """What ``manifest.json`` tells of a complete dataset."""
     return {
-        "format": 1,
-        "plan": plan.digest,
-        "n": plan.n,
-        "n_shards": plan.n_shards,
-        "n_bytes": sum(shard.n_bytes for shard in shards),
-        "n_classes": len(plan.content.class_names),
-        "complete": True,
-        "class_names": list(plan.content.class_names),
-        "shards": [asdict(shard) for shard in shards],
+        "format": 1,  # version of the file's format
+        "plan": plan.digest,  # the plan's digest
+        "n": plan.n,  # images
+        "n_shards": plan.n_shards,  # shards
+        "n_bytes": sum(shard.n_bytes for shard in shards),  # of all tars
+        "n_classes": len(plan.content.class_names),  # classes
+        "complete": True,  # always true
+        "class_names": list(plan.content.class_names),  # by label
+        "shards": [asdict(shard) for shard in shards],  # the completion records, by index
     }

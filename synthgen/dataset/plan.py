@@ -37,9 +37,9 @@ MAX_BATCH = 100_000  # images that a plan says were drawn at once
 class Segment:
     """Samples start..stop - 1, cut into shards of ``shard_size``."""
 
-    start: int
-    stop: int
-    shard_size: int
+    start: int  # first sample
+    stop: int  # one past the last sample
+    shard_size: int  # images per shard; the last may hold fewer
 
     @property
     def n_shards(self) -> int:
@@ -145,14 +145,16 @@ class Plan:
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _PlanFile:
-    format: int
-    kind: str
-    digest: str
-    n: int
-    name: str
-    segments: tuple[Segment, ...]
-    origin: dict[str, Any]
-    content: dict[str, Any]
+    """What a set is to hold, as stored."""
+
+    format: int  # version of the file's format
+    kind: str  # of images
+    digest: str  # SHA-256 of the content as canonical JSON; it names the images
+    n: int  # images
+    name: str  # prefix of the shards' file names
+    segments: tuple[Segment, ...]  # consecutive from sample 0
+    origin: dict[str, Any]  # where the content came from; not part of the digest
+    content: dict[str, Any]  # all that the images depend on
 
 
 def check_request(*, n: int, shard_size: int, n_available: int = MAX_IMAGES, stock: str = KEYS) -> None:

@@ -41,14 +41,14 @@ Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # SHA-256; it is written 
 class Shard:
     """A completion record: the shard's tar and its metadata table stand whole, with these contents."""
 
-    index: Count
-    filename: str
-    n_samples: Count
-    n_bytes: Count
-    sha256: Sum
-    table_n_bytes: Count
-    table_sha256: Sum
-    plan_digest: Sum
+    index: Count  # of the shard
+    filename: str  # of the tar
+    n_samples: Count  # images
+    n_bytes: Count  # of the tar
+    sha256: Sum  # of the tar
+    table_n_bytes: Count  # of the metadata table
+    table_sha256: Sum  # of the metadata table
+    plan_digest: Sum  # of the plan that it belongs to
     environment: dict[str, str]  # library versions that the bytes may depend on
 
 

@@ -40,15 +40,15 @@ ENDING = ".json"
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What a worker tells of the shard that it is at, or the last one to fail at it."""
+    """What a worker reports of the shard it is working on, or the last worker that failed at it."""
 
     worker: str  # host and process
-    shard: int
-    done: int  # images
-    of: int
-    rate: float  # images a second
-    beat: int  # how often it was written
-    failed: str = ""  # why the shard was given up
+    shard: int  # index
+    done: int  # images drawn
+    of: int  # images of the shard
+    rate: float  # images per second
+    beat: int  # how many times it was written
+    failed: str = ""  # why the shard was given up; empty while it is being drawn
 
 
 class Progress:

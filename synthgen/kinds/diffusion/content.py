@@ -19,10 +19,10 @@ from synthgen.kinds.order import permuted, walk
 class PromptRecord:
     """The prompt file."""
 
-    name: str
-    version: str
-    sha256: str
-    templates: tuple[str, ...]
+    name: str  # from its header
+    version: str  # from its header
+    sha256: str  # of the file's bytes
+    templates: tuple[str, ...]  # each with one {}
 
 
 @with_config(STRICT)
@@ -30,8 +30,8 @@ class PromptRecord:
 class ClassRecord:
     """The class list."""
 
-    name: str
-    sha256: str
+    name: str  # of the file, without ending
+    sha256: str  # of the file's bytes
     ids: tuple[str, ...]  # unique
     names: tuple[str, ...]  # as they stand in prompts
 
@@ -51,10 +51,10 @@ class ModelRecord:
 class Sampling:
     """How images are drawn from a diffusion model."""
 
-    scheduler: str
-    steps: int
+    scheduler: str  # name
+    steps: int  # of the scheduler
     guidance: float  # scale of classifier-free guidance; up to 1 means none
-    negative_prompt: str
+    negative_prompt: str  # empty for none
     size: int  # pixels, width and height
     dtype: str  # float32, float16 or bfloat16
 
@@ -66,14 +66,14 @@ class DiffusionContent:
 
     kind: ClassVar[str] = "diffusion"
 
-    seed: int
-    prompts: PromptRecord
-    classes: ClassRecord
-    model: ModelRecord
-    sampling: Sampling
+    seed: int  # from which the images' seeds follow
+    prompts: PromptRecord  # the prompt file
+    classes: ClassRecord  # the class list
+    model: ModelRecord  # the weights
+    sampling: Sampling  # how images are drawn
     image_format: str  # png, jpg or webp
     quality: int  # of jpg and webp
-    exclude_flagged: bool  # whether images that the safety checker flags are made again
+    exclude_flagged: bool  # whether images that the safety checker flags are drawn again
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -154,17 +154,17 @@ class DiffusionContent:
     def settings(self) -> dict[str, Any]:
         """What the records of all images have in common."""
         return {
-            "model": self.model.name,
-            "revision": self.model.revision,
-            "variant": self.model.variant or "",
-            "scheduler": self.sampling.scheduler,
-            "steps": self.sampling.steps,
-            "guidance": self.sampling.guidance,
-            "negative_prompt": self.sampling.negative_prompt,
-            "size": self.sampling.size,
-            "dtype": self.sampling.dtype,
-            "format": self.image_format,
-            "quality": self.quality,
+            "model": self.model.name,  # the Hub id, "tiny", or a folder's name
+            "revision": self.model.revision,  # commit on the Hub, or "sha256:..." of the files
+            "variant": self.model.variant or "",  # of the weight files, such as "fp16"
+            "scheduler": self.sampling.scheduler,  # name
+            "steps": self.sampling.steps,  # of the scheduler
+            "guidance": self.sampling.guidance,  # scale of classifier-free guidance
+            "negative_prompt": self.sampling.negative_prompt,  # empty for none
+            "size": self.sampling.size,  # width and height in pixels
+            "dtype": self.sampling.dtype,  # of the arithmetic
+            "format": self.image_format,  # of the image file
+            "quality": self.quality,  # of jpg and webp
         }
 
     def file_stem(self, sample: Sample, folder: str) -> None:

@@ -33,11 +33,11 @@ _PIECE = re.compile(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|
 class PromptSet:
     """A prompt file."""
 
-    name: str
-    version: str
+    name: str  # letters, digits, '.', '_' and '-'
+    version: str  # likewise; a changed file takes a new one
     classes: str  # path of its class list, from the prompt file's folder
-    source: str
-    license: str
+    source: str  # where the templates come from
+    license: str  # of the templates
     templates: tuple[str, ...]  # each with one {}
     sha256: str  # of the file's bytes
 

@@ -101,24 +101,24 @@ class DiffusionRenderer:
     def _item(self, shot: _Shot, image: NDArray[np.uint8], what: str, flagged: bool) -> Item:
         content, sample = self.content, shot.sample
         record = {
-            "index": sample.index,
+            "index": sample.index,  # of the image in the plan
             "label": sample.label,
             "class": content.classes.ids[sample.label],
             "class_name": content.classes.names[sample.label],
             "prompt": shot.prompt,
             "template": sample.variant,
-            "prompts": content.prompts.name,
-            "prompts_version": content.prompts.version,
-            "prompts_sha256": content.prompts.sha256,
+            "prompts": content.prompts.name,  # of the prompt file
+            "prompts_version": content.prompts.version,  # of the prompt file
+            "prompts_sha256": content.prompts.sha256,  # of the prompt file
             "seed": shot.seed,
-            "attempt": shot.attempt,
+            "attempt": shot.attempt,  # 0, or how many times the image was drawn again
             **content.settings(),
-            "scheduler_class": self._scheduler,
-            "scheduler_settings": self._settings,
-            "batch": self.sampler.batch,
+            "scheduler_class": self._scheduler,  # in diffusers
+            "scheduler_settings": self._settings,  # that the images depend on
+            "batch": self.sampler.batch,  # images drawn at once
             "fault": what,
             "flagged": flagged,
-            "safety_checker": self.sampler.checker is not None,
+            "safety_checker": self.sampler.checker is not None,  # whether the model has one
         }
         data = encoded(image, record)
         return Item(key=sample.key, label=sample.label, ending=content.image_format, image=data, record=record)

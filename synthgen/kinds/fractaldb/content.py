@@ -20,7 +20,7 @@ LONGEST = 255  # bytes of a file's name
 class CategoryRecord:
     """One fractal category as stored: rows of a,b,c,d,e,f,p."""
 
-    name: str
+    name: str  # the class's
     rows: tuple[tuple[float, float, float, float, float, float, float], ...]
 
 
@@ -33,11 +33,11 @@ class FractalContent:
 
     seed: int  # of the patch masks and of the order of categories
     draw: str  # patch_gray, patch_color, point_gray or point_color
-    size: int  # pixels
+    size: int  # width and height in pixels
     n_points: int  # of an orbit
-    weight_step: float
+    weight_step: float  # of the table of weights
     layout: tuple[int, int, int]  # weight rows, patch draws, flips: the instances of a category
-    categories: tuple[CategoryRecord, ...]
+    categories: tuple[CategoryRecord, ...]  # the classes, by label
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -185,7 +185,7 @@ def render(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Item]
     for picture in pictures(content, samples):
         which = picture.instance
         record = {
-            "index": picture.sample.index,
+            "index": picture.sample.index,  # of the image in the plan
             "label": picture.sample.label,
             "class": which.category,
             "name": which.name,
