@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from synthgen.cli import run
+from synthgen.common.commands import run
 from synthgen.common.errors import SynthgenError
 
 from . import cli_judge, cli_runs

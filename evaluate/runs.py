@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, with_config
 
-from synthgen.common.records import STRICT, digest, read_record, validated
+from synthgen.common.records import STRICT, digest, validated
 from synthgen.storage.atomic import write_atomically
 from synthgen.storage.inside import RULE, check_folder, fits_stored
-from synthgen.storage.reading import read_file, reading
+from synthgen.storage.reading import read_file, read_record, reading
 
 from .errors import EvaluateError, told_here
 from .recipe import Recipe

@@ -4,7 +4,8 @@ What other programs may rely on is named here, and is loaded when it is first as
 
 - ``draw_fractals(...)``: formula-driven images drawn when asked for, without files;
 - ``read_classes(path)``: a class list, as prompt files have it;
-- ``read_class_table(data, where)``: the classes of an exported image folder;
+- ``ClassTable.read(data, where)``: the classes of an exported image folder;
+- ``open_set(where)``: a finished set, in a folder or at a URL, as images with labels and captions;
 - ``MAX_IMAGES``: the most that a set may have.
 """
 
@@ -12,15 +13,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from synthgen.dataset.opened import open_set as open_set
     from synthgen.kinds.base import MAX_IMAGES as MAX_IMAGES
     from synthgen.kinds.diffusion.prompts import read_classes as read_classes
     from synthgen.kinds.fractaldb.drawn import draw_fractals as draw_fractals
-    from synthgen.publishing.names import read_class_table as read_class_table
+    from synthgen.publishing.names import ClassTable as ClassTable
 
 _PUBLIC = {
+    "ClassTable": "synthgen.publishing.names",
     "MAX_IMAGES": "synthgen.kinds.base",
     "draw_fractals": "synthgen.kinds.fractaldb.drawn",
-    "read_class_table": "synthgen.publishing.names",
+    "open_set": "synthgen.dataset.opened",
     "read_classes": "synthgen.kinds.diffusion.prompts",
 }
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from synthgen.cli import run as run_app
+from synthgen.common.commands import run as run_app
 from synthgen_evaluate.camera_traps.simulate import simulate
 from synthgen_evaluate.cli import app
 from synthgen_evaluate.design.arms import FolderSource, FractalSource, ShardSource

@@ -13,7 +13,7 @@ from processes import Start, installed, kill_when
 from safetensors.torch import save_file
 from small_suite import SUITE, make_world, results
 
-from synthgen.cli import run as run_app
+from synthgen.common.commands import run as run_app
 from synthgen_evaluate.camera_traps.tasks import import_wilds
 from synthgen_evaluate.cli import app
 from synthgen_evaluate.design.suite import read_suite

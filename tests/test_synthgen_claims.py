@@ -12,6 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pretend import Maker, command, environment, lay, plan, read_log
 from processes import Popen, Start, wait
 
+from synthgen.common.processes import worker_name
 from synthgen.dataset import generate as generate_module
 from synthgen.dataset.generate import generate
 from synthgen.dataset.manifest import read_manifest
@@ -251,7 +252,7 @@ def test_the_claims_of_a_folder_tell_who_is_where_and_go_with_the_last_shard(tmp
         claim = read_claims(tmp_path)[SPAN.stem]
         with telling(tmp_path, SPAN) as another:
             assert another is not None  # there the lock on the tar decides
-    assert (claim.worker, claim.shard, claim.of, claim.failed) == (claims.worker_name(), 2, 10, "")
+    assert (claim.worker, claim.shard, claim.of, claim.failed) == (worker_name(), 2, 10, "")
     assert claim.rate > 0
     with telling(tmp_path, SPAN):  # before it has anything to tell of its own
         assert 0 < read_claims(tmp_path)[SPAN.stem].rate < claim.rate

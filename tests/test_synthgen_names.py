@@ -20,7 +20,7 @@ from synthgen.dataset.shard import Item
 from synthgen.kinds.base import Renderer, Sample
 from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
 from synthgen.publishing.export import export
-from synthgen.publishing.names import class_folders, class_table, composed, portable, read_class_table
+from synthgen.publishing.names import ClassTable, class_folders, class_table, composed, portable
 from synthgen_evaluate.images.sources import ImageFolder, Shards
 
 pytestmark = [  # of third parties
@@ -110,7 +110,7 @@ def test_classes_of_odd_names_come_back_from_every_layout(tmp_path: Path, monkey
     datasets = pytest.importorskip("datasets")
     torchvision = pytest.importorskip("torchvision.datasets")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    table = read_class_table((tmp_path / "out" / "classes.json").read_bytes(), "classes.json")
+    table = ClassTable.read((tmp_path / "out" / "classes.json").read_bytes(), "classes.json")
     assert list(table.names) == ODD
     by_folder = {folder: table.names[label] for folder, label in table.labels.items()}
     assert {name for folder, name in by_folder.items() if folder == name} >= {
@@ -150,7 +150,7 @@ def test_folders_are_portable_and_different_whatever_the_names(names: list[str])
         assert not set(one.folder) & set('<>:"/\\|?*\0\n')
         assert composed(one.folder) == one.folder
     assert class_folders(names) == classes
-    table = read_class_table(class_table(classes), "it")
+    table = ClassTable.read(class_table(classes), "it")
     assert table.names == tuple(names)
     assert [table.label(unicodedata.normalize("NFD", one.folder)) for one in classes] == list(range(len(names)))
 
@@ -196,7 +196,7 @@ def test_names_that_some_system_cannot_hold_are_not_portable(name: str) -> None:
 )
 def test_a_table_that_is_none_is_refused_by_name(text: str) -> None:
     with pytest.raises(SynthgenError, match=r"^out/classes\.json: ") as error:
-        read_class_table(text.encode(), "out/classes.json")
+        ClassTable.read(text.encode(), "out/classes.json")
     assert "\n" not in str(error.value)
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.printing import printable, say
-from synthgen.common.records import parsed, read_record, record, validated
+from synthgen.common.records import parsed, record, validated
 from synthgen.dataset.shard import Shard
 from synthgen.storage.inside import fits, fits_stored, target
-from synthgen.storage.reading import open_file, read_file, reading
+from synthgen.storage.reading import open_file, read_file, read_record, reading
 
 
 @dataclass

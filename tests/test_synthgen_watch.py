@@ -12,11 +12,12 @@ from pretend import Maker, command, environment, lay, plan, read_log
 from processes import Start, wait
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.processes import worker_name
 from synthgen.dataset import watch as module
 from synthgen.dataset.generate import generate
 from synthgen.dataset.manifest import finish, read_manifest
 from synthgen.dataset.watch import Eye, duration, events, words
-from synthgen.engines.claims import claim_path, tell_failed, telling, worker_name
+from synthgen.engines.claims import claim_path, tell_failed, telling
 from synthgen.storage.places import place
 
 PLAN = plan()  # 6 shards of 10 images

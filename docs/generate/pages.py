@@ -93,7 +93,7 @@ def commands() -> str:
     found = {}
     for program, path in programs.items():
         found |= leaves(program, typer.main.get_command(thing(path)))
-    codes = re.findall(r"^(\d+)  (.+)$", prose(thing("synthgen.cli.run").__doc__), re.MULTILINE)
+    codes = re.findall(r"^(\d+)  (.+)$", prose(thing("synthgen.common.commands.run").__doc__), re.MULTILINE)
     words = ["# Commands", "## Exit codes", table(("code", "meaning"), [(f"`{code}`", what) for code, what in codes])]
     return "\n\n".join([*words, *(command(name, leaf) for name, leaf in found.items())])
 

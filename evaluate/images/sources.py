@@ -19,20 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from synthgen import draw_fractals, read_class_table
+from synthgen import ClassTable, draw_fractals
 from synthgen.common.errors import SynthgenError
-from synthgen.common.records import digest
 from synthgen.storage.places import extra_of, state_of
 
 from ..errors import EvaluateError
 from .decoding import decode_named as decode_named
 from .decoding import fit as fit
 from .shard_source import Shards as Shards
-from .shard_source import origin_of
 
 if TYPE_CHECKING:
-    from synthgen.publishing.names import ClassTable
-
     from ..design.arms import FractalSource, Source
 
 CLASSES = "classes.json"  # the table that ``synthgen export`` writes beside the class folders
@@ -179,7 +175,7 @@ class ImageFolder:
         if name not in found:
             return None
         try:
-            return read_class_table(self._fs.cat_file(name), name)
+            return ClassTable.read(self._fs.cat_file(name), name)
         except SynthgenError as error:
             raise EvaluateError(str(error)) from None
 
@@ -235,14 +231,13 @@ class Fractals:
         self.n_images = self._drawn.n_images
         self.class_names = self._drawn.class_names
         self.labels = np.array([self._drawn.label(index) for index in range(self.n_images)], np.int64)
-        content = self._drawn.content
         self.identity = {
             "kind": "fractals",
             "n_images": self.n_images,
             "n_classes": len(self.class_names),
-            "digest": digest(content)[:16],
+            "digest": self._drawn.digest[:16],
         }
-        self.origin: tuple[str, ...] = (f"{origin_of(content)}, drawn when needed",)
+        self.origin: tuple[str, ...] = (f"{self._drawn.origin}, drawn when needed",)
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         """See ImageSource."""

@@ -29,7 +29,7 @@ from markupsafe import Markup
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.printing import printable
-from synthgen.common.records import read_record
+from synthgen.storage.reading import read_record
 
 from ..errors import EvaluateError
 from ..judging.comparison import Comparison

@@ -16,12 +16,12 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 
-from synthgen.common.logs import Repeats, failure_of, is_bug, setting
+from synthgen.common.logs import Repeats, failure_of, is_bug
 from synthgen.common.printing import say
-from synthgen.dataset.generate import free_space
-from synthgen.engines.claims import worker_name
+from synthgen.common.processes import worker_name
+from synthgen.storage.folder import free_space
 from synthgen.storage.inside import check_folder
-from synthgen.storage.logs import forget, keep
+from synthgen.storage.logs import forget, go_beside, keep
 
 from ..camera_traps.tasks import Task, open_task
 from ..design.choice import Chosen, captions_of, choose
@@ -149,7 +149,7 @@ def run_suite(
     in hand stops at its next checkpoint.  Decoded images are kept in ``out``/cache, up to ``cache_bytes``;
     what does not fit is decoded as it is needed.  Raises FailedRunError at the third run that fails in the same way.
     """
-    setting.beside = out
+    go_beside(out)
     until = None if max_hours is None else time.monotonic() + 3600 * max_hours
     accelerator = make_accelerator(device, suite.precision)
     plan = open_suite(suite, only)
@@ -204,7 +204,7 @@ def run_step(
     ``wait``, OutOfTimeError at the first checkpoint after ``until``, a time of the monotonic clock, and
     FailedRunError where a bug ends it, whose traceback is then in a log.
     """
-    setting.beside = out
+    go_beside(out)
     run, main = step.run(out), accelerator.is_main_process
     with ExitStack() as stack:
         free = not main or (_free(step, out, wait) and stack.enter_context(_locked(run, title, wait)))

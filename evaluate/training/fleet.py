@@ -22,6 +22,7 @@ from synthgen.common.logs import LONGEST, setting, show
 from synthgen.common.processes import how_ended, unheard
 from synthgen.common.progress import progress
 from synthgen.engines import Request
+from synthgen.storage.logs import go_beside
 
 from ..design.suite import Suite
 from ..errors import EvaluateError, FailedRunError
@@ -62,7 +63,7 @@ def run_fleet(
     Raises EvaluateError or SynthgenError where a worker refuses to start or is killed STARTS times, or no Ray answers,
     and FailedRunError where runs that fail in the same way stopped the workers.
     """
-    setting.beside = out
+    go_beside(out)
     plan = open_suite(suite, only)
     before, said = len(plan.todo(out)), "what they said stands above"
     options = [*options, *(word for arm in only for word in ("--only", arm)), *["--debug"] * setting.debug]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from synthgen.common.masking import masked, one_line
 from synthgen.common.printing import printable, say
 
 if TYPE_CHECKING:
-    from synthgen.storage.store import Place
+    pass
 
 LONGEST = 1 << 16  # characters of a traceback that are kept, half of them from its end
 SAME = 3  # shards or runs that fail in the same way, after which a command stops
@@ -56,7 +56,7 @@ class Setting:
     """What a command does with its errors; the command line sets it."""
 
     debug: bool = False  # whether tracebacks are shown on stderr, too
-    beside: Place | None = None  # the set or the runs with whose logs a bug of this process goes
+    keep: Callable[[str, Failure, str], str] | None = None  # writes a log of a name beside what is being written
 
 
 setting = Setting()

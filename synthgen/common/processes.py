@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -74,3 +75,8 @@ def unheard() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def worker_name(process: int | None = None) -> str:
+    """Host and process (this one), such as ``node7-4242``."""
+    return f"{socket.gethostname()}-{process or os.getpid()}"

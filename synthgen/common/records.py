@@ -15,16 +15,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from synthgen.common.errors import SynthgenError
-from synthgen.storage.reading import read_file
-from synthgen.storage.regular import LIMIT
-
-if TYPE_CHECKING:
-    from synthgen.storage.store import Place
 
 T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid")
@@ -68,11 +63,6 @@ def digest(record: Any) -> str:
     """SHA-256 of a record as canonical JSON: 64 hex digits."""
     text = json.dumps(plain(record), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def read_record(path: Place, kind: type[T], *, limit: int = LIMIT) -> T:
-    """The record of a file, of a type of pydantic's; raises OSError, or SynthgenError naming file and key."""
-    return record(read_file(path, limit=limit), kind, path)
 
 
 def record(data: bytes, kind: type[T], where: object) -> T:

@@ -7,7 +7,6 @@ missing.  Both may be killed at any moment and called again, by several processe
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from synthgen.common.errors import SynthgenError
-from synthgen.common.logs import setting
 from synthgen.common.progress import progress
 from synthgen.dataset.manifest import Manifest, check_folders, finish, read_manifest
 from synthgen.dataset.plan import Plan, ShardSpan, difference, read_plan
@@ -26,6 +24,7 @@ from synthgen.engines.local import local
 from synthgen.engines.work import Bugs, Done, Engine, FailedShardsError, Task, Work, here
 from synthgen.kinds.base import Renderer
 from synthgen.storage import logs
+from synthgen.storage.folder import free_space
 from synthgen.storage.places import store_of
 from synthgen.storage.reading import reading
 from synthgen.storage.retries import patiently
@@ -131,14 +130,6 @@ def _check_disk(directory: Path, plan: Plan, n: int) -> None:
         )
 
 
-def free_space(directory: Path) -> int:
-    """Bytes free on the disk where a directory stands or would stand."""
-    place = directory.absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
-
-
 def generate(
     directory: Place,
     *,
@@ -157,7 +148,7 @@ def generate(
     SynthgenError where a folder to write in is a link, FailedShardsError where shards were given up, once all
     others stand, and RepeatedBugError at once where a bug costs shard after shard.
     """
-    setting.beside = directory
+    logs.go_beside(directory)
     store = store_of(directory)
     store.clear(directory)
     manifest = read_manifest(directory)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from synthgen.common.errors import SynthgenError
-from synthgen.common.logs import setting
 from synthgen.dataset.manifest import DOCUMENTS, check_folders, finish, read_manifest
 from synthgen.dataset.plan import Plan, ShardSpan, read_plan
 from synthgen.dataset.scan import Fault
@@ -55,7 +54,7 @@ def repair(
     Raises SynthgenError, after all that can be mended is, where a shard does not come out as it was, and
     before anything is written where plan.json is in doubt or a folder of the set is a link.
     """
-    setting.beside = directory
+    logs.go_beside(directory)
     faults = list(faults)
     for fault in faults:
         if fault.name == PLAN:

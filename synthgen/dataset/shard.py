@@ -22,6 +22,7 @@ from synthgen.common.errors import SynthgenError
 from synthgen.common.records import STRICT
 from synthgen.dataset.plan import ShardSpan
 from synthgen.dataset.tar import END, IMAGES, member, read_samples
+from synthgen.storage import reading
 from synthgen.storage.atomic import claimed, move_into_place, told_of_space, write_if_new
 from synthgen.storage.inside import target
 from synthgen.storage.places import store_of
@@ -95,7 +96,7 @@ def table_path(directory: P, span: ShardSpan) -> P:
 
 def read_record(path: Place) -> Shard:
     """Read a completion record; raises OSError, or SynthgenError naming file and key where it is not one."""
-    return records.read_record(path, Shard, limit=LONGEST)
+    return reading.read_record(path, Shard, limit=LONGEST)
 
 
 def record_text(shard: Shard) -> bytes:

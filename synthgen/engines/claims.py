@@ -10,8 +10,6 @@ Two workers at one shard are harmless, as a shard is committed or absent.
 from __future__ import annotations
 
 import json
-import os
-import socket
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pydantic import with_config
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.processes import worker_name
 from synthgen.common.records import STRICT, record
 from synthgen.dataset.manifest import concurrently
 from synthgen.dataset.plan import MAX_SHARDS, ShardSpan
@@ -58,11 +57,6 @@ class Progress:
 
     def __init__(self) -> None:
         self.done = 0  # images
-
-
-def worker_name(process: int | None = None) -> str:
-    """Host and process (this one), such as ``node7-4242``."""
-    return f"{socket.gethostname()}-{process or os.getpid()}"
 
 
 def claim_path(directory: P, span: ShardSpan) -> P:

@@ -18,8 +18,7 @@ from typing import Any
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.logs import Failure, failure_of
-from synthgen.common.processes import end_with_parent, how_ended, interrupts, keep_interruptions, unheard
-from synthgen.engines.claims import worker_name
+from synthgen.common.processes import end_with_parent, how_ended, interrupts, keep_interruptions, unheard, worker_name
 from synthgen.engines.work import ATTEMPTS, Done, Engine, Task, Work, failed_at, write_one
 
 TELL_EVERY = 0.2  # seconds between a worker's messages on how far it is

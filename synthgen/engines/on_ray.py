@@ -17,7 +17,8 @@ from typing import Any
 from synthgen.common.errors import SynthgenError
 from synthgen.common.logs import Failure, failure_of, told
 from synthgen.common.printing import say
-from synthgen.engines.claims import drop_of, worker_name
+from synthgen.common.processes import worker_name
+from synthgen.engines.claims import drop_of
 from synthgen.engines.cluster import Cluster
 from synthgen.engines.work import ATTEMPTS, Done, Engine, Task, Work, failed_at, write_one
 from synthgen.kinds.base import Renderer

@@ -11,9 +11,10 @@ from typing import Protocol
 from synthgen.common.errors import SynthgenError
 from synthgen.common.logs import Failure, Repeats, failure_of
 from synthgen.common.masking import one_line, secrets_in, shown
+from synthgen.common.processes import worker_name
 from synthgen.dataset.plan import Plan, ShardSpan
 from synthgen.dataset.shard import Item, write_shard
-from synthgen.engines.claims import Progress, telling, worker_name
+from synthgen.engines.claims import Progress, telling
 from synthgen.kinds.base import Renderer
 from synthgen.storage.logs import keep
 from synthgen.storage.places import place

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from markupsafe import Markup
 
+from synthgen.common.records import digest
+
 if TYPE_CHECKING:
     import typer
 
@@ -102,6 +104,11 @@ class Content(Protocol):
     def describe(self) -> str:
         """In one line, what made the images, with versions."""
         ...
+
+
+def origin_of(content: Content) -> str:
+    """In words, what makes a content's images: prompts, model and versions, and the plan's digest."""
+    return f"{content.describe()}, plan {digest(content)[:16]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
+from typing import Self
 
 from pydantic import with_config
 
@@ -84,21 +85,21 @@ class ClassTable:
         """The label of a folder as a file system lists it, in whatever form; None where the table lacks it."""
         return self.labels.get(composed(folder))
 
-
-def read_class_table(data: bytes, where: str) -> ClassTable:
-    """Read the content of ``classes.json``; raises SynthgenError, naming ``where``, where it is not that."""
-    try:
-        table = record(data, _Table, where)
-    except SynthgenError as error:
-        raise SynthgenError(f"{error}; not the table of an exported set") from None
-    if table.format != FORMAT:
-        raise SynthgenError(f"{where}: format {table.format}; this version reads format {FORMAT}")
-    if [one.label for one in table.classes] != list(range(len(table.classes))):
-        raise SynthgenError(f"{where}: the labels are not 0 to {len(table.classes) - 1}, in that order")
-    labels = {one.folder: one.label for one in table.classes}
-    if len(labels) != len(table.classes):
-        raise SynthgenError(f"{where}: two classes have one folder")
-    return ClassTable(names=tuple(one.name for one in table.classes), labels=labels)
+    @classmethod
+    def read(cls, data: bytes, where: str) -> Self:
+        """Read the content of ``classes.json``; raises SynthgenError, naming ``where``, where it is not that."""
+        try:
+            table = record(data, _Table, where)
+        except SynthgenError as error:
+            raise SynthgenError(f"{error}; not the table of an exported set") from None
+        if table.format != FORMAT:
+            raise SynthgenError(f"{where}: format {table.format}; this version reads format {FORMAT}")
+        if [one.label for one in table.classes] != list(range(len(table.classes))):
+            raise SynthgenError(f"{where}: the labels are not 0 to {len(table.classes) - 1}, in that order")
+        labels = {one.folder: one.label for one in table.classes}
+        if len(labels) != len(table.classes):
+            raise SynthgenError(f"{where}: two classes have one folder")
+        return cls(names=tuple(one.name for one in table.classes), labels=labels)
 
 
 def composed(folder: str) -> str:

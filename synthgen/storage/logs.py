@@ -6,6 +6,7 @@ import platform
 import re
 import time
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 
 from synthgen.common.logs import Failure, setting, show
@@ -16,6 +17,11 @@ from synthgen.storage.store import Place
 FOLDER = "logs"
 MOST = 100  # logs that are kept, the newest
 NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[\w.-]+\.log")  # the time first, by which they are in order
+
+
+def go_beside(directory: Place) -> None:
+    """Have a bug of this process logged beside this set or these runs, which it writes from now on."""
+    setting.keep = partial(keep, directory)
 
 
 def keep(directory: Place, name: str, failure: Failure, about: str) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, TypeVar
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.records import record
 from synthgen.storage.places import store_of
 from synthgen.storage.regular import LIMIT
 from synthgen.storage.store import Place
+
+T = TypeVar("T")
 
 
 def open_file(path: Place) -> IO[bytes]:
@@ -20,6 +23,11 @@ def open_file(path: Place) -> IO[bytes]:
 def read_file(path: Place, *, limit: int = LIMIT, patient: bool = False) -> bytes:
     """The content of a file; see ``Store.read``."""
     return store_of(path).read(path, limit=limit, patient=patient)
+
+
+def read_record(path: Place, kind: type[T], *, limit: int = LIMIT) -> T:
+    """The record of a file, of a type of pydantic's; raises OSError, or SynthgenError naming file and key."""
+    return record(read_file(path, limit=limit), kind, path)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.records import digest
+from synthgen.kinds.base import origin_of
 from synthgen.kinds.fractaldb.content import FractalContent
 from synthgen.kinds.fractaldb.render import (
     colors_of,
@@ -30,6 +32,16 @@ class DrawnFractals:
         self.content = content
         self.n_images = n_images
         self.class_names = content.class_names
+
+    @property
+    def digest(self) -> str:
+        """The content's SHA-256, 64 hex digits."""
+        return digest(self.content)
+
+    @property
+    def origin(self) -> str:
+        """In words, what makes the images: categories, versions, and the content's digest."""
+        return origin_of(self.content)
 
     def label(self, index: int) -> int:
         """The position of an image's class in ``class_names``."""
