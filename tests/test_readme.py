@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from synthgen.cli import app as synthgen_app
+from synthgen.common.logs import setting
+from synthgen.common.options import command_of
 from synthgen_evaluate.cli import app as evaluate_app
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +18,7 @@ PAGES = {
     for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
 }
 README = PAGES["README.md"]
-COMMANDS = {name: typer.main.get_command(app) for name, app in (("synthgen", synthgen_app), ("evaluate", evaluate_app))}
+COMMANDS = {name: command_of(app) for name, app in (("synthgen", synthgen_app), ("evaluate", evaluate_app))}
 
 
 def blocks(text: str, language: str = "") -> list[str]:
@@ -51,7 +52,8 @@ MAKE = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.st
 
 
 @pytest.mark.parametrize("line", [*LINES, *map(str.strip, MAKE)])
-def test_every_command_shown_is_one_that_the_program_takes(line: str) -> None:
+def test_every_command_shown_is_one_that_the_program_takes(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setting, "debug", False)  # some examples switch it on
     (name,) = (name for name in LEAVES if line.startswith(f"{name} "))
     arguments = shlex.split(line.removeprefix(f"{name} "), comments=True)
     LEAVES[name].make_context(name, arguments)  # raises where an option or argument does not exist

@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from synthgen.cli import app as synthgen_app
+from synthgen.common.options import command_of
 from synthgen_evaluate.cli import app as evaluate_app
 from synthgen_evaluate.design.arms import ArmSpec
 from synthgen_evaluate.design.suite import Suite
@@ -36,7 +37,7 @@ def options(name: str, command: Any) -> list[tuple[str, str]]:
 def test_every_option_of_every_command_is_in_it(program: str, app: typer.Typer) -> None:
     sections = (REFERENCE / "commands.md").read_text().split("\n## ")
     by_command = {section.partition("\n")[0]: section for section in sections}
-    found = options(program, typer.main.get_command(app))
+    found = options(program, command_of(app))
     assert len(found) > 30
     for name, option in found:
         assert f"`{option}" in by_command[name], (name, option)

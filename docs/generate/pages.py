@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import fields
-import typer
 from checks import CHECKS, ROOT, thing
 from sections import DIFFUSION, PROMPTS, PUBLISHED, RECORDS, RUNS, SUITE, Section
+
+from synthgen.common.options import command_of
 
 
 def cell(text: str) -> str:
@@ -92,7 +93,7 @@ def commands() -> str:
     programs = {"synthgen": "synthgen.cli.app", "evaluate": f"{RUNS}.cli.app"}
     found = {}
     for program, path in programs.items():
-        found |= leaves(program, typer.main.get_command(thing(path)))
+        found |= leaves(program, command_of(thing(path)))
     codes = re.findall(r"^(\d+)  (.+)$", prose(thing("synthgen.common.commands.run").__doc__), re.MULTILINE)
     words = ["# Commands", "## Exit codes", table(("code", "meaning"), [(f"`{code}`", what) for code, what in codes])]
     return "\n\n".join([*words, *(command(name, leaf) for name, leaf in found.items())])
