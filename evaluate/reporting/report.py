@@ -55,6 +55,7 @@ def write_report(comparison: Comparison, out: Path, *, command: str | None = Non
     _check_replaceable(out)
     content = _plain(asdict(comparison))
     unverified = content.pop("unverified")  # says nothing of the numbers, of which the digest is
+    del content["words"]  # nor do these
     record = {"comparison": content, "unverified": unverified, **_provenance(command)}
     record["digest"] = hashlib.sha256(json.dumps(record["comparison"]).encode()).hexdigest()[:16]
     figures = draw_figures(comparison)
