@@ -41,7 +41,7 @@ from .shard_source import Shards as Shards
 from .shard_source import origin_of
 
 if TYPE_CHECKING:
-    from ..design.arms import FractalSource, Source
+    from ..design.sources import FractalSource, Source
 
 CAPTION = "a photo of a {}."  # of an image of which only the class is known (Radford et al. 2021)
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
