@@ -17,6 +17,7 @@ from synthgen.common.printing import say
 from synthgen.engines import Request, with_request
 
 from .errors import EvaluateError
+from .tasks.known import kinds
 
 if TYPE_CHECKING:
     from .runs import State
@@ -35,31 +36,39 @@ Set = Annotated[
 Runs = Annotated[Path, typer.Argument(metavar="RUNS", help="Directory of runs.")]
 
 
+def known_task(name: str) -> str:
+    """Check the name of a task."""
+    if name not in kinds():
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(kinds())}")
+    return name
+
+
 @app.command(epilog="Example: evaluate simulate --out camera-traps --images 1500 --size 64")
 def simulate(
     out: Annotated[Path, typer.Option(help="Directory of the set; an unfinished one is finished.", callback=local)],
-    classes: Annotated[int, typer.Option(help="Classes, 'empty' counted.")] = 12,
-    locations: Annotated[int, typer.Option(help="Camera locations.")] = 24,
-    images: Annotated[int, typer.Option(help="Images in all five splits.")] = 1500,
-    size: Annotated[int, typer.Option(help="Width and height in pixels.")] = 64,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    classes: Annotated[int | None, typer.Option(help="Classes, 'empty' counted.", show_default="12")] = None,
+    locations: Annotated[int | None, typer.Option(help="Camera locations.", show_default="24")] = None,
+    images: Annotated[int | None, typer.Option(help="Images in all five splits.", show_default="1500")] = None,
+    size: Annotated[int | None, typer.Option(help="Width and height in pixels.", show_default="64")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.", show_default="0")] = None,
 ) -> None:
-    """Make a simulated camera-trap set in the iWildCam-WILDS layout."""
+    """Make a simulated camera-trap set in the iWildCam-WILDS layout.
+
+    Of a set that is there, options that are not given stay as they are.
+    """
     from synthgen.common.progress import progress
 
-    from .camera_traps.simulate import simulate as make
+    from .tasks.simulated.simulate import settled
+    from .tasks.simulated.simulate import simulate as make
 
-    with progress("simulate", images, "images") as show:
-        make(
-            out,
-            seed=seed,
-            n_classes=classes,
-            n_locations=locations,
-            n_images=images,
-            size=size,
-            progress=lambda done, _: show(done),
-        )
-    say(f"{out}: {images} images of {classes} classes at {locations} camera locations")
+    asked = {"n_classes": classes, "n_locations": locations, "n_images": images, "size": size, "seed": seed}
+    chosen = settled(out, asked)
+    with progress("simulate", chosen["n_images"], "images") as show:
+        make(out, **chosen, progress=lambda done, _: show(done))
+    say(
+        f"{out}: {chosen['n_images']} images of {chosen['n_classes']} classes"
+        f" at {chosen['n_locations']} camera locations"
+    )
 
 
 @app.command(epilog="Example: evaluate plan evaluate/suites/miniature.toml --count --format markdown")
@@ -84,9 +93,9 @@ def plan(
     chosen = read_suite(suite)
     picked, size = None, stated_size(chosen.cost)
     if count:
-        from .camera_traps.tasks import open_task
+        from .tasks.spec import open_task
 
-        picked = {arm.name: choose(arm, chosen.image_size) for arm in chosen.arms if arm.pretrains}
+        picked = {arm.name: choose(arm, chosen.image_size) for arm in chosen.arms if arm.pretraining}
         size = size_of(open_task(chosen.task))
     known = stated(chosen.cost, chosen.image_size) if chosen.cost else None
     if rates is not None:
@@ -137,13 +146,17 @@ def run_command(
     device: Device = "auto",
     request: Request = Request(),
 ) -> None:
-    """Run what is not done of a suite; exit code 1 where a run failed."""
+    """Run what is not done of a suite; exit code 1 where a run failed.
+
+    Of a suite that has runs there, keys that the file does not give stay as they are.
+    """
     from .design.suite import check_name, read_suite
 
     request.check()
     chosen = read_suite(suite)
     out = out or Path("runs") / chosen.name
     check_name(chosen, out)
+    chosen = read_suite(suite, out)
     from .design.cost import estimate, measured, size_of, stated
     from .training.execute import open_suite, run_suite
 
@@ -205,12 +218,18 @@ def pretrain(
     device: Device = "auto",
 ) -> None:
     """Pre-train one model by hand."""
-    from .design.arms import ArmSpec
+    from .design.arms import ArmSpec, FromSource
+    from .design.select import Everything, Quantity
     from .training.byhand import PRETRAIN, Settings, recipe_of, source_of
     from .training.byhand import pretrain as make
 
     recipe = recipe_of(PRETRAIN, settings or ())
-    arm = ArmSpec(name="by hand", source=source_of(source), n=n, captions=str(captions) if captions else None)
+    weights = FromSource(
+        source=source_of(source),
+        select=Everything() if n is None else Quantity(n=n),
+        captions=str(captions) if captions else None,
+    )
+    arm = ArmSpec(name="by hand", weights=weights)
     for words in arm.problems(recipe.objective):
         raise EvaluateError(words)
     told = Settings(
@@ -221,15 +240,13 @@ def pretrain(
 
 @app.command(epilog="Example: evaluate finetune data/iwildcam --checkpoint weights.safetensors --out runs/by-hand")
 def finetune(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="Local copy of a WILDS set.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Folder that holds a local copy of the task's images.")],
     out: Annotated[Path, typer.Option(help="Directory of runs.", callback=local)],
     checkpoint: Annotated[
         str | None,
         typer.Option(help="File, torchvision:WEIGHTS, timm:NAME or open_clip:NAME/PRETRAINED; from scratch without."),
     ] = None,
-    kind: Annotated[
-        Literal["iwildcam", "fmow", "camelyon17", "rxrx1"], typer.Option(help="Which WILDS set.")
-    ] = "iwildcam",
+    kind: Annotated[str, typer.Option(help=f"Which task: {', '.join(kinds())}.", callback=known_task)] = "iwildcam",
     empty: Annotated[bool, typer.Option("--empty/--no-empty", help="Keep the images of the class empty.")] = True,
     architecture: Architecture = "resnet18",
     image_size: ImageSize = 64,
@@ -240,8 +257,8 @@ def finetune(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune one model by hand, and say how good it is on each split."""
-    from .camera_traps.tasks import TaskSpec
     from .reporting.tables import written
+    from .tasks.spec import TaskSpec
     from .training.byhand import FINETUNE, Settings, recipe_of
     from .training.byhand import finetune as tune
 

@@ -85,8 +85,8 @@ class Predictions:
     image_id: NDArray[np.object_]  # str [n]
     y_true: NDArray[np.int64]  # [n], class
     y_pred: NDArray[np.int64]  # [n], predicted class
-    location: NDArray[np.int64]  # [n], camera location; a cluster of dependent images
-    sequence: NDArray[np.int64]  # [n], burst of frames within a location; -1 where a set knows none
+    location: NDArray[np.int64]  # [n], cluster of dependent images, such as a camera location; the name of the column
+    sequence: NDArray[np.int64]  # [n], images of a cluster that were taken together; -1 where a set has none
 
     def __len__(self) -> int:
         return len(self.y_true)
@@ -359,13 +359,14 @@ def read_suite_records(runs: Path) -> list[SuiteRecord]:
     """All suites of a runs directory, by name; raises EvaluateError naming file and key where one is no record."""
     if not runs.is_dir():
         raise EvaluateError(f"{runs}: no such directory of runs; `evaluate run SUITE --out {runs}` makes one")
-    records = [_suite_record(path) for path in sorted((runs / "suites").glob("*.json"))]
+    records = [read_suite_record(path) for path in sorted((runs / "suites").glob("*.json"))]
     if not records:
         raise EvaluateError(f"{runs}: holds no suite; `evaluate run SUITE --out {runs}` makes one")
     return records
 
 
-def _suite_record(path: Path) -> SuiteRecord:
+def read_suite_record(path: Path) -> SuiteRecord:
+    """One suite of a runs directory; raises EvaluateError naming file and key where it is no record."""
     content = stored(path, dict[str, Any])
     version = content.pop("format", None)
     if type(version) is not int or version != FORMAT:

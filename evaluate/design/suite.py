@@ -11,20 +11,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import with_config
+from pydantic import PlainValidator, with_config
 
 from synthgen.common.records import STRICT, validated
 from synthgen.storage.inside import RULE, fits, fits_stored
 from synthgen.storage.reading import read_file, reading
 
-from ..camera_traps.tasks import TaskSpec
 from ..errors import EvaluateError, told_here
 from ..models import problem
 from ..recipe import Recipe
-from .arms import ARCHITECTURE, LARGEST_SEED, SIZES, ArmSpec
+from ..tasks.spec import TaskSpec
+from .arms import ARCHITECTURE, ArmSpec, read_arms
 from .cost import Cost
+from .settled import settled
+from .sources import LARGEST_SEED, SIZES
 
 LIMIT = 1 << 24  # bytes of a suite file
 MOST_SEEDS = 1_000  # runs of each arm and architecture; a power analysis asks for no more blocks either
@@ -43,7 +45,7 @@ class Suite:
     seeds: tuple[int, ...]  # one run per arm, architecture and seed
     pretrain: Recipe  # how models are pre-trained
     finetune: Recipe  # how they are fine-tuned
-    arms: tuple[ArmSpec, ...]  # the conditions, as [[arms]]
+    arms: Annotated[tuple[ArmSpec, ...], PlainValidator(read_arms)]  # the conditions, as [[arms]]
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the arithmetic in all runs
     pretrain_for: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # keys that differ, by architecture
     cost: Cost | None = None  # training rates, from which a plan's hours follow
@@ -59,26 +61,37 @@ class Suite:
         The suite's, changed by what ``pretrain_for`` says of the architecture and then by what the arm says.
         The objective is the same for all architectures.  Raises EvaluateError, beginning with the key.
         """
-        return self.pretrain.changed({**self.pretrain_for.get(architecture or "", {}), **arm.pretrain})
+        own = arm.pretraining.pretrain if arm.pretraining else {}
+        return self.pretrain.changed({**self.pretrain_for.get(architecture or "", {}), **own})
 
 
-def read_suite(path: Path) -> Suite:
-    """Read and check a suite file; raises EvaluateError naming file and key."""
+def read_suite(path: Path, runs: Path | None = None) -> Suite:
+    """Read and check a suite file; raises EvaluateError naming file and key.
+
+    Where the directory ``runs`` has the suite already, keys that the file does not give are as there.
+    """
     with told_here(), reading(path):
         data = read_file(path, limit=LIMIT)
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")  # some editors begin with a mark
         content = tomllib.loads(text)
         _check_values(content, "")
-        suite_json = json.dumps(content).encode()
+        given = json.dumps(content).encode()
     except (ValueError, RecursionError) as error:  # of TOML, of characters, of numbers with thousands of digits
         raise EvaluateError(f"{path}: not a TOML file ({error})") from None
     except EvaluateError as error:
         raise EvaluateError(f"{path}: {error}") from None
+    suite = _checked(given, path)
+    if runs is None:
+        return suite
+    return _checked(json.dumps(settled(content, runs)).encode(), f"{path}, with what is in {runs}")
+
+
+def _checked(data: bytes, where: object) -> Suite:
     with told_here():
-        suite = validated(suite_json, Suite, path)
+        suite = validated(data, Suite, where)
     for words in problems_of(suite):
-        raise EvaluateError(f"{path}: {words}")
+        raise EvaluateError(f"{where}: {words}")
     return suite
 
 
@@ -166,7 +179,7 @@ def _arm_problems(suite: Suite, arm: ArmSpec) -> list[str]:
     one_file = arm.checkpoint is not None and not arm.checkpoint.startswith("torchvision:")
     if one_file and ARCHITECTURE not in str(arm.checkpoint) and len(architectures) > 1:
         problems.append(f"checkpoint: {arm.checkpoint} for {len(architectures)} architectures; name its own one")
-    if not arm.pretrains:
+    if arm.pretraining is None:
         return problems + arm.problems()
     try:
         recipes = [
@@ -175,7 +188,8 @@ def _arm_problems(suite: Suite, arm: ArmSpec) -> list[str]:
         ]
     except EvaluateError as error:
         return [*problems, f"pretrain.{error}"]
-    wrong = dict.fromkeys(words for recipe in recipes for words in recipe.problems()) if arm.pretrain else ()
+    changed = recipes if arm.pretraining.pretrain else []
+    wrong = dict.fromkeys(words for recipe in changed for words in recipe.problems())
     return problems + arm.problems(recipes[0].objective) + [f"pretrain.{words}" for words in wrong]
 
 

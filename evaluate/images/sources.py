@@ -29,7 +29,7 @@ from .decoding import fit as fit
 from .shard_source import Shards as Shards
 
 if TYPE_CHECKING:
-    from ..design.arms import FractalSource, Source
+    from ..design.sources import FractalSource, Source
 
 CLASSES = "classes.json"  # the table that ``synthgen export`` writes beside the class folders
 CAPTION = "a photo of a {}."  # of an image of which only the class is known (Radford et al. 2021)

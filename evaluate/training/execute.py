@@ -23,7 +23,6 @@ from synthgen.storage.folder import free_space
 from synthgen.storage.inside import check_folder
 from synthgen.storage.logs import forget, go_beside, keep
 
-from ..camera_traps.tasks import Task, open_task
 from ..design.choice import Chosen, captions_of, choose
 from ..design.selection import write_selection
 from ..design.suite import Suite
@@ -32,6 +31,8 @@ from ..images.pixelfile import busy
 from ..images.pixels import PixelCache
 from ..models import n_parameters
 from ..runs import Run, write_suite_record
+from ..tasks.base import Task
+from ..tasks.spec import open_task
 from . import checkpoints
 from .grid import Grid, Step, make_grid, suite_record
 from .inputs import Images, pretraining_images, shown, split_images, task_images
@@ -98,11 +99,11 @@ def open_suite(suite: Suite, only: Collection[str] = ()) -> Plan:
         if name not in names:
             raise EvaluateError(f"--only {name}: no such arm; there are {', '.join(names)}")
     task = open_task(suite.task)
-    chosen = {arm.name: choose(arm, suite.image_size) for arm in suite.arms if arm.pretrains}
+    chosen = {arm.name: choose(arm, suite.image_size) for arm in suite.arms if arm.pretraining}
     captions = {
         arm.name: captions_of(arm, chosen[arm.name])
         for arm in suite.arms
-        if arm.pretrains and suite.recipe(arm).objective == "image-text"
+        if arm.pretraining and suite.recipe(arm).objective == "image-text"
     }
     grid = make_grid(suite, task, chosen, captions, set(only) or set(names))
     return Plan(suite=suite, task=task, chosen=chosen, captions=captions, grid=grid)
