@@ -31,7 +31,7 @@ def status(
     ] = False,
 ) -> None:
     """Say how much of a dataset stands, who is at work on it, how fast, and what failed."""
-    from synthgen.dataset.watch import Eye, tell, words
+    from synthgen.engines.watch import Eye, tell, words
     from synthgen.storage.places import place
 
     where = place(directory)

@@ -16,9 +16,9 @@ import typer
 
 from synthgen import cli
 from synthgen.common.errors import SynthgenError
-from synthgen.dataset.generate import existing_plan, generate
 from synthgen.dataset.plan import Plan, new_plan
 from synthgen.dataset.shard import Item
+from synthgen.engines.generate import existing_plan, generate
 from synthgen.engines.local import local
 from synthgen.kinds.base import Renderer, Sample
 from synthgen.kinds.fractaldb.content import CategoryRecord, FractalContent
@@ -113,8 +113,8 @@ def run(
 
     Without ``devices`` this process is the worker.  ``short`` sets BEAT and SILENT.
     """
-    from synthgen.dataset import generate as module
     from synthgen.engines import claims
+    from synthgen.engines import generate as module
 
     for name, seconds in short.items():
         setattr(claims, name.upper(), seconds)

@@ -9,9 +9,9 @@ import pytest
 from conftest import Command
 from PIL import Image, ImageFilter
 
-from synthgen.dataset.generate import generate, open_directory
 from synthgen.dataset.plan import new_plan
 from synthgen.dataset.shard import Item
+from synthgen.engines.generate import generate, open_directory
 from synthgen.kinds.base import Renderer, Sample
 from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
 from synthgen_evaluate.design.sources import FolderSource, FractalSource, ShardSource

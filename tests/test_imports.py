@@ -139,7 +139,7 @@ def test_the_harness_imports_itself_by_relative_imports_alone() -> None:
 
 def test_no_plain_import_of_a_package_of_ours_loads_torch() -> None:
     ours = (
-        "fractaldb.render, fractaldb.search, synthgen.dataset.generate, synthgen.kinds.diffusion.request,"
+        "fractaldb.render, fractaldb.search, synthgen.engines.generate, synthgen.kinds.diffusion.request,"
         " synthgen.kinds.diffusion.render, synthgen.kinds.diffusion.tiny"
     )
     code = f"import sys, {ours}, synthgen_evaluate; print(*sys.modules)"

@@ -14,11 +14,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pretend import lay, plan
 
 from synthgen.common.errors import SynthgenError
-from synthgen.dataset.generate import generate, open_directory, replace_plan, standing_plan
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.shard import data_path, record_path, table_path, write_shard
 from synthgen.dataset.verify import check
-from synthgen.dataset.watch import Eye
+from synthgen.engines.generate import generate, open_directory, replace_plan, standing_plan
+from synthgen.engines.watch import Eye
 from synthgen.storage import places
 from synthgen.storage.places import place, store_of
 from synthgen.storage.reading import opened, read_file

@@ -13,13 +13,13 @@ from pretend import Maker, command, environment, lay, plan, read_log
 from processes import Popen, Start, wait
 
 from synthgen.common.processes import worker_name
-from synthgen.dataset import generate as generate_module
-from synthgen.dataset.generate import generate
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.plan import Plan
 from synthgen.dataset.shard import data_path
 from synthgen.engines import claims
+from synthgen.engines import generate as generate_module
 from synthgen.engines.claims import Claim, Watch, claim_path, read_claims, remove_claims, tell_failed, telling
+from synthgen.engines.generate import generate
 from synthgen.engines.local import local
 from synthgen.storage.atomic import claimed
 from synthgen.storage.places import place

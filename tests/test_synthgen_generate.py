@@ -21,11 +21,11 @@ from processes import Popen, Start, installed, members, wait
 from fractaldb.ifs import read_categories
 from fractaldb.render import Style
 from synthgen.common.errors import SynthgenError
-from synthgen.dataset import generate as module
-from synthgen.dataset.generate import generate, open_directory
 from synthgen.dataset.manifest import finish, read_manifest
 from synthgen.dataset.plan import Plan, new_plan
+from synthgen.engines import generate as module
 from synthgen.engines import work
+from synthgen.engines.generate import generate, open_directory
 from synthgen.kinds.fractaldb.render import fractal_content
 from synthgen.storage.atomic import write_atomically
 from synthgen.storage.places import place

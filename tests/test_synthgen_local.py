@@ -16,12 +16,12 @@ from pretend import Maker, command, environment, lay, plan, read_log
 from processes import Popen, Start, command_line, installed, members, wait, zombies
 
 from synthgen.common.errors import SynthgenError
-from synthgen.dataset.generate import generate
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.plan import Plan
-from synthgen.dataset.watch import Eye, words
 from synthgen.engines import local as module
+from synthgen.engines.generate import generate
 from synthgen.engines.local import local
+from synthgen.engines.watch import Eye, words
 from synthgen.engines.work import ATTEMPTS, Done, FailedShardsError, Task, Work
 
 PROMPTS = Path(__file__).parents[1] / "prompts/quickstart.txt"

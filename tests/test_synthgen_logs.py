@@ -18,11 +18,11 @@ from synthgen import cli
 from synthgen.common.errors import SynthgenError
 from synthgen.common.logs import LONGEST, SAME, failure_of, is_bug
 from synthgen.common.masking import masked
-from synthgen.dataset.generate import generate
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.shard import Item, Shard
 from synthgen.dataset.verify import check
 from synthgen.engines import work
+from synthgen.engines.generate import generate
 from synthgen.engines.work import ATTEMPTS, RepeatedBugError
 from synthgen.kinds.base import Renderer, Sample
 from synthgen.storage.logs import MOST, forget, keep
@@ -83,7 +83,7 @@ def test_a_bug_stops_at_the_third_shard_and_its_traceback_is_in_a_log_without_th
 def test_debug_shows_the_traceback_without_the_token(tmp_path: Path, crash: bool) -> None:
     out = tmp_path / "set"
     program = (
-        "import sys, toy_kind; from synthgen.dataset import generate as module\n"
+        "import sys, toy_kind; from synthgen.engines import generate as module\n"
         f"if {crash}:\n"
         f"    def listed(*args): raise AssertionError('impossible {TOKEN}')\n"
         "    module._tasks = listed\n"

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from synthgen.common.errors import SynthgenError
-from synthgen.dataset.generate import generate, open_directory
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.plan import new_plan
 from synthgen.dataset.shard import Item
+from synthgen.engines.generate import generate, open_directory
 from synthgen.kinds.base import Renderer, Sample
 from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
 from synthgen.publishing.export import export

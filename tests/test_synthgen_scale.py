@@ -97,7 +97,7 @@ def test_the_status_of_a_million_images_is_told_at_once(million: Path) -> None:
 RESUME = """
 import sys
 from pathlib import Path
-from synthgen.dataset.generate import open_directory, _shared, _tasks
+from synthgen.engines.generate import open_directory, _shared, _tasks
 from synthgen.engines.claims import Watch
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.plan import read_plan
@@ -172,7 +172,7 @@ GROWTH = 4.0  # mebibytes, from a fifth of the work to its end
 WORK = """
 import ctypes, sys
 from pathlib import Path
-from synthgen.dataset.generate import generate, open_directory
+from synthgen.engines.generate import generate, open_directory
 from synthgen.dataset.shard import Item
 from synthgen.kinds.base import Renderer
 import synthgen.engines.work

@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from pretend import Maker, command, environment, item, lay, plan, read_log
 
 from synthgen.common.errors import SynthgenError
-from synthgen.dataset import generate as generate_module
-from synthgen.dataset.generate import generate
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.plan import Plan
 from synthgen.dataset.shard import committed, write_shard
 from synthgen.dataset.verify import check
 from synthgen.engines import claims
+from synthgen.engines import generate as generate_module
+from synthgen.engines.generate import generate
 from synthgen.storage import retries
 from synthgen.storage.places import place
 

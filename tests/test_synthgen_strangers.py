@@ -21,13 +21,13 @@ from PIL import Image
 
 import synthgen
 from synthgen.common.errors import SynthgenError
-from synthgen.dataset import generate as generating
-from synthgen.dataset.generate import generate
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.plan import MAX_SHARDS, Plan, Segment, new_plan, read_plan
 from synthgen.dataset.shard import read_shard
 from synthgen.dataset.tar import END, member
+from synthgen.engines import generate as generating
 from synthgen.engines.claims import read_claims
+from synthgen.engines.generate import generate
 from synthgen.engines.work import Done, FailedShardsError
 from synthgen.kinds.diffusion import tiny
 from synthgen.kinds.fractaldb.content import CategoryRecord, FractalContent

@@ -14,10 +14,10 @@ from processes import Start, wait
 from synthgen.common.errors import SynthgenError
 from synthgen.common.processes import worker_name
 from synthgen.dataset import watch as module
-from synthgen.dataset.generate import generate
 from synthgen.dataset.manifest import finish, read_manifest
-from synthgen.dataset.watch import Eye, duration, events, words
 from synthgen.engines.claims import claim_path, tell_failed, telling
+from synthgen.engines.generate import generate
+from synthgen.engines.watch import Eye, duration, events, words
 from synthgen.storage.places import place
 
 PLAN = plan()  # 6 shards of 10 images

@@ -134,7 +134,7 @@ def square(
     request: Request = Request(),
 ) -> None:
     """Draw squares."""
-    from synthgen.dataset.generate import generate, open_directory
+    from synthgen.engines.generate import generate, open_directory
     from synthgen.storage.places import place
 
     content = SquareContent(seed=1, shades=("dark", "middle", "light"), size=size)

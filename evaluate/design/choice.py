@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synthgen import read_classes
 from synthgen.common.errors import SynthgenError
-from synthgen.kinds.diffusion.prompts import read_classes
 
 from ..errors import EvaluateError
 from .arms import ArmSpec

@@ -11,8 +11,8 @@ from typing import ClassVar, get_args
 
 from pydantic import with_config
 
+from synthgen import MAX_IMAGES
 from synthgen.common.records import STRICT
-from synthgen.kinds.base import MAX_IMAGES
 
 from .interventions import diversity, everything, quantity, semantics, subclasses
 from .labelling import ClassLabels, Labels

@@ -25,8 +25,8 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from torch.utils.flop_counter import FlopCounterMode
 
-from synthgen.dataset.generate import generate, open_directory
 from synthgen.dataset.plan import Plan, new_plan
+from synthgen.engines.generate import generate, open_directory
 from synthgen.kinds.base import Renderer
 from synthgen.kinds.diffusion.content import DiffusionContent
 from synthgen.kinds.diffusion.models import find_model

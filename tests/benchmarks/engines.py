@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fractaldb.render import Style
 from fractaldb.search import search
-from synthgen.dataset.generate import generate, open_directory
 from synthgen.dataset.plan import Plan, new_plan
 from synthgen.engines.cluster import Cluster
+from synthgen.engines.generate import generate, open_directory
 from synthgen.engines.local import local
 from synthgen.engines.on_ray import on_ray
 from synthgen.engines.work import Engine

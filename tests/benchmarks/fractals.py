@@ -123,9 +123,9 @@ def stages(category: Category, plain: Plain, runs: int) -> Times:
 
 def written(categories: list[Category], plain: Times, n: int, workers: int, runs: int) -> None:
     """Images a second into shards whose checksums and pictures are then verified."""
-    from synthgen.dataset.generate import generate, open_directory
     from synthgen.dataset.plan import new_plan
     from synthgen.dataset.verify import check
+    from synthgen.engines.generate import generate, open_directory
     from synthgen.kinds.fractaldb.render import fractal_content
 
     content = fractal_content(categories, seed=1, style=PUBLISHED)

@@ -43,7 +43,7 @@ GB_MONTH, PUT, GET, EGRESS = 0.023, 0.005 / 1000, 0.0004 / 1000, 0.09  # dollars
 GETS = 5500  # reads a second that S3 takes of a prefix
 FRACTALS = 6000 / 2  # images a core and second
 FRACTAL_BYTES = 1.005e9 / 1e5
-SD_BYTES = {"jpg": 6 * 1024 + 0.5 * 512**2, "png": 6 * 1024 + 1.8 * 512**2}  # as synthgen/dataset/generate.py estimates
+SD_BYTES = {"jpg": 6 * 1024 + 0.5 * 512**2, "png": 6 * 1024 + 1.8 * 512**2}  # as synthgen/engines/generate.py estimates
 ROW_BYTES = 42  # of a stored prediction
 PARAMETERS = {  # torchvision's and OpenAI's, 1,000 classes
     "resnet50": 25.6e6,

@@ -72,8 +72,8 @@ def sd(
 
     Of a set that stands, options that are not given stay as they are.
     """
-    from synthgen.dataset.generate import standing_plan
     from synthgen.dataset.plan import check_request, new_plan
+    from synthgen.engines.generate import standing_plan
     from synthgen.kinds.diffusion.prompts import class_list_path, read_classes, read_prompts
     from synthgen.kinds.diffusion.render import remake_file
     from synthgen.kinds.diffusion.request import (

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.printing import say
-from synthgen.dataset.generate import generate, open_directory, replace_plan
 from synthgen.dataset.manifest import Manifest, read_manifest
 from synthgen.dataset.plan import Plan, read_plan
 from synthgen.dataset.shard import table_path
 from synthgen.dataset.tables import read_table
-from synthgen.dataset.watch import duration
+from synthgen.engines.generate import generate, open_directory, replace_plan
 from synthgen.engines.request import Request
+from synthgen.engines.watch import duration
 from synthgen.kinds.base import Renderer
 from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
 from synthgen.kinds.diffusion.models import DEFAULT, Model, find_model, is_built_in

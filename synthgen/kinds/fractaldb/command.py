@@ -106,8 +106,8 @@ def fractal(
     request: Request = Request(),
 ) -> None:
     """Draw a FractalDB set into verified shards.  Of a set that stands, options that are not given stay as they are."""
-    from synthgen.dataset.generate import existing_plan, generate, open_directory
     from synthgen.dataset.plan import new_plan
+    from synthgen.engines.generate import existing_plan, generate, open_directory
     from synthgen.kinds.fractaldb.render import fractal_content
     from synthgen.storage.places import place
 
