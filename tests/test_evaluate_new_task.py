@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from toy_task import write_quilts
 
-from synthgen_evaluate.tasks import known
+from synthgen_evaluate.tasks import known, wilds
 from synthgen_evaluate.tasks.base import Words
 from synthgen_evaluate.tasks.spec import TaskSpec, open_task
 from synthgen_evaluate.tasks.wilds import sets
@@ -61,7 +61,7 @@ def forgotten() -> Iterator[None]:
 
 def test_a_set_of_wilds_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sets.SETS, "waterbirds", ROW)
-    monkeypatch.setattr(sets, "TASKS", sets.tasks())
+    monkeypatch.setattr(wilds, "TASKS", wilds.tasks())
     folder = tmp_path / "waterbirds_v1.0"
     (folder / "birds").mkdir(parents=True)
     (folder / "RELEASE_v1.0.txt").touch()

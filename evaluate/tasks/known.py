@@ -10,7 +10,7 @@ from typing import Any
 from .base import UNKNOWN, TaskKind, Words
 
 KNOWN = [
-    "synthgen_evaluate.tasks.wilds.sets",
+    "synthgen_evaluate.tasks.wilds",
 ]
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base import SPLITS, Task, TaskKind, Words
+from ..base import SPLITS, Words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,17 +138,3 @@ SETS = {
         origin=DOWN,
     ),
 }
-
-
-def _open(name: str, path: Path) -> Task:
-    from .reading import open_set
-
-    return open_set(name, SETS[name], path)
-
-
-def tasks() -> list[TaskKind]:
-    """The rows of the table as tasks."""
-    return [TaskKind(name=name, words=row.words, open=partial(_open, name)) for name, row in SETS.items()]
-
-
-TASKS = tasks()

@@ -13,6 +13,8 @@ from synthgen.kinds.base import IMAGE_FORMATS, KEYS, MAX_IMAGES, MAX_SIDE, Image
 from synthgen.kinds.diffusion.prompts import prompt
 from synthgen.kinds.order import permuted, walk
 
+DTYPES = ("float32", "float16", "bfloat16")  # of the arithmetic
+
 
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -185,7 +185,7 @@ class _Asked:
 
     def problem(self) -> str | None:
         """Which value is out of range, beginning with its key; None where all are right."""
-        from synthgen.kinds.diffusion.request import DTYPES
+        from synthgen.kinds.diffusion.content import DTYPES
         from synthgen.kinds.diffusion.schedulers import NAMES as SCHEDULERS
 
         for key, known in (("scheduler", SCHEDULERS), ("dtype", DTYPES), ("format", IMAGE_FORMATS)):

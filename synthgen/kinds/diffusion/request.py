@@ -18,7 +18,7 @@ from synthgen.engines.generate import generate, open_directory, replace_plan
 from synthgen.engines.request import Request
 from synthgen.engines.watch import duration
 from synthgen.kinds.base import Renderer
-from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
+from synthgen.kinds.diffusion.content import DTYPES, ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
 from synthgen.kinds.diffusion.models import DEFAULT, Model, find_model, is_built_in
 from synthgen.kinds.diffusion.prompts import ClassList, PromptSet, prompt
 from synthgen.kinds.diffusion.schedulers import NAMES as SCHEDULERS
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from synthgen.storage.store import Place
 
 FORMATS = ("png", "jpg", "webp")
-DTYPES = ("float32", "float16", "bfloat16")
 SMALL = 128  # pixels; larger pictures take a CPU minutes
 MAX_SEED = 2**63  # what signed 64-bit readers hold
 
