@@ -4,14 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState
 
+from synthgen_evaluate.design.suite import read_suite
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.runs import Run, read_suite_records
 from synthgen_evaluate.tasks.simulated.simulate import simulate
+from synthgen_evaluate.training.execute import open_suite, run_suite
 
 SUITE = """
 name = "small"
@@ -52,8 +56,8 @@ LAUNCH = (
 pytest.importorskip("timm")
 
 
-def run(suite: Path, out: Path, processes: int) -> subprocess.CompletedProcess[str]:
-    launch = [*LAUNCH.split(), "--num_processes", str(processes)] if processes > 1 else []
+def run_in_two(suite: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    launch = [*LAUNCH.split(), "--num_processes", "2"]
     command = [sys.executable, *launch, "-m", "synthgen_evaluate", "run", str(suite), "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -72,8 +76,8 @@ def test_two_processes_train_on_and_predict_the_same_images_with_the_results_of_
     traps: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "suite.toml").write_text(SUITE.format(traps=traps, more=""))
-    run(tmp_path / "suite.toml", tmp_path / "one", 1)
-    told = run(tmp_path / "suite.toml", tmp_path / "two", 2)
+    run_suite(read_suite(tmp_path / "suite.toml"), tmp_path / "one", device="cpu")
+    told = run_in_two(tmp_path / "suite.toml", tmp_path / "two")
     assert told.stdout.splitlines() == [f"{tmp_path / 'two'}: 5 runs done, 0 done before, 0 failed"]
     (one,), (two,) = read_suite_records(tmp_path / "one"), read_suite_records(tmp_path / "two")
     assert one == two
@@ -99,14 +103,24 @@ def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("more", ['precision = "bf16"'])
-def test_half_precision_trains_and_is_another_run(traps: Path, tmp_path: Path, more: str) -> None:
+@pytest.fixture
+def another_precision() -> Iterator[None]:
+    """Accelerate forgets which precision this process has trained in."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_half_precision_trains_and_is_another_run(traps: Path, tmp_path: Path, another_precision: None) -> None:
     text = SUITE.format(traps=traps, more="")
     (tmp_path / "full.toml").write_text(text)
-    (tmp_path / "half.toml").write_text(f"{more}\n{text}")
-    told = run(tmp_path / "half.toml", tmp_path / "runs", 1)
-    assert "5 runs done" in told.stdout
+    (tmp_path / "half.toml").write_text(f'precision = "bf16"\n{text}')
+    full, half = (read_suite(tmp_path / name) for name in ("full.toml", "half.toml"))
+    steps = [{step.config.digest for step in open_suite(suite).grid.steps} for suite in (full, half)]
+    assert steps[0].isdisjoint(steps[1])
+    assert run_suite(half, tmp_path / "runs", device="cpu", only=["simclr"]).done == 2
     (record,) = read_suite_records(tmp_path / "runs")
-    found = Run(directory=tmp_path / "runs" / record.members[0].finetune)
-    assert found.config.precision == "bf16"
-    assert np.isfinite(losses(found.directory)).all()
+    for digest in (record.members[-1].pretrain, record.members[-1].finetune):
+        found = Run(directory=tmp_path / "runs" / str(digest))
+        assert found.config.precision == "bf16"
+        assert np.isfinite(losses(found.directory)).all()
