@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
-HEAD = """# Faults, and what came of them
+HEAD = """# Faults and their outcomes
 
-Random faults were done to running commands, at random moments from their start to their end: to
-`synthgen fractal` and `synthgen sd` with 1 and 2 workers, writing to a folder and to an S3 server, and to
-`evaluate run`.  One to three faults hit a run one after the other.  Then the same command was run again,
-and every file was held against those of an undisturbed run: images, records, tables, sums; predictions,
-weights and logs of training.  Records count without the versions that they tell.
+Random faults were injected into running commands, at random moments from their start to their end:
+`synthgen fractal` and `synthgen sd` with 1 and 2 workers, writing to a folder and to an S3 server, and
+`evaluate run`.  One to three faults hit each run, one after the other.  Then the same command was run
+again, and every file was compared with those of an undisturbed run: images, records, tables, checksums;
+predictions, weights and logs of training.  Versions in records are not compared.
 
 {told}
 
@@ -25,20 +25,20 @@ weights and logs of training.  Records count without the versions that they tell
 {totals}
 """
 
-NOTES = """## What was asked of each case
+NOTES = """## What each case has to show
 
-- The command ends with 0 the first time that it is run again, says nothing on stderr but its progress, leaves
-  no unfinished file and no process behind, and `synthgen verify` finds nothing.
-- Every exit code but 0 comes with one line and no traceback; a signal may come before there is one.  Of
-  `evaluate run --workers 2` each worker says its own line.  Ctrl-C in the tenths of a second in which Python
-  itself is starting gets Python's own traceback.
-- What stood when a fault hit is still there after it, and is not written again ("done again, of what stood"),
-  unless it was damaged: all damage is found by `synthgen verify`, by the name of the file, and mended by
+- The command ends with 0 the first time it is run again, prints only its progress on stderr, leaves no unfinished
+  file and no process behind, and `synthgen verify` finds nothing.
+- Every exit code but 0 comes with one line and no traceback; a signal may arrive before there is one.  Each worker
+  of `evaluate run --workers 2` prints its own line.  Ctrl-C in the tenths of a second in which Python itself is
+  starting gives Python's own traceback.
+- Whatever existed when a fault hit is still there after it, and is not written again ("done again, of what stood"),
+  unless it was damaged: all damage is found by `synthgen verify`, by the name of the file, and repaired by
   `verify --repair`, in a store by removing the shard's record and running the command again.  A bit in a record
-  that is not among its values has no witness before `manifest.json` is written, so none was flipped there.
-- A store's claim of a killed worker counts for 30 seconds more, which the next run waits.
-- A clock that jumps is libfaketime's; the monotonic clock, which no system lets jump, goes on.  libfaketime then
-  fails every `time.sleep`, with which `evaluate run --workers` looks after its workers: there it was left out.
+  that is not among its values cannot be checked before `manifest.json` is written, so none was flipped there.
+- In a store, the claim of a killed worker times out after 30 seconds, for which the next run waits.
+- The clock that jumps is libfaketime's; the monotonic clock, which no system lets jump, is unaffected.  libfaketime
+  then fails every `time.sleep`, with which `evaluate run --workers` watches its workers: it was left out there.
 """
 
 

@@ -15,8 +15,8 @@ HEAD = """## Changed files
 
 Every kind of file that the commands read was changed, {n} times in all: keys, types, numbers, names and counts of
 records, bits and lengths of bytes, headers of tars, chunks of images, columns of tables, entries of archives, and
-links, pipes and folders in a file's place.  After a change of a set, sums were set right in about half of the cases,
-so that what lies behind them was read, too.  The commands that read the file were then run in a sandbox: {forks} in
+links, pipes and folders in a file's place.  After a change to a set, checksums were corrected in about half of the
+cases, so that what lies behind them was read, too.  The commands that read the file were then run in a sandbox: {forks} in
 processes that had imported them, {shells} as a user would.
 
 {told}
@@ -25,12 +25,13 @@ processes that had imported them, {shells} as a user would.
 |---|---|---|---|---|---|
 {table}
 
-"Right" is an answer that is as before, or as the changed file has it where nothing promises more; numbers are of
-commands.  In a process that had imported them, the longest took {seconds:.1f} s and the largest {megabytes} MB more
-than it began with; more than 20 s or 1.5 GB would have been forbidden, and of a command run as a user would, more than
-60 s or 2.5 GB.  So are tracebacks, warnings, a second line of error, characters that steer terminals in whatever is
-printed or written, writing elsewhere than asked, and other answers without a word (`tests/fuzz_judge.py` says which are
-noticed and which cannot be).
+"Right" is an answer that is as before, or that follows the changed file where nothing promises more; the numbers
+count commands.  In a process that had imported them,
+the longest took {seconds:.1f} s and the largest {megabytes} MB more
+than it began with; more than 20 s or 1.5 GB would have been forbidden, and for a command run as a user would, more than
+60 s or 2.5 GB.  Also forbidden are tracebacks, warnings, a second line of error, control sequences for terminals in
+whatever is printed or written, writing elsewhere than asked, and silently different answers (`tests/fuzz_judge.py` says
+which are noticed and which cannot be).
 
 {forbidden}
 """

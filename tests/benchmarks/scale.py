@@ -423,7 +423,7 @@ def requests_table() -> str:
             + [f"{told[key]:,.0f}" for key in ("opening", "puts", "gets")]
             + [f"{money:.2f}"]
         )
-    head = ["", "writes a shard + claims renewed", "to open the set once", "PUT, POST, LIST", "GET, HEAD", "dollars"]
+    head = ["", "writes per shard + heartbeats", "to open the set once", "PUT, POST, LIST", "GET, HEAD", "dollars"]
     return table(head, rows)
 
 
@@ -477,7 +477,7 @@ def size_row(workers: int, size: int) -> list[str]:
 def sizes_table() -> str:
     """Hours and efficiency by shard size."""
     rows = [[*size_row(8, size)[:2], *(size_row(w, size)[2] for w in (8, 64, 256))] for size in SIZES]
-    return table(["images a shard", "minutes a shard", "8 GPUs", "64 GPUs", "256 GPUs"], rows)
+    return table(["images per shard", "minutes per shard", "8 GPUs", "64 GPUs", "256 GPUs"], rows)
 
 
 def sharing_table() -> str:
@@ -525,14 +525,14 @@ def limits() -> str:
         f" 150,000 images and {good[10**6]} for 1,000,000.",
         f"A GPU writes {rate / 1e6:.2f} MB/s, so a store of 1 Gb/s is full at {125e6 / rate:.0f} GPUs, one of 10 Gb/s"
         f" at {1250e6 / rate:,.0f}.",
-        f"512 workers renew {512 / BEAT:.0f} claims a second; S3 takes 3,500 writes and {GETS:,} reads a second of a"
-        " prefix.",
+        f"512 workers send {512 / BEAT:.0f} heartbeats per second; S3 takes 3,500 writes and {GETS:,} reads per second"
+        " and prefix.",
         f"A driver that waits for others looks every {BEAT:.0f} seconds, {look} requests at 1,000 shards and 64"
         f" workers: about {GETS * BEAT / look:.0f} waiting drivers reach what S3 takes of one prefix.",
         f"Reading the million JPEGs out of S3 to another provider costs ${number(SD_BYTES['jpg'] * 1e6 / 1e9 * EGRESS)}"
         " each time.",
-        f"Training keeps a checkpoint an epoch.  The longest epoch takes {number(epoch * 60)} minutes, so"
-        f" {TAKEN.preempted:g} pre-emptions an hour cost at most {percent(late)} of it.",
+        f"Training keeps a checkpoint per epoch.  The longest epoch takes {number(epoch * 60)} minutes, so"
+        f" {TAKEN.preempted:g} pre-emptions per hour cost at most {percent(late)} of it.",
     ]
     return "\n".join(f"- {line}" for line in lines)
 
