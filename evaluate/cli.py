@@ -14,7 +14,7 @@ from . import cli_judge, cli_runs
 from .errors import EvaluateError
 
 app = typer.Typer(
-    help="Measure what pre-training images are worth: pre-train, fine-tune on camera traps, compare.",
+    help="Measure what pre-training images are worth: pre-train, fine-tune on a task with a shift, compare.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

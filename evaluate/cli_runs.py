@@ -17,6 +17,7 @@ from synthgen.common.printing import say
 from synthgen.engines import Request, with_request
 
 from .errors import EvaluateError
+from .tasks.known import kinds
 
 if TYPE_CHECKING:
     from .runs import State
@@ -35,6 +36,13 @@ Set = Annotated[
 Runs = Annotated[Path, typer.Argument(metavar="RUNS", help="Directory of runs.")]
 
 
+def known_task(name: str) -> str:
+    """Check the name of a task."""
+    if name not in kinds():
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(kinds())}")
+    return name
+
+
 @app.command(epilog="Example: evaluate simulate --out camera-traps --images 1500 --size 64")
 def simulate(
     out: Annotated[Path, typer.Option(help="Directory of the set; an unfinished one is finished.", callback=local)],
@@ -47,7 +55,7 @@ def simulate(
     """Make a simulated camera-trap set in the iWildCam-WILDS layout."""
     from synthgen.common.progress import progress
 
-    from .camera_traps.simulate import simulate as make
+    from .tasks.simulated.simulate import simulate as make
 
     with progress("simulate", images, "images") as show:
         make(
@@ -84,7 +92,7 @@ def plan(
     chosen = read_suite(suite)
     picked, size = None, stated_size(chosen.cost)
     if count:
-        from .camera_traps.tasks import open_task
+        from .tasks.spec import open_task
 
         picked = {arm.name: choose(arm, chosen.image_size) for arm in chosen.arms if arm.pretrains}
         size = size_of(open_task(chosen.task))
@@ -221,15 +229,13 @@ def pretrain(
 
 @app.command(epilog="Example: evaluate finetune data/iwildcam --checkpoint weights.safetensors --out runs/by-hand")
 def finetune(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="Local copy of a WILDS set.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Folder that holds a local copy of the task's images.")],
     out: Annotated[Path, typer.Option(help="Directory of runs.", callback=local)],
     checkpoint: Annotated[
         str | None,
         typer.Option(help="File, torchvision:WEIGHTS, timm:NAME or open_clip:NAME/PRETRAINED; from scratch without."),
     ] = None,
-    kind: Annotated[
-        Literal["iwildcam", "fmow", "camelyon17", "rxrx1"], typer.Option(help="Which WILDS set.")
-    ] = "iwildcam",
+    kind: Annotated[str, typer.Option(help=f"Which task: {', '.join(kinds())}.", callback=known_task)] = "iwildcam",
     empty: Annotated[bool, typer.Option("--empty/--no-empty", help="Keep the images of the class empty.")] = True,
     architecture: Architecture = "resnet18",
     image_size: ImageSize = 64,
@@ -240,8 +246,8 @@ def finetune(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune one model by hand, and say how good it is on each split."""
-    from .camera_traps.tasks import TaskSpec
     from .reporting.tables import written
+    from .tasks.spec import TaskSpec
     from .training.byhand import FINETUNE, Settings, recipe_of
     from .training.byhand import finetune as tune
 

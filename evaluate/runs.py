@@ -85,8 +85,8 @@ class Predictions:
     image_id: NDArray[np.object_]  # str [n]
     y_true: NDArray[np.int64]  # [n], class
     y_pred: NDArray[np.int64]  # [n], predicted class
-    location: NDArray[np.int64]  # [n], camera location; a cluster of dependent images
-    sequence: NDArray[np.int64]  # [n], burst of frames within a location; -1 where a set knows none
+    location: NDArray[np.int64]  # [n], cluster of dependent images, such as a camera location; the name of the column
+    sequence: NDArray[np.int64]  # [n], images of a cluster that were taken together; -1 where a set has none
 
     def __len__(self) -> int:
         return len(self.y_true)

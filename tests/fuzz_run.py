@@ -371,7 +371,7 @@ HEAVY = (
     "synthgen_evaluate.design.suite",
     "synthgen_evaluate.design.cost",
     "synthgen_evaluate.judging.published",
-    "synthgen_evaluate.camera_traps.simulate",
+    "synthgen_evaluate.tasks.simulated.simulate",
     "synthgen.kinds.diffusion.sampler",
     "synthgen_evaluate.design.experiments",
     "synthgen_evaluate.design.selection",

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from synthgen_evaluate.camera_traps.simulate import simulate
+from synthgen_evaluate.tasks.simulated.simulate import simulate
 
 SUITE = """
 name = "small"

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen_evaluate.camera_traps.tasks import Split, Task
 from synthgen_evaluate.design.choice import Chosen, choose
 from synthgen_evaluate.design.cost import (
     Estimate,
@@ -27,6 +26,7 @@ from synthgen_evaluate.design.suite import Suite, read_suite
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.recipe import Recipe
 from synthgen_evaluate.runs import RunConfig
+from synthgen_evaluate.tasks.base import Split, Task
 from synthgen_evaluate.training.grid import make_grid
 
 HOUR = 3600  # a rate of one image a second makes an hour of so many images
@@ -227,7 +227,7 @@ def test_the_size_of_a_task_is_that_of_its_splits() -> None:
     def split(n: int) -> Split:
         zero = np.zeros(n, np.int64)
         names = np.array(["x"] * n, dtype=object)
-        return Split(files=names, image_id=names, y=zero, location=zero, sequence=zero)
+        return Split(files=names, image_id=names, y=zero, cluster=zero, sequence=zero)
 
     splits = {"train": split(5), "val": split(2), "test": split(3)}
     task = Task(class_names=("a",), splits=splits, identity={})

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthgen_evaluate.camera_traps.simulate import simulate
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.runs import Run, read_suite_records
+from synthgen_evaluate.tasks.simulated.simulate import simulate
 
 SUITE = """
 name = "small"

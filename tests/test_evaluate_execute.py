@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 from small_suite import SUITE, make_world, results
 
 from synthgen.cli import run as run_app
-from synthgen_evaluate.camera_traps.tasks import import_wilds
 from synthgen_evaluate.cli import app
 from synthgen_evaluate.design.suite import read_suite
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.models import build
 from synthgen_evaluate.runs import Run, RunConfig, State, read_suite_records
+from synthgen_evaluate.tasks.wilds.reading import import_wilds
 from synthgen_evaluate.training import execute
 from synthgen_evaluate.training.execute import run_suite
 

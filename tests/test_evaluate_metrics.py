@@ -11,9 +11,10 @@ import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen_evaluate.camera_traps.tasks import TaskSpec, import_wilds, open_task
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.metrics import Scores, scores
+from synthgen_evaluate.tasks.spec import TaskSpec, open_task
+from synthgen_evaluate.tasks.wilds.reading import import_wilds
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wilds.*", "ignore::DeprecationWarning:ogb.*")
 labels = st.one_of(st.integers(0, 6), st.sampled_from([-1, 99, 181, 10**9]))

@@ -19,8 +19,6 @@ import pytest
 from comparisons import made
 
 import synthgen_evaluate
-from synthgen_evaluate.camera_traps.simulate import simulate
-from synthgen_evaluate.camera_traps.tasks import TaskSpec, open_task
 from synthgen_evaluate.design.cost import measured
 from synthgen_evaluate.design.selection import Selection, read_selection, write_selection
 from synthgen_evaluate.errors import EvaluateError
@@ -30,6 +28,8 @@ from synthgen_evaluate.judging.published import load_results
 from synthgen_evaluate.reporting.report import write_report
 from synthgen_evaluate.reporting.tables import FORMATS, written
 from synthgen_evaluate.runs import Run, write_suite_record
+from synthgen_evaluate.tasks.simulated.simulate import simulate
+from synthgen_evaluate.tasks.spec import TaskSpec, open_task
 
 GOLDEN = Path(__file__).parent / "golden/records"
 DONE = "a0a48cc364cee561"

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from synthgen_evaluate.camera_traps import simulate as module
-from synthgen_evaluate.camera_traps.animals import (
+from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.tasks.simulated import simulate as module
+from synthgen_evaluate.tasks.simulated.animals import (
     COATS,
     KINDS,
     MOST_SPECIES,
@@ -21,9 +22,8 @@ from synthgen_evaluate.camera_traps.animals import (
     generator,
     species,
 )
-from synthgen_evaluate.camera_traps.scenery import PLANTS, picture, plant_mask, scene
-from synthgen_evaluate.camera_traps.simulate import SHARES, draw, least_images, plan, simulate
-from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.tasks.simulated.scenery import PLANTS, picture, plant_mask, scene
+from synthgen_evaluate.tasks.simulated.simulate import SHARES, draw, least_images, plan, simulate
 
 SMALL = {"seed": 3, "n_classes": 4, "n_locations": 5, "n_images": 60, "size": 32}
 

@@ -4,17 +4,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from synthgen_evaluate.camera_traps.simulate import simulate
-from synthgen_evaluate.camera_traps.tasks import SPLITS, Split, Task, TaskSpec, import_wilds, open_task
-from synthgen_evaluate.camera_traps.wilds_sets import SETS
 from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.tasks.base import SPLITS, Split, Task
+from synthgen_evaluate.tasks.known import kinds
+from synthgen_evaluate.tasks.simulated.simulate import simulate
+from synthgen_evaluate.tasks.spec import TaskSpec, open_task
+from synthgen_evaluate.tasks.wilds.reading import import_wilds
+from synthgen_evaluate.tasks.wilds.sets import SETS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wilds.*", "ignore::DeprecationWarning:ogb.*")
 SIZE = 32  # pixels of the images that these tests write
@@ -126,8 +128,8 @@ def test_image_ids_are_unique_and_all_arrays_of_a_length(sets: Path, kind: str) 
     ids = [name for split in task.splits.values() for name in split.image_id]
     assert len(set(ids)) == len(ids) == task.identity["n_images"]
     for split in task.splits.values():
-        assert len(split.files) == len(split.image_id) == len(split.y) == len(split.location) == len(split.sequence)
-        assert split.y.dtype == split.location.dtype == split.sequence.dtype == np.int64
+        assert len(split.files) == len(split.image_id) == len(split.y) == len(split.cluster) == len(split.sequence)
+        assert split.y.dtype == split.cluster.dtype == split.sequence.dtype == np.int64
         if kind != "iwildcam":
             assert (split.sequence == -1).all()
 
@@ -146,7 +148,7 @@ def test_all_five_splits_come_with_labels_and_locations(sets: Path) -> None:
     assert tuple(task.splits) == SPLITS
     assert sum(len(split.y) for split in task.splits.values()) == 90
     assert task.class_names[0] == "empty"
-    at = {name: set(split.location.tolist()) for name, split in task.splits.items()}
+    at = {name: set(split.cluster.tolist()) for name, split in task.splits.items()}
     assert not (at["val"] | at["test"]) & at["train"]
     assert at["id_test"] <= at["train"]
     (image,) = task.splits["test"].decode(np.array([0]), 24)
@@ -162,7 +164,7 @@ def test_fmow_is_clustered_by_country_and_split_by_year(sets: Path) -> None:
         wanted = rows(FMOW, name)
         assert split.image_id.tolist() == [f"rgb_img_{rows(FMOW).index(row)}" for row in wanted]
         assert [task.class_names[y] for y in split.y] == [row["category"] for row in wanted]
-        countries |= {(at, row["country_code"]) for at, row in zip(split.location, wanted, strict=True)}
+        countries |= {(at, row["country_code"]) for at, row in zip(split.cluster, wanted, strict=True)}
     assert len(countries) == len({number for number, _ in countries}) == len({code for _, code in countries}) == 4
 
 
@@ -172,7 +174,7 @@ def test_camelyon17_is_clustered_by_slide_and_its_id_val_is_the_id_test(sets: Pa
     assert task.class_names == ("no tumor", "tumor")
     for name, split in task.splits.items():
         assert split.y.tolist() == [int(row["tumor"]) for row in rows(CAMELYON17, name)]
-        assert split.location.tolist() == [int(row["slide"]) for row in rows(CAMELYON17, name)]
+        assert split.cluster.tolist() == [int(row["slide"]) for row in rows(CAMELYON17, name)]
     assert task.splits["test"].image_id[0] == "patient_040_node_1/patch_patient_040_node_1_x_6144_y_64"
 
 
@@ -183,7 +185,7 @@ def test_rxrx1_is_clustered_by_experiment_and_has_no_id_val(sets: Path) -> None:
     experiments = set()
     for name, split in task.splits.items():
         assert split.y.tolist() == [int(row["sirna_id"]) for row in rows(RXRX1, name)]
-        experiments |= {(at, row["experiment"]) for at, row in zip(split.location, rows(RXRX1, name), strict=True)}
+        experiments |= {(at, row["experiment"]) for at, row in zip(split.cluster, rows(RXRX1, name), strict=True)}
     assert len(experiments) == len({number for number, _ in experiments}) == 4
     assert task.splits["id_test"].image_id.tolist() == ["HEPG2-01/Plate2/B02_s2", "HUVEC-02/Plate1/B03_s2"]
 
@@ -214,7 +216,7 @@ def test_labels_locations_and_sequences_are_those_of_the_metadata(shared: Path, 
         own = [found[image] for image in split.image_id]
         assert {row["split"] for row in own} == {split_name}
         assert split.y.tolist() == [int(row["y"]) for row in own]
-        assert split.location.tolist() == [int(row["location_remapped"]) for row in own]
+        assert split.cluster.tolist() == [int(row["location_remapped"]) for row in own]
         assert split.sequence.tolist() == [int(row["sequence_remapped"]) for row in own]
 
 
@@ -227,7 +229,7 @@ def test_without_empty_frames_the_other_images_keep_their_class(shared: Path) ->
         before = full.splits[name]
         kept = before.y != 0
         assert 0 < kept.sum() < len(kept)
-        for key in ("files", "image_id", "location", "sequence"):
+        for key in ("files", "image_id", "cluster", "sequence"):
             assert np.array_equal(getattr(split, key), getattr(before, key)[kept])
         assert [task.class_names[y] for y in split.y] == [full.class_names[int(found[i]["y"])] for i in split.image_id]
     assert task.identity == full.identity | {
@@ -284,7 +286,9 @@ def test_a_task_in_a_suite_file_is_checked() -> None:
     for wrong in ({"path": "x", "kind": "imagenet"}, {"path": "x", "emtpy": False}, {}):
         with pytest.raises(ValidationError):
             adapter.validate_python(wrong)
-    assert get_args(get_type_hints(TaskSpec)["kind"]) == tuple(SETS)
+    with pytest.raises(ValidationError, match=f"Input should be one of {', '.join(kinds())}"):
+        adapter.validate_python({"path": "x", "kind": "imagenet"})
+    assert set(SETS) <= set(kinds())
 
 
 def test_an_unknown_kind_is_refused_naming_those_there_are(sets: Path) -> None:
@@ -294,7 +298,8 @@ def test_an_unknown_kind_is_refused_naming_those_there_are(sets: Path) -> None:
 
 def test_importing_the_tasks_imports_neither_torch_nor_wilds() -> None:
     code = (
-        "import sys, synthgen_evaluate.camera_traps.tasks; assert not {'torch', 'wilds', 'pandas'} & set(sys.modules)"
+        "import sys, synthgen_evaluate.tasks.spec as spec; spec.kinds()\n"
+        "assert not {'torch', 'wilds', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -304,7 +309,7 @@ def test_importing_wilds_starts_no_thread_and_asks_no_network() -> None:
         "import socket, threading\n"
         "def refuse(*a, **k): raise AssertionError('network')\n"
         "socket.getaddrinfo = refuse\n"
-        "from synthgen_evaluate.camera_traps.tasks import import_wilds\n"
+        "from synthgen_evaluate.tasks.wilds.reading import import_wilds\n"
         "started = []\n"
         "threading.Thread.start = lambda self: started.append(self)\n"
         "import_wilds()\n"

@@ -22,7 +22,7 @@ from ..recipe import Recipe
 from ..runs import Run, RunConfig
 
 if TYPE_CHECKING:
-    from ..camera_traps.tasks import Task
+    from ..tasks.base import Task
 
 VIEWS = {"simclr": 2}  # images that pass through the model for each image of an epoch; others: 1
 FASTEST = 1e9  # images a second

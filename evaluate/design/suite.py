@@ -19,10 +19,10 @@ from synthgen.common.records import STRICT, validated
 from synthgen.storage.inside import RULE, fits, fits_stored
 from synthgen.storage.reading import read_file, reading
 
-from ..camera_traps.tasks import TaskSpec
 from ..errors import EvaluateError, told_here
 from ..models import problem
 from ..recipe import Recipe
+from ..tasks.spec import TaskSpec
 from .arms import ARCHITECTURE, LARGEST_SEED, SIZES, ArmSpec
 from .cost import Cost
 

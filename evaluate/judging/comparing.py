@@ -1,7 +1,7 @@
 """Runs -> Comparison: what pre-training on one image set rather than another did, and how sure that is.
 
 Everything is recomputed from stored predictions. The unit of replication is the run, paired by block
-(architecture x seed); epochs of a run and images of a camera location are never counted as repetitions.
+(architecture x seed); epochs of a run and images of a cluster are never counted as repetitions.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import EvaluateError
+from ..tasks.known import words_of
 from .blocks import RunEpochs
 from .comparison import Comparison, Reference
 from .entries import (
@@ -95,6 +96,7 @@ def compare(
         unfinished=tuple(f"{run.label}: {run.status}" for run in runs if not run.epochs),
         notes=notes(arms, rows, effects, line.epsilon),
         summary=summary(arms, finished, effects, ordered) + (beside.summary if beside else ()),
+        words=words_of(runs[0].suite.task),
         unverified=unverified(finished),
     )
 

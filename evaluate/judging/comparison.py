@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..metrics import Scores
 from ..runs import Arm
+from ..tasks.base import UNKNOWN, Words
 from .trends import Scale, Trend
 
 
@@ -25,7 +26,7 @@ class Row:
     effective_robustness: float | None  # percentage points; None without a baseline trend
     n_id: int | None  # images; None for published scores
     n_ood: int | None
-    worst_location: float | None  # OOD macro-F1 of the camera location where it is lowest, a fraction
+    worst_location: float | None  # OOD macro-F1 of the cluster where it is lowest, a fraction
     pretrain: str | None  # digest
     finetune: str  # digest; the source of published scores
 
@@ -116,7 +117,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """One OOD camera location."""
+    """One OOD cluster of the task, such as a camera location."""
 
     location: int
     n_images: int
@@ -146,6 +147,7 @@ class Comparison:
     unfinished: tuple[str, ...]  # planned runs that are not in the numbers, and why
     notes: tuple[str, ...]  # what a reader should know before believing the numbers
     summary: tuple[str, ...]  # plain sentences
+    words: Words = UNKNOWN  # what the task calls its clusters and splits
     unverified: str = ""  # a sentence, where predictions have no sums that would show an edit
 
     def _repr_html_(self) -> str:

@@ -103,7 +103,7 @@ def robustness_by_arm(measured: Measured) -> tuple[tuple[str, float | None], ...
 
 
 def locations_of(measured: Measured) -> tuple[Location, ...]:
-    """Every OOD camera location, and each arm's macro-F1 there: mean over runs at their last evaluated epoch."""
+    """Every OOD cluster, and each arm's macro-F1 there: mean over runs at their last evaluated epoch."""
     found = measured.locations
     if found is None:
         return ()

@@ -28,7 +28,7 @@ class Truth:
     """The images of a split, in the order of their ids; the runs that were evaluated on them share one."""
 
     y: NDArray[np.int64]  # [n]
-    location: NDArray[np.int64]  # [n], camera location
+    location: NDArray[np.int64]  # [n], cluster of dependent images
     digest: str  # of ids and labels
 
     def __len__(self) -> int:

@@ -55,6 +55,7 @@ def write_report(comparison: Comparison, out: Path, *, command: str | None = Non
     _check_replaceable(out)
     content = _plain(asdict(comparison))
     unverified = content.pop("unverified")  # says nothing of the numbers, of which the digest is
+    del content["words"]  # nor do these
     record = {
         "comparison": content,  # what the report says, as below
         "unverified": unverified,  # a sentence, where predictions have no checksums that would show an edit

@@ -45,7 +45,7 @@ def tables(comparison: Comparison) -> dict[str, Table]:
     if comparison.reference:
         against = replace(comparison, baseline=comparison.reference.arm, effects=comparison.reference.effects)
         made += [replace(table, name=f"{table.name}-reference") for table in (_effects(against), _checks(against))]
-    made += [_worst(comparison), _locations(comparison), _runs(comparison)]
+    made += [_worst(comparison), _clusters(comparison), _runs(comparison)]
     return {table.name: table for table in made if table.cells}
 
 
@@ -259,11 +259,12 @@ def _ordered(comparison: Comparison) -> Table:
 
 
 def _worst(comparison: Comparison) -> Table:
+    words = comparison.words
     columns = (
         ("Arm", "name"),
         ("Runs", "number"),
-        ("OOD macro-F1 of all locations (%)", "number"),
-        ("of the worst location (%), mean over runs", "number"),
+        (f"OOD macro-F1 of all {words.clusters} (%)", "number"),
+        (f"of the worst {words.cluster} (%), mean over runs", "number"),
         ("lowest run", "number"),
         ("highest run", "number"),
     )
@@ -286,15 +287,16 @@ def _worst(comparison: Comparison) -> Table:
 
     known = [summary for summary in comparison.arms if summary.worst_location is not None]
     caption = (
-        "OOD macro-F1 at the last evaluated epoch, over all new camera locations and over the one where a run has its"
-        " lowest."
+        f"OOD macro-F1 at the last evaluated epoch, over all {words.clusters} of the OOD images and over the one where"
+        " a run has its lowest."
     )
     return _table("worst", caption, columns, map(row, known))
 
 
-def _locations(comparison: Comparison) -> Table:
+def _clusters(comparison: Comparison) -> Table:
+    words = comparison.words
     names = [summary.arm.name for summary in comparison.arms]
-    columns = [("Location", "name"), ("Images", "number"), *((f"{name} (%)", "number") for name in names)]
+    columns = [(_capital(words.cluster), "name"), ("Images", "number"), *((f"{name} (%)", "number") for name in names)]
 
     def row(one: Location) -> tuple[None, Sequence[str], Mapping[str, Any]]:
         record: dict[str, Any] = {"location": one.location, "images": one.n_images, "few_images": one.few}
@@ -303,11 +305,16 @@ def _locations(comparison: Comparison) -> Table:
         return None, (str(one.location), f"{one.n_images:,}{few}", *map(percent, one.macro_f1)), record
 
     caption = (
-        "OOD macro-F1 at every new camera location, over the classes that occur there: mean over runs at the last"
-        f" evaluated epoch. Locations with fewer than {FEW_IMAGES} images are never the worst, as theirs is 0 or 1 by"
-        " chance."
+        f"OOD macro-F1 at every {words.cluster} of the OOD images, over the classes that occur there: mean over runs at"
+        f" the last evaluated epoch. {_capital(words.clusters)} with fewer than {FEW_IMAGES} images are never the"
+        " worst, as theirs is 0 or 1 by chance."
     )
     return _table("locations", caption, columns, map(row, sorted(comparison.locations, key=lambda one: -one.n_images)))
+
+
+def _capital(words: str) -> str:
+    """With a capital first letter, and the others as they are."""
+    return words[:1].upper() + words[1:]
 
 
 def _runs(comparison: Comparison) -> Table:
@@ -316,7 +323,11 @@ def _runs(comparison: Comparison) -> Table:
     columns.append(("Epoch", "number"))
     for split in ("ID", "OOD"):
         columns += [(f"{split} {what}", "number") for what in ("macro-F1 (%)", "recall (%)", "accuracy (%)", "images")]
-    columns += [("Worst location (%)", "number"), ("ER (points)", "number"), ("Pre-training run", "code")]
+    columns += [
+        (f"Worst {comparison.words.cluster} (%)", "number"),
+        ("ER (points)", "number"),
+        ("Pre-training run", "code"),
+    ]
     columns.append(("Source", "text") if published else ("Fine-tuning run", "code"))
 
     def row(r: Row) -> tuple[str, Sequence[str], Mapping[str, Any]]:

@@ -20,7 +20,6 @@ from synthgen.storage.atomic import claimed, move_into_place
 from synthgen.storage.places import place, store_of
 from synthgen.storage.reading import open_file
 
-from ..camera_traps.tasks import TaskSpec
 from ..design.arms import ArmSpec, FolderSource, FractalSource, ShardSource, Source
 from ..design.choice import captions_of, choose
 from ..design.suite import Suite, problems_of
@@ -28,6 +27,7 @@ from ..errors import EvaluateError
 from ..metrics import Scores, scores
 from ..models import problem
 from ..recipe import Recipe
+from ..tasks.spec import TaskSpec
 
 PRETRAIN = Recipe(epochs=20, warmup_epochs=1.0, label_smoothing=0.1, min_crop=0.35)
 FINETUNE = Recipe(epochs=12, batch_size=32, warmup_epochs=1.0, min_crop=0.5)

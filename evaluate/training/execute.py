@@ -23,7 +23,6 @@ from synthgen.engines.claims import worker_name
 from synthgen.storage.inside import check_folder
 from synthgen.storage.logs import forget, keep
 
-from ..camera_traps.tasks import Task, open_task
 from ..design.choice import Chosen, captions_of, choose
 from ..design.selection import write_selection
 from ..design.suite import Suite
@@ -32,6 +31,8 @@ from ..images.pixelfile import busy
 from ..images.pixels import PixelCache
 from ..models import n_parameters
 from ..runs import Run, write_suite_record
+from ..tasks.base import Task
+from ..tasks.spec import open_task
 from . import checkpoints
 from .grid import Grid, Step, make_grid, suite_record
 from .inputs import Images, pretraining_images, shown, split_images, task_images

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from os.path import realpath
 from pathlib import Path
 
-from ..camera_traps.tasks import Task
 from ..design.arms import ArmSpec
 from ..design.choice import Chosen
 from ..design.suite import Suite
 from ..runs import Arm, Member, Run, RunConfig, SuiteRecord
+from ..tasks.base import Task
 from .checkpoints import identity
 
 

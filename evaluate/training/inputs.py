@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from synthgen.common.progress import progress
 
-from ..camera_traps.tasks import Task
 from ..design.choice import Chosen
 from ..images.pixels import Identified, PixelCache
 from ..runs import Predictions
+from ..tasks.base import Task
 from .train import EvaluationSet, LabelledImages
 
 
@@ -66,7 +66,7 @@ def task_images(task: Task, size: int, cache: PixelCache, accelerator: Accelerat
                 image_id=split.image_id,
                 y_true=split.y,
                 y_pred=split.y,
-                location=split.location,
+                location=split.cluster,
                 sequence=split.sequence,
             ),
         )

@@ -1,28 +1,30 @@
 """The image classification sets of WILDS that can be fine-tuned on: one table of what lies where in each.
 
-WILDS: Koh et al. 2021, arXiv 2012.07421.  Left out are its sets with no images of one class each, and CelebA,
-Waterbirds and DomainNet, which have no split in distribution or no cluster of dependent images.
+Another set is a row of SETS.  Left out are the sets with no images of one class each, and CelebA, Waterbirds and
+DomainNet, which have no split in distribution or no cluster of dependent images.  Imports neither wilds nor numpy:
+the command line takes the names from here.
 """
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from ..base import SPLITS, Task, TaskKind, Words
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WildsSet:
     """Where one set keeps what; the functions take the dataset object of ``wilds``."""
 
+    words: Words
     version: str  # the set lies in the folder <kind>_v<version>
     metadata: str  # file name
     columns: tuple[str, ...]  # of the metadata, that are read
@@ -55,11 +57,17 @@ def _below(folder: str) -> Callable[[Any], list[str]]:
     return lambda dataset: [name.removeprefix(f"{folder}/") for name in dataset._input_array]
 
 
-ALL_SPLITS = {name: name for name in ("train", "val", "test", "id_val", "id_test")}
+ALL_SPLITS = {name: name for name in SPLITS}
 DOWN = "WILDS's original download host has been down for months"
 
 SETS = {
     "iwildcam": WildsSet(
+        words=Words(
+            cluster="camera location",
+            clusters="camera locations",
+            id="from camera locations that were also in the training images",
+            ood="from camera locations that were not in the training images",
+        ),
         version="2.0",
         metadata="metadata.csv",
         columns=("split", "location_remapped", "sequence_remapped", "datetime", "y", "filename"),
@@ -75,6 +83,12 @@ SETS = {
         ),
     ),
     "fmow": WildsSet(
+        words=Words(
+            cluster="country",
+            clusters="countries",
+            id="from the years of the training images",
+            ood="from later years than the training images",
+        ),
         version="1.1",
         metadata="rgb_metadata.csv",
         columns=("split", "category", "country_code", "timestamp"),
@@ -90,6 +104,12 @@ SETS = {
         origin=DOWN,
     ),
     "camelyon17": WildsSet(
+        words=Words(
+            cluster="slide",
+            clusters="slides",
+            id="from the hospitals of the training images",
+            ood="from a hospital that was not in the training images",
+        ),
         version="1.0",
         metadata="metadata.csv",
         columns=("patient", "node", "x_coord", "y_coord", "tumor", "slide", "center", "split"),
@@ -103,6 +123,12 @@ SETS = {
         origin=DOWN,
     ),
     "rxrx1": WildsSet(
+        words=Words(
+            cluster="experiment",
+            clusters="experiments",
+            id="from experiments that were also in the training images",
+            ood="from experiments that were not in the training images",
+        ),
         version="1.0",
         metadata="metadata.csv",
         columns=("cell_type", "dataset", "experiment", "plate", "well", "site", "sirna_id"),
@@ -116,47 +142,15 @@ SETS = {
 }
 
 
-def import_wilds() -> Any:
-    """Import ``wilds`` without the thread that asks the network for its newest version."""
-    if "wilds" not in sys.modules:
-        before = sys.modules.get("outdated")
-        sys.modules["outdated"] = None  # type: ignore[assignment]
-        try:
-            importlib.import_module("wilds")
-        finally:
-            del sys.modules["outdated"]
-            if before is not None:
-                sys.modules["outdated"] = before
-    return sys.modules["wilds"]
+def _open(name: str, path: Path) -> Task:
+    from .reading import open_set
+
+    return open_set(name, SETS[name], path)
 
 
-def load(kind: str, root: str) -> Any:
-    """The dataset object of ``wilds`` for a local copy; raises whatever wilds raises of a bad one."""
-    wilds = import_wilds()
-    limit = Image.MAX_IMAGE_PIXELS
-    module = importlib.import_module(f"wilds.datasets.{kind}_dataset")
-    Image.MAX_IMAGE_PIXELS = limit  # FMoW's module lifts the guard against huge images for the whole process
-    module.pd = _earlier_pandas()  # type: ignore[attr-defined]
-    return wilds.get_dataset(kind, version=SETS[kind].version, root_dir=root, download=False)
+def tasks() -> list[TaskKind]:
+    """The rows of the table as tasks."""
+    return [TaskKind(name=name, words=row.words, open=partial(_open, name)) for name, row in SETS.items()]
 
 
-def _earlier_pandas() -> SimpleNamespace:
-    """What these sets need of pandas, as wilds 2.0 knows it.
-
-    Since pandas 2 dates must all be written alike, but some of FMoW's have fractions of a second (wilds issue 146);
-    since pandas 3 a column's values are read-only, but RxRx1 writes into them.
-    """
-    import pandas
-
-    class Column(pandas.Series):  # type: ignore[misc]
-        _constructor = property(lambda self: Column)
-        values = property(lambda self: self.to_numpy(copy=True))
-
-    class Table(pandas.DataFrame):  # type: ignore[misc]
-        _constructor = property(lambda self: Table)
-        _constructor_sliced = property(lambda self: Column)
-
-    return SimpleNamespace(
-        read_csv=lambda *args, **options: Table(pandas.read_csv(*args, **options)),
-        to_datetime=partial(pandas.to_datetime, format="ISO8601"),
-    )
+TASKS = tasks()

@@ -24,8 +24,8 @@ from PIL import Image
 
 from synthgen.storage.inside import check_folder
 
-from ..errors import EvaluateError, told_here
-from ..runs import stored, write_json
+from ...errors import EvaluateError, told_here
+from ...runs import stored, write_json
 from .animals import MOST_SPECIES, burst_pose, generator, species
 from .scenery import is_night, picture, scene
 

@@ -1,114 +1,56 @@
-"""The fine-tuning task: an image classification set of WILDS, read from a local copy by the ``wilds`` package.
-
-``evaluate simulate`` makes such a copy with simulated camera traps; see ``simulate``.
-"""
+"""A set of WILDS from a local copy, read by the ``wilds`` package; what lies where is said by its row of ``sets``."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import io
 import os
 import re
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import with_config
+from PIL import Image
 
-from synthgen.common.records import STRICT
-from synthgen.storage.reading import open_file, read_file, reading
+from synthgen.storage.reading import open_file, reading
 
-from ..errors import EvaluateError, told_here
-from .wilds_sets import ALL_SPLITS, SETS, WildsSet, import_wilds, load
+from ...errors import EvaluateError, told_here
+from ..base import Split, Task
+from .sets import WildsSet
 
-__all__ = ["EMPTY", "SPLITS", "Split", "Task", "TaskSpec", "import_wilds", "open_task"]
-
-SPLITS = tuple(ALL_SPLITS)
 CATEGORIES = "categories.csv"
-EMPTY = "empty"  # name of the class of frames without an animal
 
 
-@with_config(STRICT)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSpec:
-    """What is fine-tuned on: a local copy of a WILDS set, or anything in its layout."""
+def open_set(name: str, known: WildsSet, path: Path) -> Task:
+    """Open the copy of a set of WILDS in a folder.
 
-    path: str  # the folder that holds iwildcam_v2.0, or the folder of another kind
-    kind: Literal["iwildcam", "fmow", "camelyon17", "rxrx1"] = "iwildcam"
-    empty: bool = True  # with the images of the class "empty"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Split:
-    """The images of one split."""
-
-    files: NDArray[np.object_]  # str [n], paths
-    image_id: NDArray[np.object_]  # str [n], the path below the set's images, without ending: unique in the task
-    y: NDArray[np.int64]  # [n], class
-    location: NDArray[np.int64]  # [n], cluster of dependent images: camera location, country, slide, experiment
-    sequence: NDArray[np.int64]  # [n], burst of frames; -1 where the set has none
-
-    def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
-        """The images at ``indices`` as uint8 [size, size, 3]; raises EvaluateError naming a broken one."""
-        from ..images.decoding import decode_named
-
-        for path in self.files[indices].tolist():
-            with told_here(), reading(path):
-                data = read_file(Path(path))
-            yield decode_named(path, data, size)
-
-    def at(self, where: NDArray[Any]) -> Split:
-        """The images at ``where``, positions or a mask."""
-        return Split(
-            files=self.files[where],
-            image_id=self.image_id[where],
-            y=self.y[where],
-            location=self.location[where],
-            sequence=self.sequence[where],
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Task:
-    """A classification task with a shift between its splits; ID is ``id_test``, OOD is ``test``."""
-
-    class_names: tuple[str, ...]
-    splits: dict[str, Split]  # those of SPLITS that the set has: train, val, test and id_test, most often id_val
-    identity: dict[str, Any]  # changes when images or labels do; "n_images" counts those of all splits
-
-
-def open_task(spec: TaskSpec) -> Task:
-    """Open a local copy of a WILDS set, or anything in its layout; nothing is ever downloaded.
-
-    Raises EvaluateError, saying what is expected where, for a missing or incomplete copy, and where
-    the images of the class "empty" are to be left out of a set that has no such class.
+    Raises EvaluateError, saying what is expected where, for a missing or incomplete copy.
     """
-    if spec.kind not in SETS:
-        raise EvaluateError(f"task kind {spec.kind!r}: not known; one of {', '.join(SETS)}")
-    known = SETS[spec.kind]
-    folder = Path(spec.path) / f"{spec.kind}_v{known.version}"
+    folder = path / f"{name}_v{known.version}"
     _check_files(folder, known)
     try:
-        dataset = load(spec.kind, spec.path)
+        dataset = _load(name, known, path)
     except Exception as error:  # wilds and pandas fail as they may where the metadata are not what they expect
         said = " ".join(f"{type(error).__name__} {error}".split())
         raise EvaluateError(f"{folder / known.metadata}: wilds refuses it ({said}); {known.rules}") from error
     splits = _splits(dataset, folder, known)
-    task = Task(
+    return Task(
         class_names=_class_names(dataset, folder, known),
         splits=splits,
         identity={
-            "kind": spec.kind,
+            "kind": name,
             "n_images": sum(len(split.y) for split in splits.values()),
             "n_classes": int(dataset.n_classes),
             "digest": hashlib.sha256((folder / known.metadata).read_bytes()).hexdigest()[:16],  # of the metadata
         },
     )
-    return task if spec.empty else _without_empty(task, folder)
 
 
 def _check_files(folder: Path, known: WildsSet) -> None:
@@ -141,16 +83,16 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
 def _splits(dataset: Any, folder: Path, known: WildsSet) -> dict[str, Split]:
     """The splits of an open set, checked."""
     names = known.files(dataset)
-    y, location = dataset.y_array.numpy(), known.cluster(dataset)
+    y, cluster = dataset.y_array.numpy(), known.cluster(dataset)
     sequence = known.sequence(dataset) if known.sequence else np.full(len(names), -1)
-    for what, values in (("labels", y), ("clusters", location), ("sequences", sequence)):
+    for what, values in (("labels", y), ("clusters", cluster), ("sequences", sequence)):
         if values.dtype.kind not in "iu":
             raise EvaluateError(f"{folder / known.metadata}: {what} that are no whole numbers; {known.rules}")
     images = Split(
         files=np.array([f"{folder / known.images}/{name}" for name in names], dtype=object),
         image_id=np.array([os.path.splitext(name)[0] for name in names], dtype=object),
         y=y.astype(np.int64),
-        location=location.astype(np.int64),
+        cluster=cluster.astype(np.int64),
         sequence=sequence.astype(np.int64),
     )
     splits = {
@@ -202,28 +144,47 @@ def _class_names(dataset: Any, folder: Path, known: WildsSet) -> tuple[str, ...]
     return tuple(names)
 
 
-def _without_empty(task: Task, folder: Path) -> Task:
-    """The task without the images of the class "empty", its other classes numbered anew."""
-    kept = np.array([name != EMPTY for name in task.class_names])
-    if kept.all():
-        raise EvaluateError(
-            f"{folder}: empty = false, but no class is named {EMPTY!r} ({CATEGORIES} names iWildCam's);"
-            " leave empty = false out"
-        )
-    number = np.cumsum(kept) - 1  # new label of each old one
-    splits = {}
-    for name, split in task.splits.items():
-        left = split.at(kept[split.y])
-        if not len(left.y):
-            raise EvaluateError(f"{folder}: empty = false leaves no image in the split {name}")
-        splits[name] = replace(left, y=number[left.y])
-    return Task(
-        class_names=tuple(name for name in task.class_names if name != EMPTY),
-        splits=splits,
-        identity={
-            **task.identity,
-            "n_images": sum(len(split.y) for split in splits.values()),
-            "n_classes": int(kept.sum()),
-            "left_out": {EMPTY: np.flatnonzero(~kept).tolist()},  # labels, which the metadata do not name
-        },
+def import_wilds() -> Any:
+    """Import ``wilds`` without the thread that asks the network for its newest version."""
+    if "wilds" not in sys.modules:
+        before = sys.modules.get("outdated")
+        sys.modules["outdated"] = None  # type: ignore[assignment]
+        try:
+            importlib.import_module("wilds")
+        finally:
+            del sys.modules["outdated"]
+            if before is not None:
+                sys.modules["outdated"] = before
+    return sys.modules["wilds"]
+
+
+def _load(name: str, known: WildsSet, root: Path) -> Any:
+    """The dataset object of ``wilds`` for a local copy; raises whatever wilds raises of a bad one."""
+    wilds = import_wilds()
+    limit = Image.MAX_IMAGE_PIXELS
+    module = importlib.import_module(f"wilds.datasets.{name}_dataset")
+    Image.MAX_IMAGE_PIXELS = limit  # FMoW's module lifts the guard against huge images for the whole process
+    module.pd = _earlier_pandas()  # type: ignore[attr-defined]
+    return wilds.get_dataset(name, version=known.version, root_dir=str(root), download=False)
+
+
+def _earlier_pandas() -> SimpleNamespace:
+    """What these sets need of pandas, as wilds 2.0 knows it.
+
+    Since pandas 2 dates must all be written alike, but some of FMoW's have fractions of a second (wilds issue 146);
+    since pandas 3 a column's values are read-only, but RxRx1 writes into them.
+    """
+    import pandas
+
+    class Column(pandas.Series):  # type: ignore[misc]
+        _constructor = property(lambda self: Column)
+        values = property(lambda self: self.to_numpy(copy=True))
+
+    class Table(pandas.DataFrame):  # type: ignore[misc]
+        _constructor = property(lambda self: Table)
+        _constructor_sliced = property(lambda self: Column)
+
+    return SimpleNamespace(
+        read_csv=lambda *args, **options: Table(pandas.read_csv(*args, **options)),
+        to_datetime=partial(pandas.to_datetime, format="ISO8601"),
     )

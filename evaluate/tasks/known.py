@@ -1,0 +1,27 @@
+"""The list of all tasks, by the modules that define them; a new one is a module and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from .base import UNKNOWN, TaskKind, Words
+
+KNOWN = [
+    "synthgen_evaluate.tasks.wilds.sets",
+]
+
+
+@cache
+def kinds() -> dict[str, TaskKind]:
+    """All tasks, by their names in suite files."""
+    found: list[TaskKind] = [kind for name in KNOWN for kind in import_module(name).TASKS]
+    return {kind.name: kind for kind in found}
+
+
+def words_of(task: Mapping[str, Any]) -> Words:
+    """The words for a task, by what a suite's record says of it."""
+    kind = kinds().get(str(task.get("kind")))
+    return UNKNOWN if kind is None else kind.words
