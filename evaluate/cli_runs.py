@@ -94,7 +94,7 @@ def plan(
     if count:
         from .tasks.spec import open_task
 
-        picked = {arm.name: choose(arm, chosen.image_size) for arm in chosen.arms if arm.pretrains}
+        picked = {arm.name: choose(arm, chosen.image_size) for arm in chosen.arms if arm.pretraining}
         size = size_of(open_task(chosen.task))
     known = stated(chosen.cost, chosen.image_size) if chosen.cost else None
     if rates is not None:
@@ -213,12 +213,18 @@ def pretrain(
     device: Device = "auto",
 ) -> None:
     """Pre-train one model by hand."""
-    from .design.arms import ArmSpec
+    from .design.arms import ArmSpec, FromSource
+    from .design.select import Everything, Quantity
     from .training.byhand import PRETRAIN, Settings, recipe_of, source_of
     from .training.byhand import pretrain as make
 
     recipe = recipe_of(PRETRAIN, settings or ())
-    arm = ArmSpec(name="by hand", source=source_of(source), n=n, captions=str(captions) if captions else None)
+    weights = FromSource(
+        source=source_of(source),
+        select=Everything() if n is None else Quantity(n=n),
+        captions=str(captions) if captions else None,
+    )
+    arm = ArmSpec(name="by hand", weights=weights)
     for words in arm.problems(recipe.objective):
         raise EvaluateError(words)
     told = Settings(

@@ -7,16 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from synthgen_evaluate.design.arms import (
-    ArmSpec,
-    FolderSource,
-    FractalSource,
-    Part,
-    ShardSource,
-    Thinning,
-)
+from synthgen.common.records import plain
+from synthgen_evaluate.design.arms import ArmSpec, Part
 from synthgen_evaluate.design.choice import Chosen, captions_of, choose, select
+from synthgen_evaluate.design.select import Thinning
+from synthgen_evaluate.design.sources import FolderSource, FractalSource, ShardSource
 from synthgen_evaluate.design.taxonomy import imagenet1k
+from synthgen_evaluate.design.variants import read
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.images.sources import Joined
 
@@ -57,8 +54,13 @@ def wnids(n_classes: int = 100, each: int = 12) -> Fake:
     return Fake(class_names=WNIDS[:: 1000 // n_classes][:n_classes], labels=np.repeat(np.arange(n_classes), each))
 
 
+def written(**keys: Any) -> ArmSpec:
+    """An arm as a suite file has it: keys of no value are left out."""
+    return read(ArmSpec, {"name": "a", **{key: plain(value) for key, value in keys.items() if value is not None}})
+
+
 def arm(**keys: Any) -> ArmSpec:
-    spec = ArmSpec(name="a", **({"source": FOLDER} | keys))
+    spec = written(**({"source": FOLDER} | keys))
     assert spec.problems() == []
     return spec
 
@@ -140,26 +142,29 @@ def test_a_mixture_takes_each_sources_share_and_joins_classes_of_one_name() -> N
 
 
 def test_each_arm_is_described_in_words() -> None:
-    assert arm(source=None).describe() == "no pre-training"
-    assert arm(n=600, granularity=17, control="random").describe() == (
+    assert arm(source=None).weights.describe() == "no pre-training"
+    assert arm(n=600, granularity=17, control="random").weights.describe() == (
         "image folder x, 600 images, labels of level 17, random control"
     )
     parts = (Part(share=0.75, source=FOLDER), Part(share=0.25, source=FOLDER))
-    assert arm(source=None, mixture=parts, n=40).describe() == "0.75 image folder x + 0.25 image folder x, 40 images"
+    assert (
+        arm(source=None, mixture=parts, n=40).weights.describe()
+        == "0.75 image folder x + 0.25 image folder x, 40 images"
+    )
 
 
 def test_an_arm_of_its_own_objective_or_of_outside_weights_says_so() -> None:
-    assert arm(pretrain={"objective": "simclr", "epochs": 3}).describe() == "image folder x, all images, simclr"
-    text = ArmSpec(name="a", source=FOLDER, n=9, captions="c.tsv", pretrain={"objective": "image-text"})
-    assert text.describe() == "image folder x, 9 images, image-text, captions from c.tsv"
-    assert arm(source=None, checkpoint="torchvision:V1").describe() == "weights torchvision:V1"
+    assert arm(pretrain={"objective": "simclr", "epochs": 3}).weights.describe() == "image folder x, all images, simclr"
+    text = written(source=FOLDER, n=9, captions="c.tsv", pretrain={"objective": "image-text"})
+    assert text.weights.describe() == "image folder x, 9 images, image-text, captions from c.tsv"
+    assert arm(source=None, checkpoint="torchvision:V1").weights.describe() == "weights torchvision:V1"
 
 
 def test_a_checkpoint_is_named_for_each_architecture() -> None:
     outside = arm(source=None, checkpoint="w/{architecture}.safetensors")
     assert outside.checkpoint_of("resnet18") == "w/resnet18.safetensors"
     assert outside.checkpoint_of("timm:vit") == "w/timm:vit.safetensors"
-    assert not outside.pretrains
+    assert outside.pretraining is None
     assert arm(source=None).checkpoint_of("resnet18") is None
 
 
@@ -182,18 +187,18 @@ def test_a_checkpoint_is_named_for_each_architecture() -> None:
         ({"source": SHARDS, "captions": "c.tsv"}, "image-text", "captions: of image folders; a synthgen set has"),
         ({"source": FOLDER, "captions": "c.tsv"}, "supervised", "captions: supervised reads no text; set pretrain"),
         ({"source": FOLDER, "captions": "c.tsv"}, "simclr", "captions: simclr reads no text"),
-        ({"captions": "c.tsv"}, "supervised", "captions: without a source"),
-        ({"pretrain": {"epochs": 3}}, "supervised", "pretrain: without a source"),
-        ({"source": FOLDER, "checkpoint": "w"}, "supervised", "checkpoint: and a source; give one of the two"),
+        ({"captions": "c.tsv"}, "supervised", "captions: only with source or mixture"),
+        ({"pretrain": {"epochs": 3}}, "supervised", "pretrain: only with source or mixture"),
+        ({"source": FOLDER, "checkpoint": "w"}, "supervised", "checkpoint, source: one of them at a time"),
         (
             {"n": 4, "mixture": (Part(share=1.0, source=SHARDS),), "checkpoint": "w"},
             "supervised",
-            "checkpoint: and a source; give one of the two",
+            "checkpoint, mixture: one of them at a time",
         ),
         (
             {"checkpoint": "w", "n": 5, "pretrain": {"epochs": 3}},
             "supervised",
-            "n, pretrain: with a checkpoint, which stands instead of pre-training",
+            "n, pretrain: only with source or mixture",
         ),
         ({"checkpoint": ""}, "supervised", "checkpoint: '' names no weights; write a file"),
         ({"checkpoint": "torchvision:"}, "supervised", "names no weights; write torchvision:WEIGHTS"),
@@ -204,7 +209,10 @@ def test_a_checkpoint_is_named_for_each_architecture() -> None:
     ],
 )
 def test_what_does_not_fit_together_is_told_with_its_key(keys: dict[str, Any], objective: str, told: str) -> None:
-    problems = ArmSpec(name="a", **keys).problems(objective)
+    try:
+        problems = written(**keys).problems(objective)
+    except EvaluateError as error:
+        problems = [str(error)]
     assert any(told in problem for problem in problems), problems
 
 
@@ -227,11 +235,11 @@ def test_what_does_not_fit_together_is_told_with_its_key(keys: dict[str, Any], o
     ],
 )
 def test_what_fits_together_is_let_through(keys: dict[str, Any], objective: str) -> None:
-    assert ArmSpec(name="a", **keys).problems(objective) == []
+    assert written(**keys).problems(objective) == []
 
 
 def a_few(captions: Path | None) -> tuple[ArmSpec, Chosen]:
-    spec = ArmSpec(name="a", source=FOLDER, captions=None if captions is None else str(captions), n=4)
+    spec = written(source=FOLDER, captions=None if captions is None else str(captions), n=4)
     source = Fake(class_names=("airplane", "yeti"), labels=np.array([0, 1, 0, 1, 0, 1]))
     return spec, Chosen(source=source, selection=select(spec, [source]))
 
@@ -253,7 +261,7 @@ def test_texts_that_cannot_be_had_are_told_with_the_arm(tmp_path: Path) -> None:
 
 def test_every_class_of_tiny_imagenet_has_a_name(shared: Path) -> None:
     folder = FolderSource(kind="folder", path=f"zip://tiny_imagenet/train::{shared / 'data' / 'tiny_imagenet.zip'}")
-    spec = ArmSpec(name="a", source=folder, n=200, captions=str(CLASSES / "tinyimagenet200.tsv"))
+    spec = written(source=folder, n=200, captions=str(CLASSES / "tinyimagenet200.tsv"))
     told = captions_of(spec, choose(spec, 64))
     assert len(set(told)) == 200
     assert "a photo of a goldfish." in told

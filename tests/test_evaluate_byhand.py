@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from synthgen.cli import run as run_app
 from synthgen_evaluate.cli import app
-from synthgen_evaluate.design.arms import FolderSource, FractalSource, ShardSource
+from synthgen_evaluate.design.sources import FolderSource, FractalSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.tasks.simulated.simulate import simulate
 from synthgen_evaluate.training.byhand import FINETUNE, PRETRAIN, recipe_of, source_of

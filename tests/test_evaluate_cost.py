@@ -214,7 +214,7 @@ def test_a_plan_costs_what_the_runs_of_its_grid_cost(tmp_path: Path) -> None:
     text = SUITE[: SUITE.index('[[arms]]\nname = "natural"')] + arms + 'pretrain = { objective = "simclr" }\n'
     suite = suite_of(tmp_path, text + "[pretrain_for.resnet18]\nepochs = 9\n")
     assert suite.cost
-    chosen = {arm.name: choose(arm, suite.image_size) for arm in suite.arms if arm.pretrains}
+    chosen = {arm.name: choose(arm, suite.image_size) for arm in suite.arms if arm.pretraining}
     task = Task(class_names=("a",), splits={}, identity={"n_images": 1})
     steps = make_grid(suite, task, chosen, {}, {arm.name for arm in suite.arms}).steps
     rates, size = stated(suite.cost, suite.image_size), TaskSize(train=3600, evaluated=1800)

@@ -14,7 +14,7 @@ from synthgen.dataset.plan import new_plan
 from synthgen.dataset.shard import Item
 from synthgen.kinds.base import Renderer, Sample
 from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
-from synthgen_evaluate.design.arms import FolderSource, FractalSource, ShardSource
+from synthgen_evaluate.design.sources import FolderSource, FractalSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.images import sources
 from synthgen_evaluate.images.sources import Fractals, ImageFolder, Joined, Shards, fit, open_source

@@ -21,7 +21,7 @@ from conftest import Command
 from synthgen.dataset.manifest import read_manifest
 from synthgen.publishing.export import export
 from synthgen.storage.places import place
-from synthgen_evaluate.design.arms import FolderSource, ShardSource
+from synthgen_evaluate.design.sources import FolderSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.images import shard_source
 from synthgen_evaluate.images.sources import ImageFolder, Shards, open_source

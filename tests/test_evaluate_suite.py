@@ -11,11 +11,14 @@ import pytest
 
 from fractaldb import render
 from fractaldb.ifs import FractalError, weight_table
-from synthgen_evaluate.design import arms
-from synthgen_evaluate.design.arms import FractalSource
+from synthgen_evaluate.design import sources
+from synthgen_evaluate.design.arms import FromMixture, Weights
 from synthgen_evaluate.design.choice import choose, select
 from synthgen_evaluate.design.cost import stated, total
 from synthgen_evaluate.design.experiments import by_arm, recipe_lines, table
+from synthgen_evaluate.design.labelling import ControlLabels, Labels
+from synthgen_evaluate.design.select import Everything, Select
+from synthgen_evaluate.design.sources import FractalSource
 from synthgen_evaluate.design.suite import Suite, read_suite
 from synthgen_evaluate.design.taxonomy import imagenet1k
 from synthgen_evaluate.errors import EvaluateError
@@ -56,7 +59,8 @@ def test_a_suite_file_becomes_values_and_a_table(tmp_path: Path) -> None:
     (tmp_path / "suite.toml").write_text(GOOD)
     suite = read_suite(tmp_path / "suite.toml")
     assert suite.finetune.evaluate_epochs == (1, 2)
-    assert suite.arms[1].source == FractalSource(kind="fractals", categories=4, points=1000)
+    assert suite.arms[1].pretraining
+    assert suite.arms[1].pretraining.sources == (FractalSource(kind="fractals", categories=4, points=1000),)
     scratch, fractals = table(suite)
     assert (scratch["source"], scratch["pretrain"], scratch["baseline"]) == ("no pre-training", "", True)
     assert (fractals["level"], fractals["runs"]) == ("FractalDB", 2)
@@ -168,13 +172,13 @@ def test_a_byte_order_mark_other_line_ends_and_whole_numbers_for_fractions_are_a
 
 
 def test_bounds_of_fractals_are_those_of_the_package_that_draws_them() -> None:
-    assert arms.POINTS == render.MAX_POINTS
+    assert sources.POINTS == render.MAX_POINTS
     assert get_args(get_type_hints(FractalSource)["draw"]) == render.DRAW_TYPES
-    for step in arms.WEIGHTS:
+    for step in sources.WEIGHTS:
         weight_table(step)
-    render.Style(size=arms.SIZES[0], n_points=arms.POINTS)
+    render.Style(size=sources.SIZES[0], n_points=sources.POINTS)
     with pytest.raises(FractalError):
-        render.Style(size=arms.SIZES[1] + 1)
+        render.Style(size=sources.SIZES[1] + 1)
 
 
 @pytest.mark.parametrize(
@@ -236,14 +240,18 @@ def test_a_silly_option_is_refused_before_any_work(
             "finetune.optimizer: Input should be 'sgd', 'adam'",
         ),
         ('kind = "fractals"', 'kind = "paintings"', "arms.1.source: Input tag 'paintings'"),
-        ('name = "scratch"\n[[', 'name = "scratch"\nn = 5\n[[', "scratch: n: without a source"),
+        ('name = "scratch"\n[[', 'name = "scratch"\nn = 5\n[[', "scratch: n: only with source or mixture"),
         ("n = 100", "n = 100\ndiversity = 2\ngroup = 'animals'", "fractals: group, diversity: one of them at a time"),
         ("n = 100", "diversity = 2", "fractals: diversity: needs n"),
-        ("n = 100", "classes = 2", "fractals: classes: without a group"),
-        ("n = 100", 'control = "random"', "fractals: control: without a granularity"),
+        ("n = 100", "classes = 2", "fractals: classes: only with group"),
+        ("n = 100", 'control = "random"', "fractals: control: needs granularity"),
         ("n = 100", 'control = "best"', "arms.1.control: Input should be 'random' or 'neighbours'"),
         ("n = 100", "n = 1", "fractals: n: 1; at least 2"),
-        ("n = 100", "n = 9\nmixture = [{share = 1.0, source = {kind = 'folder', path = 'x'}}]", "give one of the two"),
+        (
+            "n = 100",
+            "n = 9\nmixture = [{share = 1.0, source = {kind = 'folder', path = 'x'}}]",
+            "fractals: source, mixture: one of them at a time",
+        ),
         (
             "source = {",
             "mixture = [{share = 0.5, source = {kind = 'folder', path = 'x'}}]\n# {",
@@ -275,7 +283,7 @@ def test_a_silly_option_is_refused_before_any_work(
             'n = 100\narchitectures = ["resnet18"]',
             "baseline: scratch has no architecture in common with another arm",
         ),
-        ("n = 100", 'checkpoint = "w.safetensors"', "fractals: checkpoint: and a source; give one of the two"),
+        ("n = 100", 'checkpoint = "w.safetensors"', "fractals: checkpoint, source: one of them at a time"),
         (
             'name = "scratch"\n',
             'name = "scratch"\ncheckpoint = "timm:a.b"\narchitectures = ["resnet18", "mobilenet_v3_small"]\n',
@@ -426,7 +434,7 @@ def test_the_paper_costs_what_its_runs_cost() -> None:
     assert rows["simclr-sd"] == pytest.approx(sum(images / rate for rate in rates) / 3600, rel=5e-3)
 
 
-class Labels:
+class Images:
     """A source of so many images of each class."""
 
     identity: dict[str, Any] = {}  # noqa: RUF012
@@ -437,17 +445,18 @@ class Labels:
 
 
 def test_imagenet_has_the_images_that_the_paper_asks_for() -> None:
-    imagenet = Labels(tuple(sorted(imagenet1k().labels)), 732)  # the smallest class has as many
-    species = Labels(tuple(f"{number:05d}" for number in range(10_000)), 152)
+    imagenet = Images(tuple(sorted(imagenet1k().labels)), 732)  # the smallest class has as many
+    species = Images(tuple(f"{number:05d}" for number in range(10_000)), 152)
     suite = read_suite(SUITES / "paper.toml")
     found = {}
     for arm in suite.arms:
-        paths = [getattr(source, "path", "") for source in arm.sources]
-        if paths in (["data/imagenet/train"], ["data/inaturalist2021/train"]) and arm.n:
-            source = imagenet if "imagenet" in paths[0] else species
-            found[arm.name] = select(arm, [source])  # type: ignore[list-item]
+        if not arm.pretraining or not arm.pretraining.n:
+            continue
+        paths = [getattr(source, "path", "") for source in arm.pretraining.sources]
+        if paths in (["data/imagenet/train"], ["data/inaturalist2021/train"]):
+            found[arm.name] = select(arm, [imagenet if "imagenet" in paths[0] else species])
+            assert len(found[arm.name].indices) == arm.pretraining.n
     assert len(found) == 34
-    assert all(len(found[arm.name].indices) == arm.n for arm in suite.arms if arm.name in found)
     classes = {name: len(selection.class_names) for name, selection in found.items()}
     assert [classes[f"labels-{level}"] for level in (5, 17, 37, 85, 232, 1000)] == [5, 17, 37, 85, 232, 1000]
     assert classes["animals"] == classes["objects"] == 398
@@ -459,18 +468,13 @@ def test_imagenet_has_the_images_that_the_paper_asks_for() -> None:
 @pytest.mark.parametrize("name", ["paper", "miniature"])
 def test_every_kind_of_intervention_is_an_arm(name: str) -> None:
     arms = read_suite(SUITES / f"{name}.toml").arms
-    for key in (
-        "n",
-        "granularity",
-        "group",
-        "diversity",
-        "subclasses",
-        "mixture",
-        "captions",
-        "pretrain",
-        "checkpoint",
-    ):
-        assert any(getattr(arm, key) for arm in arms), key
-    assert {arm.control for arm in arms} == {None, "random", "neighbours"}
-    assert {source.kind for arm in arms for source in arm.sources} == {"folder", "shards", "fractals"}
-    assert {arm.pretrain.get("objective") for arm in arms} == {None, "simclr", "image-text"}
+    pretrained = [arm.pretraining for arm in arms if arm.pretraining]
+    chosen = {type(getattr(one, "select", one)) for one in pretrained}
+    assert chosen | {Everything} == {*get_args(Select), FromMixture}
+    assert {type(one.labels) for one in pretrained} == set(get_args(Labels))
+    assert {type(arm.weights) for arm in arms} == set(get_args(Weights))
+    controls = {one.labels.control for one in pretrained if isinstance(one.labels, ControlLabels)}
+    assert controls == {"random", "neighbours"}
+    assert any(one.captions for one in pretrained)
+    assert {source.kind for one in pretrained for source in one.sources} == {"folder", "shards", "fractals"}
+    assert {one.pretrain.get("objective") for one in pretrained} == {None, "simclr", "image-text"}

@@ -154,7 +154,7 @@ def by_croissant(path: Path, cache: Path) -> Told:
 
 
 def by_harness(path: str) -> tuple[tuple[str, ...], list[int], list[str]]:
-    from synthgen_evaluate.design.arms import ShardSource
+    from synthgen_evaluate.design.sources import ShardSource
     from synthgen_evaluate.images.sources import open_source
 
     source = open_source(ShardSource(kind="shards", path=path), SIZE)

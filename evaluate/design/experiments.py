@@ -40,10 +40,10 @@ def table(
             "arm": arm.name,
             "factor": arm.factor,
             "level": arm.level or arm.name,
-            "source": arm.describe(),
+            "source": arm.weights.describe(),
         }
         if chosen is not None:
-            selection = chosen[arm.name].selection if arm.pretrains else None
+            selection = chosen[arm.name].selection if arm.pretraining else None
             row |= {
                 "images": len(selection.indices) if selection else 0,
                 "classes": len(selection.class_names) if selection else 0,
@@ -52,7 +52,7 @@ def table(
             }
         cost = costs.get(arm.name)
         row |= {
-            "pretrain": _pretraining(suite, arm, compact) if arm.pretrains else "",
+            "pretrain": _pretraining(suite, arm, compact) if arm.pretraining else "",
             "finetune": "" if compact else suite.finetune.describe(),
             "architectures": "" if compact else ", ".join(arm.architectures),
             "runs": len(suite.architectures_of(arm)) * len(suite.seeds),
@@ -78,10 +78,10 @@ def by_arm(
     costs = {}
     for arm in suite.arms:
         images = _images(arm, suite.cost, chosen)
-        content = repr(replace(arm, name="", factor="", level=None, pretrain={}, architectures=()))
+        content = repr(replace(arm.pretraining, pretrain={}) if arm.pretraining else arm.weights)
         runs = []
         for architecture in suite.architectures_of(arm):
-            recipe = suite.recipe(arm, architecture) if arm.pretrains else None
+            recipe = suite.recipe(arm, architecture) if arm.pretraining else None
             key = (content, repr(recipe), architecture)
             if key in seen:
                 continue
@@ -128,4 +128,5 @@ def _images(arm: ArmSpec, cost: Cost | None, chosen: Mapping[str, Chosen] | None
     """How many images an arm pre-trains on, as far as is known without opening its sources."""
     if chosen is not None and arm.name in chosen:
         return len(chosen[arm.name].selection.indices)
-    return arm.n if arm.n is not None or cost is None else cost.pretrain_images.get(arm.name)
+    n = arm.pretraining.n if arm.pretraining else None
+    return n if n is not None or cost is None else cost.pretrain_images.get(arm.name)

@@ -21,7 +21,7 @@ from synthgen.common.seeds import derive_seed
 
 from ..errors import EvaluateError
 from .labelling import granularity
-from .selection import Selection as Selection  # where it used to be
+from .selection import Labelled, Selection
 from .taxonomy import Taxonomy, parse_group
 
 
@@ -192,6 +192,25 @@ def mixture(shares: Mapping[str, float], n: int) -> dict[str, int]:
         if count < 1:
             raise EvaluateError(f"shares: {name} = {shares[name]} of {n} images is none; ask for more images")
     return counts
+
+
+def mix(sources: Sequence[Labelled], counts: Sequence[int], *, seed: int) -> Selection:
+    """So many images of each source, balanced over its classes; classes of one name are one class.
+
+    The positions are those in the joined sources, one after the other.
+    """
+    names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
+    indices, labels, rules, offset = [], [], [], 0
+    for count, source in zip(counts, sources, strict=True):
+        part = quantity(source.labels, source.class_names, count, seed=seed)
+        own = np.array([names.index(name) for name in part.class_names])
+        indices.append(part.indices + offset)
+        labels.append(own[part.labels])
+        rules.append(part.rule)
+        offset += len(source.labels)
+    return Selection(
+        indices=np.concatenate(indices), labels=np.concatenate(labels), class_names=names, rule=" + ".join(rules)
+    )
 
 
 def _turns(n_classes: int, seed: int) -> list[int]:

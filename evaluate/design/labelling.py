@@ -3,11 +3,15 @@
 The labels of a level are very unequal (955 of ImageNet-1k's 1,000 classes are objects, one label of
 five), so what coarse labels do is not told apart from what unequal ones do.  A control has the same
 number of labels with as many classes under each: unrelated ones at random, or related ones.
+
+The functions are pure.  The variants of ``Labels`` are what a suite file may ask for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +19,64 @@ from numpy.typing import NDArray
 from synthgen.common.seeds import derive_seed
 
 from ..errors import EvaluateError
-from .selection import Selection
+from .selection import SEED, Selection
 from .taxonomy import Taxonomy
+from .variants import Variant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassLabels(Variant):
+    """The classes of the source."""
+
+    words: ClassVar[str] = ""
+
+    def of(self, selection: Selection, taxonomy: Callable[[], Taxonomy]) -> Selection:
+        """The selection as it is."""
+        return selection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelLabels(Variant):
+    """The labels of a level of the taxonomy instead of the classes."""
+
+    TAG = "granularity"
+
+    granularity: str | int  # the labels of a level of the taxonomy instead of the classes
+
+    @property
+    def words(self) -> str:
+        """For the description of an arm."""
+        return f", labels of level {self.granularity}"
+
+    def of(self, selection: Selection, taxonomy: Callable[[], Taxonomy]) -> Selection:
+        """See ``granularity``."""
+        return granularity(selection, taxonomy(), str(self.granularity))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlLabels(Variant):
+    """As many labels as the level has, the classes spread evenly over them."""
+
+    TAG = "control"
+
+    granularity: str | int  # the level that is matched
+    control: Literal["random", "neighbours"]  # as many labels, the classes spread evenly over them
+
+    @property
+    def words(self) -> str:
+        """For the description of an arm."""
+        return f", labels of level {self.granularity}, {self.control} control"
+
+    def of(self, selection: Selection, taxonomy: Callable[[], Taxonomy]) -> Selection:
+        """See ``random_control`` and ``neighbour_control``."""
+        known = taxonomy()
+        n_labels = len(granularity(selection, known, str(self.granularity)).class_names)
+        if self.control == "random":
+            return random_control(selection, n_labels, seed=SEED)
+        return neighbour_control(selection, n_labels, known)
+
+
+Labels = ClassLabels | LevelLabels | ControlLabels
 
 
 def granularity(selection: Selection, taxonomy: Taxonomy, level: str) -> Selection:

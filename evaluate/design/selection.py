@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,22 @@ from synthgen.storage.reading import read_file, reading
 from ..errors import EvaluateError, told_here
 
 FORMAT = 1  # of the file
+SEED = 0  # of the choices of arms: their images are the same for every run
 KEY = b"synthgen_selection"  # of the header in the schema's metadata
+
+
+class Labelled(Protocol):
+    """What a choice is made from."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of each image, [n]."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, by label."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

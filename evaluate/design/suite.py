@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import with_config
+from pydantic import PlainValidator, with_config
 
 from synthgen.common.records import STRICT, validated
 from synthgen.storage.inside import RULE, fits, fits_stored
@@ -23,8 +23,9 @@ from ..errors import EvaluateError, told_here
 from ..models import problem
 from ..recipe import Recipe
 from ..tasks.spec import TaskSpec
-from .arms import ARCHITECTURE, LARGEST_SEED, SIZES, ArmSpec
+from .arms import ARCHITECTURE, ArmSpec, read_arms
 from .cost import Cost
+from .sources import LARGEST_SEED, SIZES
 
 LIMIT = 1 << 24  # bytes of a suite file
 MOST_SEEDS = 1_000  # runs of each arm and architecture; a power analysis asks for no more blocks either
@@ -43,7 +44,7 @@ class Suite:
     seeds: tuple[int, ...]  # one run per arm, architecture and seed
     pretrain: Recipe  # how models are pre-trained
     finetune: Recipe  # how they are fine-tuned
-    arms: tuple[ArmSpec, ...]  # the conditions, as [[arms]]
+    arms: Annotated[tuple[ArmSpec, ...], PlainValidator(read_arms)]  # the conditions, as [[arms]]
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the arithmetic in all runs
     pretrain_for: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # keys that differ, by architecture
     cost: Cost | None = None  # training rates, from which a plan's hours follow
@@ -59,7 +60,8 @@ class Suite:
         The suite's, changed by what ``pretrain_for`` says of the architecture and then by what the arm says.
         The objective is the same for all architectures.  Raises EvaluateError, beginning with the key.
         """
-        return self.pretrain.changed({**self.pretrain_for.get(architecture or "", {}), **arm.pretrain})
+        own = arm.pretraining.pretrain if arm.pretraining else {}
+        return self.pretrain.changed({**self.pretrain_for.get(architecture or "", {}), **own})
 
 
 def read_suite(path: Path) -> Suite:
@@ -166,7 +168,7 @@ def _arm_problems(suite: Suite, arm: ArmSpec) -> list[str]:
     one_file = arm.checkpoint is not None and not arm.checkpoint.startswith("torchvision:")
     if one_file and ARCHITECTURE not in str(arm.checkpoint) and len(architectures) > 1:
         problems.append(f"checkpoint: {arm.checkpoint} for {len(architectures)} architectures; name its own one")
-    if not arm.pretrains:
+    if arm.pretraining is None:
         return problems + arm.problems()
     try:
         recipes = [
@@ -175,7 +177,8 @@ def _arm_problems(suite: Suite, arm: ArmSpec) -> list[str]:
         ]
     except EvaluateError as error:
         return [*problems, f"pretrain.{error}"]
-    wrong = dict.fromkeys(words for recipe in recipes for words in recipe.problems()) if arm.pretrain else ()
+    changed = recipes if arm.pretraining.pretrain else []
+    wrong = dict.fromkeys(words for recipe in changed for words in recipe.problems())
     return problems + arm.problems(recipes[0].objective) + [f"pretrain.{words}" for words in wrong]
 
 

@@ -33,7 +33,7 @@ from .shard_source import origin_of
 if TYPE_CHECKING:
     from synthgen.publishing.names import ClassTable
 
-    from ..design.arms import FractalSource, Source
+    from ..design.sources import FractalSource, Source
 
 CLASSES = "classes.json"  # the table that ``synthgen export`` writes beside the class folders
 CAPTION = "a photo of a {}."  # of an image of which only the class is known (Radford et al. 2021)

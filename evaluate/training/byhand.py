@@ -20,8 +20,9 @@ from synthgen.storage.atomic import claimed, move_into_place
 from synthgen.storage.places import place, store_of
 from synthgen.storage.reading import open_file
 
-from ..design.arms import ArmSpec, FolderSource, FractalSource, ShardSource, Source
+from ..design.arms import ArmSpec, Outside, Scratch
 from ..design.choice import captions_of, choose
+from ..design.sources import FolderSource, FractalSource, ShardSource, Source
 from ..design.suite import Suite, problems_of
 from ..errors import EvaluateError
 from ..metrics import Scores, scores
@@ -31,6 +32,25 @@ from ..tasks.spec import TaskSpec
 
 PRETRAIN = Recipe(epochs=20, warmup_epochs=1.0, label_smoothing=0.1, min_crop=0.35)
 FINETUNE = Recipe(epochs=12, batch_size=32, warmup_epochs=1.0, min_crop=0.5)
+
+# The keys of an arm that no fine-tuning by hand uses, as they have entered its name from the first.
+UNUSED: dict[str, Any] = {
+    "factor": "source",
+    "level": None,
+    "source": None,
+    "mixture": [],
+    "n": None,
+    "group": None,
+    "classes": None,
+    "diversity": None,
+    "subclasses": None,
+    "granularity": None,
+    "control": None,
+    "taxonomy": None,
+    "captions": None,
+    "pretrain": {},
+    "architectures": [],
+}
 
 
 def recipe_of(default: Recipe, settings: Sequence[str]) -> Recipe:
@@ -133,7 +153,8 @@ def finetune(task: TaskSpec, checkpoint: str | None, settings: Settings, out: Pa
     recipe = settings.recipe
     if not recipe.evaluate_epochs:
         recipe = replace(recipe, evaluate_epochs=(recipe.epochs,))
-    arm = ArmSpec(name=checkpoint or "scratch", checkpoint=checkpoint)
+    weights = Scratch() if checkpoint is None else Outside(checkpoint=checkpoint)
+    arm = ArmSpec(name=checkpoint or "scratch", weights=weights)
     suite = Suite(
         name="by-hand",
         baseline=arm.name,
@@ -172,6 +193,8 @@ def _copy(weights: Path, out: Path) -> None:
 
 def _name(suite: Suite) -> str:
     """A name of its own for each run by hand, the same when the command is given again."""
-    digest = hashlib.sha256(json.dumps(plain(suite), sort_keys=True).encode()).hexdigest()
+    (arm,) = suite.arms
+    record = {**plain(suite), "arms": [{**UNUSED, "name": arm.name, "checkpoint": arm.checkpoint}]}
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
     architecture = re.sub(r"[^A-Za-z0-9_.-]", "-", suite.architectures[0])
     return f"by-hand-{architecture}-{suite.seeds[0]}-{digest[:8]}"

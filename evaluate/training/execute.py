@@ -99,11 +99,11 @@ def open_suite(suite: Suite, only: Collection[str] = ()) -> Plan:
         if name not in names:
             raise EvaluateError(f"--only {name}: no such arm; there are {', '.join(names)}")
     task = open_task(suite.task)
-    chosen = {arm.name: choose(arm, suite.image_size) for arm in suite.arms if arm.pretrains}
+    chosen = {arm.name: choose(arm, suite.image_size) for arm in suite.arms if arm.pretraining}
     captions = {
         arm.name: captions_of(arm, chosen[arm.name])
         for arm in suite.arms
-        if arm.pretrains and suite.recipe(arm).objective == "image-text"
+        if arm.pretraining and suite.recipe(arm).objective == "image-text"
     }
     grid = make_grid(suite, task, chosen, captions, set(only) or set(names))
     return Plan(suite=suite, task=task, chosen=chosen, captions=captions, grid=grid)

@@ -92,7 +92,7 @@ def _path(
         recipe=suite.finetune,
         precision=suite.precision,
     )
-    if arm.pretrains:
+    if arm.pretraining:
         data = pretraining_data(chosen[arm.name], captions.get(arm.name, ()))
         before = replace(fine, kind="pretrain", data=data, recipe=suite.recipe(arm, architecture))
         return [
@@ -119,7 +119,7 @@ def suite_record(suite: Suite, task: Task, grid: Grid, chosen: Mapping[str, Chos
             name=arm.name,
             factor=arm.factor,
             level=arm.level or arm.name,
-            description=arm.describe(),
+            description=arm.weights.describe(),
             origin=chosen[arm.name].source.origin if arm.name in chosen else (),
         )
         for arm in suite.arms
