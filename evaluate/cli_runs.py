@@ -46,28 +46,29 @@ def known_task(name: str) -> str:
 @app.command(epilog="Example: evaluate simulate --out camera-traps --images 1500 --size 64")
 def simulate(
     out: Annotated[Path, typer.Option(help="Directory of the set; an unfinished one is finished.", callback=local)],
-    classes: Annotated[int, typer.Option(help="Classes, 'empty' counted.")] = 12,
-    locations: Annotated[int, typer.Option(help="Camera locations.")] = 24,
-    images: Annotated[int, typer.Option(help="Images in all five splits.")] = 1500,
-    size: Annotated[int, typer.Option(help="Width and height in pixels.")] = 64,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    classes: Annotated[int | None, typer.Option(help="Classes, 'empty' counted.", show_default="12")] = None,
+    locations: Annotated[int | None, typer.Option(help="Camera locations.", show_default="24")] = None,
+    images: Annotated[int | None, typer.Option(help="Images in all five splits.", show_default="1500")] = None,
+    size: Annotated[int | None, typer.Option(help="Width and height in pixels.", show_default="64")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.", show_default="0")] = None,
 ) -> None:
-    """Make a simulated camera-trap set in the iWildCam-WILDS layout."""
+    """Make a simulated camera-trap set in the iWildCam-WILDS layout.
+
+    Of a set that is there, options that are not given stay as they are.
+    """
     from synthgen.common.progress import progress
 
+    from .tasks.simulated.simulate import settled
     from .tasks.simulated.simulate import simulate as make
 
-    with progress("simulate", images, "images") as show:
-        make(
-            out,
-            seed=seed,
-            n_classes=classes,
-            n_locations=locations,
-            n_images=images,
-            size=size,
-            progress=lambda done, _: show(done),
-        )
-    say(f"{out}: {images} images of {classes} classes at {locations} camera locations")
+    asked = {"n_classes": classes, "n_locations": locations, "n_images": images, "size": size, "seed": seed}
+    chosen = settled(out, asked)
+    with progress("simulate", chosen["n_images"], "images") as show:
+        make(out, **chosen, progress=lambda done, _: show(done))
+    say(
+        f"{out}: {chosen['n_images']} images of {chosen['n_classes']} classes"
+        f" at {chosen['n_locations']} camera locations"
+    )
 
 
 @app.command(epilog="Example: evaluate plan evaluate/suites/miniature.toml --count --format markdown")
@@ -145,13 +146,17 @@ def run_command(
     device: Device = "auto",
     request: Request = Request(),
 ) -> None:
-    """Run what is not done of a suite; exit code 1 where a run failed."""
+    """Run what is not done of a suite; exit code 1 where a run failed.
+
+    Of a suite that has runs there, keys that the file does not give stay as they are.
+    """
     from .design.suite import check_name, read_suite
 
     request.check()
     chosen = read_suite(suite)
     out = out or Path("runs") / chosen.name
     check_name(chosen, out)
+    chosen = read_suite(suite, out)
     from .design.cost import estimate, measured, size_of, stated
     from .training.execute import open_suite, run_suite
 

@@ -20,7 +20,7 @@ from .errors import EvaluateError
 MOST_EPOCHS = 100_000
 MOST_IN_BATCH = 1_000_000
 MOST = 1_000.0  # of a learning rate, a weight decay, a temperature and mixup's parameter
-ONLY_SUPERVISED = ("mixup", "label_smoothing", "evaluate_epochs")  # keys that other objectives have no use for
+OFF = {"mixup": 0.0, "label_smoothing": 0.0, "evaluate_epochs": ()}  # keys of supervised training alone, unused
 
 
 @with_config(STRICT)
@@ -52,13 +52,13 @@ class Recipe:
     def changed(self, changes: Mapping[str, Any]) -> Recipe:
         """This recipe with some keys changed.
 
-        Where the objective becomes one without labels, the keys of supervised training alone go back to
-        their defaults, unless ``changes`` names them.  Raises EvaluateError, beginning with the key, for an
+        Where the objective becomes one without labels, the keys of supervised training alone are turned off,
+        unless ``changes`` names them.  Raises EvaluateError, beginning with the key, for an
         unknown key or a value of the wrong type.
         """
         kept = asdict(self)
         if changes.get("objective", "supervised") != "supervised":
-            kept = {key: value for key, value in kept.items() if key not in ONLY_SUPERVISED}
+            kept |= OFF
         try:
             text = json.dumps(kept | dict(changes), default=str)
             return cast(Recipe, adapter(Recipe).validate_json(text, strict=True))
@@ -88,7 +88,7 @@ class Recipe:
         """What is out of range, a line each, beginning with the key."""
         late = [epoch for epoch in self.evaluate_epochs if not 1 <= epoch <= self.epochs]
         shares = [key for key in ("gray", "blur", "jitter") if not 0 <= getattr(self, key) <= 1]
-        only_supervised = [key for key in ONLY_SUPERVISED if getattr(self, key)]
+        only_supervised = [key for key in OFF if getattr(self, key)]
         repeated = len(set(self.evaluate_epochs)) < len(self.evaluate_epochs)
         checks = (
             (1 <= self.epochs <= MOST_EPOCHS, f"epochs: {self.epochs}; 1 to {MOST_EPOCHS}"),

@@ -359,13 +359,14 @@ def read_suite_records(runs: Path) -> list[SuiteRecord]:
     """All suites of a runs directory, by name; raises EvaluateError naming file and key where one is no record."""
     if not runs.is_dir():
         raise EvaluateError(f"{runs}: no such directory of runs; `evaluate run SUITE --out {runs}` makes one")
-    records = [_suite_record(path) for path in sorted((runs / "suites").glob("*.json"))]
+    records = [read_suite_record(path) for path in sorted((runs / "suites").glob("*.json"))]
     if not records:
         raise EvaluateError(f"{runs}: holds no suite; `evaluate run SUITE --out {runs}` makes one")
     return records
 
 
-def _suite_record(path: Path) -> SuiteRecord:
+def read_suite_record(path: Path) -> SuiteRecord:
+    """One suite of a runs directory; raises EvaluateError naming file and key where it is no record."""
     content = stored(path, dict[str, Any])
     version = content.pop("format", None)
     if type(version) is not int or version != FORMAT:

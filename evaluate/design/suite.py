@@ -25,6 +25,7 @@ from ..recipe import Recipe
 from ..tasks.spec import TaskSpec
 from .arms import ARCHITECTURE, ArmSpec, read_arms
 from .cost import Cost
+from .settled import settled
 from .sources import LARGEST_SEED, SIZES
 
 LIMIT = 1 << 24  # bytes of a suite file
@@ -64,23 +65,33 @@ class Suite:
         return self.pretrain.changed({**self.pretrain_for.get(architecture or "", {}), **own})
 
 
-def read_suite(path: Path) -> Suite:
-    """Read and check a suite file; raises EvaluateError naming file and key."""
+def read_suite(path: Path, runs: Path | None = None) -> Suite:
+    """Read and check a suite file; raises EvaluateError naming file and key.
+
+    Where the directory ``runs`` has the suite already, keys that the file does not give are as there.
+    """
     with told_here(), reading(path):
         data = read_file(path, limit=LIMIT)
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")  # some editors begin with a mark
         content = tomllib.loads(text)
         _check_values(content, "")
-        suite_json = json.dumps(content).encode()
+        given = json.dumps(content).encode()
     except (ValueError, RecursionError) as error:  # of TOML, of characters, of numbers with thousands of digits
         raise EvaluateError(f"{path}: not a TOML file ({error})") from None
     except EvaluateError as error:
         raise EvaluateError(f"{path}: {error}") from None
+    suite = _checked(given, path)
+    if runs is None:
+        return suite
+    return _checked(json.dumps(settled(content, runs)).encode(), f"{path}, with what is in {runs}")
+
+
+def _checked(data: bytes, where: object) -> Suite:
     with told_here():
-        suite = validated(suite_json, Suite, path)
+        suite = validated(data, Suite, where)
     for words in problems_of(suite):
-        raise EvaluateError(f"{path}: {words}")
+        raise EvaluateError(f"{where}: {words}")
     return suite
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +37,7 @@ NIGHT = 0.4  # share of bursts
 JPEG_QUALITY = 92
 SMALLEST, LARGEST = 32, 1024  # pixels a side
 MOST_IMAGES = 1_000_000  # five times iWildCam's; all are planned before one is drawn
+DEFAULTS = {"seed": 0, "n_classes": 12, "n_locations": 24, "n_images": 1500, "size": 64}
 HEADER = ",split,location_remapped,location,sequence_remapped,datetime,y,filename,image_id"
 
 
@@ -112,6 +113,14 @@ def simulate(
     )
     _write(base / "metadata.csv", "".join(f"{row}\n" for row in [HEADER, *map(_row, frames)]))
     _write(release, "simulated camera traps in the iWildCam-WILDS v2.0 layout; see ../simulated.json\n")
+
+
+def settled(out: Path, asked: Mapping[str, int | None]) -> dict[str, int]:
+    """Arguments of ``simulate``: those asked, else those of the set that is at ``out``, else DEFAULTS."""
+    record = out / "simulated.json"
+    there = stored(record, dict[str, Any]) if record.exists() else {}
+    known = {name: value for name, value in there.items() if name in DEFAULTS and type(value) is int}
+    return {**DEFAULTS, **known, **{name: value for name, value in asked.items() if value is not None}}
 
 
 def _check(arguments: dict[str, int]) -> None:
