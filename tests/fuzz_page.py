@@ -16,8 +16,8 @@ HEAD = """## Changed files
 Every kind of file that the commands read was changed, {n} times in all: keys, types, numbers, names and counts of
 records, bits and lengths of bytes, headers of tars, chunks of images, columns of tables, entries of archives, and
 links, pipes and folders in a file's place.  After a change to a set, checksums were corrected in about half of the
-cases, so that what lies behind them was read, too.  The commands that read the file were then run in a sandbox: {forks} in
-processes that had imported them, {shells} as a user would.
+cases, so that what lies behind them was read, too.  The commands that read the file were then run in a sandbox: {forks}
+in processes that had imported them, {shells} as a user would.
 
 {told}
 

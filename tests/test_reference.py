@@ -4,7 +4,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -12,7 +12,9 @@ import typer
 from synthgen.cli import app as synthgen_app
 from synthgen.common.options import command_of
 from synthgen_evaluate.cli import app as evaluate_app
-from synthgen_evaluate.design.arms import ArmSpec
+from synthgen_evaluate.design.arms import ArmSpec, Weights
+from synthgen_evaluate.design.labelling import Labels
+from synthgen_evaluate.design.select import Select
 from synthgen_evaluate.design.suite import Suite
 from synthgen_evaluate.recipe import Recipe
 
@@ -43,9 +45,14 @@ def test_every_option_of_every_command_is_in_it(program: str, app: typer.Typer) 
         assert f"`{option}" in by_command[name], (name, option)
 
 
-@pytest.mark.parametrize("record", [Suite, Recipe, ArmSpec])
+VARIANTS = [variant for union in (Weights, Select, Labels) for variant in get_args(union)]
+
+
+@pytest.mark.parametrize("record", [Suite, Recipe, ArmSpec, *VARIANTS])
 def test_every_key_of_a_suite_is_in_it_and_says_what_it_means(record: Any) -> None:
     rows = [line.strip("| ").split(" | ") for line in (REFERENCE / "suites.md").read_text().splitlines()]
     for field in fields(record):
+        if field.name in getattr(record, "INNER", ()):
+            continue
         row = next(row for row in rows if row[0] == f"`{field.name}`" and len(row) == 5)
         assert len(row[-1]) > 5, field.name

@@ -11,7 +11,10 @@ from typing import Any
 from fields import Check
 from sections import RUNS
 
+from synthgen_evaluate.errors import EvaluateError
+
 ROOT = Path(__file__).parents[2]
+BESIDE: dict[str, dict[str, Any]] = {"classes": {"group": "animals"}, "diversity": {"n": 100}}  # what a key needs
 LAST = "77777"  # epochs of the recipe whose problems give the ranges
 
 
@@ -43,20 +46,28 @@ def check_recipe(name: str, value: Any) -> Sequence[str]:
 
 def check_fractals(name: str, value: Any) -> Sequence[str]:
     """Of fractals drawn on the fly."""
-    source = thing(f"{RUNS}.design.arms.FractalSource")(kind="fractals")
+    source = thing(f"{RUNS}.design.sources.FractalSource")(kind="fractals")
     return list(dataclasses.replace(source, **{name: value}).problems())
 
 
 def check_arm(name: str, value: Any) -> Sequence[str]:
     """Of an arm with a source."""
-    source = thing(f"{RUNS}.design.arms.FractalSource")(kind="fractals")
-    return list(thing(f"{RUNS}.design.arms.ArmSpec")(**{"name": "a", "source": source, name: value}).problems())
+    source = {} if name in ("checkpoint", "mixture") else {"source": {"kind": "fractals"}}
+    return _arm({**source, **BESIDE.get(name, {}), name: value})
+
+
+def _arm(keys: dict[str, Any]) -> Sequence[str]:
+    try:
+        arm = thing(f"{RUNS}.design.variants.read")(thing(f"{RUNS}.design.arms.ArmSpec"), {"name": "a", **keys})
+    except EvaluateError as error:
+        return [str(error)]
+    return list(arm.problems())
 
 
 def check_subclasses(name: str, value: Any) -> Sequence[str]:
     """Of an arm with fewer subclasses."""
-    thinning = thing(f"{RUNS}.design.arms.Thinning")(**{"level": 1, "factor": 2, name: value})
-    return check_arm("subclasses", thinning)
+    thinning = {"level": 1, "factor": 2, name: value}
+    return _arm({"source": {"kind": "fractals"}, "n": 100, "subclasses": thinning})
 
 
 def check_cost(name: str, value: Any) -> Sequence[str]:

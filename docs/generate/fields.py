@@ -145,9 +145,14 @@ def _null(field: dataclasses.Field[Any], annotation: Any) -> bool:
     return default_words(field) == "required" and type(None) in get_args(annotation)
 
 
-def rows(kind: type, links: Mapping[Any, str], check: Check | None = None) -> list[tuple[str, str, str, str, str]]:
-    """Name, type, default, range and meaning of each field of a record."""
-    hints, told = get_type_hints(kind, include_extras=True), meanings(kind)
+def rows(
+    kind: type, links: Mapping[Any, str], check: Check | None = None, without: Sequence[str] = ()
+) -> list[tuple[str, str, str, str, str]]:
+    """Name, type, default, range and meaning of each field of a record, ``without`` some."""
+    hints, told = get_type_hints(kind, include_extras=True), {}
+    for one in filter(dataclasses.is_dataclass, kind.__mro__):
+        told |= meanings(one)
+    left_out = {*without, *getattr(kind, "INNER", ())}  # INNER has fields that a file writes as keys of other records
     return [
         (
             field.name,
@@ -157,5 +162,5 @@ def rows(kind: type, links: Mapping[Any, str], check: Check | None = None) -> li
             SHAPE.sub("", told[field.name]),
         )
         for field in dataclasses.fields(kind)
-        if field.init
+        if field.init and field.name not in left_out
     ]

@@ -41,7 +41,7 @@ def record(section: Section, links: dict[Any, str]) -> str:
     check = CHECKS[section.check] if section.check else None
     if isinstance(found, type):
         told = re.sub(r"; see `.*?`", "", prose(found.__doc__).partition("\n\n")[0])
-        rows = [(f"`{name}`", *rest) for name, *rest in fields.rows(found, links, check)]
+        rows = [(f"`{name}`", *rest) for name, *rest in fields.rows(found, links, check, section.without)]
     else:
         told, types = "", fields.example_types(ROOT / "tests/golden/records" / section.example)
         rows = [(f"`{name}`", types.get(name, ""), "", "", words) for name, words in written(section, types).items()]

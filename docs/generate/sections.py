@@ -8,6 +8,8 @@ from dataclasses import dataclass
 SETS, RUNS = "synthgen.dataset", "synthgen_evaluate"
 FRACTALS, DIFFUSION = "synthgen.kinds.fractaldb", "synthgen.kinds.diffusion"
 JUDGING = f"{RUNS}.judging"
+COMPARISON = "`comparison` in `comparison.json`."
+ARMS, SELECT = f"{RUNS}.design.arms", f"{RUNS}.design.select"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,7 @@ class Section:
     also: tuple[str, ...] = ()  # further functions, or tables of meanings
     example: str = ""  # of a record without a class: one that is stored, which has the order and the types of its keys
     check: str = ""  # name of a function below that gives the problems of a value
+    without: tuple[str, ...] = ()  # fields that are not stored
 
     @property
     def anchor(self) -> str:
@@ -29,19 +32,41 @@ class Section:
 
 SUITE = (
     Section(title="Suite", path=f"{RUNS}.design.suite.Suite", words="The keys of the file itself.", check="suite"),
-    Section(title="Task", path=f"{RUNS}.camera_traps.tasks.TaskSpec", words="`[task]`."),
+    Section(title="Task", path=f"{RUNS}.tasks.spec.TaskSpec", words="`[task]`."),
     Section(
         title="Recipe",
         path=f"{RUNS}.recipe.Recipe",
         words="`[pretrain]` and `[finetune]`; `[pretrain_for.ARCHITECTURE]` and an arm's `pretrain` change some keys.",
         check="recipe",
     ),
-    Section(title="Arm", path=f"{RUNS}.design.arms.ArmSpec", words="`[[arms]]`.", check="arm"),
-    Section(title="Source: folder", path=f"{RUNS}.design.arms.FolderSource"),
-    Section(title="Source: shards", path=f"{RUNS}.design.arms.ShardSource"),
-    Section(title="Source: fractals", path=f"{RUNS}.design.arms.FractalSource", check="fractals"),
-    Section(title="Part of a mixture", path=f"{RUNS}.design.arms.Part"),
-    Section(title="Subclasses", path=f"{RUNS}.design.arms.Thinning", check="subclasses"),
+    Section(
+        title="Arm",
+        path=f"{ARMS}.ArmSpec",
+        words="`[[arms]]`.  The keys of the following sections stand in the same table.",
+        check="arm",
+    ),
+    Section(title="Arm with outside weights", path=f"{ARMS}.Outside", check="arm"),
+    Section(title="Arm with a source", path=f"{ARMS}.FromSource", check="arm"),
+    Section(title="Arm with a mixture", path=f"{ARMS}.FromMixture", check="arm"),
+    Section(title="Number of images", path=f"{SELECT}.Quantity", words="With a source.", check="arm"),
+    Section(title="Group of classes", path=f"{SELECT}.Group", words="With a source.", check="arm"),
+    Section(title="Diversity", path=f"{SELECT}.Diversity", words="With a source.", check="arm"),
+    Section(title="Fewer subclasses", path=f"{SELECT}.Subclasses", words="With a source.", check="arm"),
+    Section(
+        title="Labels of a level",
+        path=f"{RUNS}.design.labelling.LevelLabels",
+        words="With a source or a mixture, but not with subclasses.",
+    ),
+    Section(
+        title="Control of a level",
+        path=f"{RUNS}.design.labelling.ControlLabels",
+        words="With a source or a mixture, but not with subclasses.",
+    ),
+    Section(title="Source: folder", path=f"{RUNS}.design.sources.FolderSource"),
+    Section(title="Source: shards", path=f"{RUNS}.design.sources.ShardSource"),
+    Section(title="Source: fractals", path=f"{RUNS}.design.sources.FractalSource", check="fractals"),
+    Section(title="Part of a mixture", path=f"{ARMS}.Part"),
+    Section(title="Subclasses", path=f"{SELECT}.Thinning", check="subclasses"),
     Section(title="Cost", path=f"{RUNS}.design.cost.Cost", words="`[cost]`.", check="cost"),
 )
 RECORDS = (
@@ -99,7 +124,7 @@ RECORDS = (
         example="study-comparison.json",
         also=(f"{RUNS}.reporting.report._provenance",),
     ),
-    Section(title="Comparison", path=f"{JUDGING}.comparison.Comparison", words="`comparison` in `comparison.json`."),
+    Section(title="Comparison", path=f"{JUDGING}.comparison.Comparison", words=COMPARISON, without=("words",)),
 )
 PROMPTS = Section(title="Prompt files", path=f"{DIFFUSION}.prompts.PromptSet")
 PUBLISHED = f"{JUDGING}.published"

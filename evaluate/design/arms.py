@@ -97,7 +97,7 @@ class FromSource(Pretrained):
     TAG = "source"
     INNER: ClassVar = {"select": get_args(Select)}
 
-    source: Source
+    source: Source  # its images
     select: Select = field(default_factory=Everything)
 
     @property
@@ -136,7 +136,7 @@ class Part:
     """One source of a mixture."""
 
     share: float  # of the images
-    source: Source
+    source: Source  # where they come from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +146,8 @@ class FromMixture(Pretrained):
     TAG = "mixture"
     INNER: ClassVar = {"labels": get_args(Labels)}
 
-    mixture: tuple[Part, ...]
-    n: int
+    mixture: tuple[Part, ...]  # several sources instead of one
+    n: int  # images, in all
     labels: Labels = field(default_factory=ClassLabels)
 
     @property
@@ -187,8 +187,8 @@ class ArmSpec(Variant):
 
     INNER: ClassVar = {"weights": get_args(Weights)}
 
-    name: str
-    factor: str = "source"
+    name: str  # unique in the suite
+    factor: str = "source"  # what the arm varies; tests are corrected within a factor
     level: str | None = None  # the arm's name by default
     weights: Weights = field(default_factory=Scratch)
     architectures: tuple[str, ...] = ()  # the suite's by default

@@ -41,7 +41,7 @@ class LevelLabels(Variant):
 
     TAG = "granularity"
 
-    granularity: str | int
+    granularity: str | int  # the labels of a level of the taxonomy instead of the classes
 
     @property
     def words(self) -> str:
@@ -59,8 +59,8 @@ class ControlLabels(Variant):
 
     TAG = "control"
 
-    granularity: str | int
-    control: Literal["random", "neighbours"]
+    granularity: str | int  # the level that is matched
+    control: Literal["random", "neighbours"]  # as many labels, the classes spread evenly over them
 
     @property
     def words(self) -> str:

@@ -53,7 +53,7 @@ class Quantity(Relabelled):
     TAG = "n"
     words: ClassVar[str] = ""
 
-    n: int
+    n: int  # images, balanced over the classes; all by default
 
     def problems(self) -> Iterator[str]:
         """What is out of range, a line each, beginning with the key."""
@@ -98,8 +98,8 @@ class Diversity(Relabelled):
 
     TAG = "diversity"
 
-    diversity: int
-    n: int
+    diversity: int  # factor by which classes are fewer, and images per class more
+    n: int  # images, balanced over the classes
 
     def problems(self) -> Iterator[str]:
         """What is out of range, a line each, beginning with the key."""
@@ -134,8 +134,8 @@ class Subclasses(Variant):
     TAG = "subclasses"
     labels: ClassVar[Labels] = ClassLabels()
 
-    subclasses: Thinning
-    n: int
+    subclasses: Thinning  # fewer classes under each label of a level, as many images in all
+    n: int  # images, balanced over the labels
 
     def problems(self) -> Iterator[str]:
         """What is out of range, a line each, beginning with the key."""

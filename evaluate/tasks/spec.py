@@ -34,7 +34,7 @@ class TaskSpec:
     """What is fine-tuned on, as a suite file says it."""
 
     path: str  # the folder that holds the local copy, such as that with iwildcam_v2.0 in it
-    kind: Annotated[str, AfterValidator(_known)] = "iwildcam"
+    kind: Annotated[str, AfterValidator(_known)] = "iwildcam"  # name of the task: iwildcam, fmow, camelyon17, rxrx1
     empty: bool = True  # with the images of the class "empty"
 
 
