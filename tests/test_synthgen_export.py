@@ -470,7 +470,7 @@ def test_impossible_requests_are_refused(dataset: Path, tmp_path: Path) -> None:
 def test_a_disk_that_is_too_small_is_told_before_work_starts(
     dataset: Path, tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("synthgen.storage.folder.free_space", lambda path: 1000)
+    monkeypatch.setattr("synthgen.storage.disk.free_space", lambda path: 1000)
     with pytest.raises(SynthgenError, match=r"400 images need about .* GB, 1e-06 GB are free; free some space$"):
         written(dataset, tmp_path / "out", layout)
     assert not (tmp_path / "out").exists()
@@ -485,7 +485,7 @@ def test_a_disk_that_fills_up_gives_one_line_and_the_export_goes_on(
     size = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(mount)]
     if os.geteuid() != 0 or subprocess.run(size, capture_output=True).returncode:
         pytest.skip("mounting a small device needs root")
-    monkeypatch.setattr("synthgen.storage.folder.free_space", lambda path: 1 << 40)
+    monkeypatch.setattr("synthgen.storage.disk.free_space", lambda path: 1 << 40)
     try:
         with pytest.raises(SynthgenError, match=r"^no space left on the device at .*/out; what is finished stands"):
             written(dataset, mount / "out", layout, 100_000)

@@ -19,7 +19,7 @@ from accelerate.utils import broadcast_object_list
 from synthgen.common.logs import Repeats, failure_of, is_bug
 from synthgen.common.printing import say
 from synthgen.common.processes import worker_name
-from synthgen.storage.folder import free_space
+from synthgen.storage.disk import free_space
 from synthgen.storage.inside import check_folder
 from synthgen.storage.logs import forget, go_beside, keep
 

@@ -24,7 +24,7 @@ from synthgen.engines.local import local
 from synthgen.engines.work import Bugs, Done, Engine, FailedShardsError, Task, Work, here
 from synthgen.kinds.base import Renderer
 from synthgen.storage import logs
-from synthgen.storage.folder import free_space
+from synthgen.storage.disk import free_space
 from synthgen.storage.places import store_of
 from synthgen.storage.reading import reading
 from synthgen.storage.retries import patiently

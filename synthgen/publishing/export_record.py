@@ -98,7 +98,7 @@ def _check_place(directory: Place, out: Path) -> None:
 
 
 def _check_disk(manifest: Manifest, out: Path, layout: str, parts: Sequence[Part], *, taken_up: bool) -> None:
-    from synthgen.storage.folder import free_space
+    from synthgen.storage.disk import free_space
 
     each = manifest.n_bytes / manifest.plan.n
     if layout != "webdataset":

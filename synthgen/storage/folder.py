@@ -239,11 +239,3 @@ def _entries(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
                     yield f"{prefix}{entry.name}", entry.stat().st_size
             else:
                 yield f"{prefix}{entry.name}", NO_FILE
-
-
-def free_space(directory: Path) -> int:
-    """Bytes free on the disk where a directory stands or would stand."""
-    place = directory.absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free

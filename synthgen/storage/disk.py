@@ -1,0 +1,14 @@
+"""The disks of this machine."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+
+def free_space(directory: Path) -> int:
+    """Bytes free on the disk where a directory stands or would stand."""
+    place = directory.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
