@@ -1,7 +1,7 @@
 """The harness: pre-train on synthetic or natural images, fine-tune on camera traps, compare.
 
 ``sources`` and ``tasks`` bring images in, ``suite`` turns a suite file into runs, ``train``
-executes one, ``runs`` keeps what it found, ``comparing`` and ``report`` judge.
+executes one, ``runs`` keeps what it found, ``analysis`` compares runs and ``reporting`` shows it.
 
 In a notebook, ``compare(load_runs(["runs/miniature"]))`` gives a Comparison that shows itself.
 """
@@ -9,7 +9,7 @@ In a notebook, ``compare(load_runs(["runs/miniature"]))`` gives a Comparison tha
 from typing import Any
 
 __all__ = ["compare", "load_results", "load_runs"]
-_HOMES = {"compare": "judging.comparing", "load_results": "judging.published", "load_runs": "judging.load"}
+_HOMES = {"compare": "analysis.compare", "load_results": "analysis.published", "load_runs": "analysis.load"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import typer
 from synthgen.common.commands import run
 from synthgen.common.errors import SynthgenError
 
-from . import cli_judge, cli_runs
+from . import cli_analysis, cli_runs
 from .errors import EvaluateError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cli_runs.app)
-app.add_typer(cli_judge.app)
+app.add_typer(cli_analysis.app)
 
 
 def main() -> None:

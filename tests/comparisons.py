@@ -7,18 +7,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from synthgen_evaluate.judging.comparison import (
+from synthgen_evaluate.analysis.results import (
     ArmSummary,
     Band,
+    CheckResult,
     Comparison,
-    Effect,
+    Conclusion,
+    Contrast,
+    Difference,
     Estimate,
     Location,
+    MarginTest,
     OrderedTrend,
     Reference,
     Row,
+    Verdict,
 )
-from synthgen_evaluate.judging.trends import Scale, fit_trend, to_scale
+from synthgen_evaluate.analysis.trends import Scale, fit_trend, to_scale
 from synthgen_evaluate.metrics import Scores
 from synthgen_evaluate.runs import Arm
 
@@ -78,7 +83,10 @@ def made(
         effects=tuple(_effect(name, arms[name], i, n, with_trend=trend is not None) for i, name in enumerate(others)),
         ordered=(
             OrderedTrend(
-                factor="granularity", levels=("5", "17", "85"), n=n, p=0.012, verdict="rises with the number of labels"
+                factor="granularity",
+                levels=("5", "17", "85"),
+                step=Estimate(value=0.7, p=0.012, n=n),
+                conclusion=Conclusion(verdict=Verdict.HIGHER),
             ),
         )
         if "labels-5" in arms
@@ -144,7 +152,7 @@ def published() -> Comparison:
         ood_mean=0.257,
         ood_sd=0.082,
         trend=trend,
-        slope=None,
+        slope=Estimate(value=trend.slope),
         band=None,
         effective_robustness=0.0,
         worst_location=None,
@@ -240,7 +248,7 @@ def _summary(
         ood_mean=float(np.mean(final_ood)),
         ood_sd=float(np.std(final_ood, ddof=1)) if n > 1 else None,
         trend=trend,
-        slope=Estimate(value=trend.slope, low=trend.slope - 0.1, high=trend.slope + 0.12) if trend else None,
+        slope=Estimate(value=trend.slope, low=trend.slope - 0.1, high=trend.slope + 0.12) if trend else Estimate(),
         band=band,
         effective_robustness=float(np.mean(robustness)) if robustness else None,
         worst_location=float(np.mean([row.worst_location for row in last if row.worst_location is not None])),
@@ -248,29 +256,39 @@ def _summary(
     )
 
 
-def _effect(name: str, arm: tuple[str, str, float], position: int, n: int, *, with_trend: bool) -> Effect:
+def _effect(name: str, arm: tuple[str, str, float], position: int, n: int, *, with_trend: bool) -> Contrast:
+    """The first arm's slope differs from the baseline's; of the others, good ones are higher."""
     value = 20 * (arm[2] - 0.25)
     shown = value > 2
-    return Effect(
-        arm=name,
-        factor=arm[0],
-        level=arm[1],
-        n=n,
+    robustness = Estimate(value=value, low=value - 1.8, high=value + 1.6, p=0.03125 if shown else 0.4, n=n)
+    higher = Conclusion(verdict=Verdict.HIGHER)
+    reason = "adjusted p is not below 0.05, about 14 blocks are needed"
+    stated: dict[float | None, Estimate] = {
+        0.2: Estimate(value=1.0, low=0.2, high=1.9),
+        0.4: Estimate(value=2.5, low=1.2, high=3.9),
+    }
+    return Contrast(
+        arm=Arm(name=name, factor=arm[0], level=arm[1], description=f"6,000 images of {name}"),
         unpaired=0,
-        ood=Estimate(value=4 * value, low=4 * value - 3, high=4 * value + 3.5),
-        robustness=Estimate(value=value, low=value - 1.8, high=value + 1.6) if with_trend else None,
-        p=0.03125 if shown else 0.4,
-        p_adjusted=0.03125 if shown else 0.81,
-        smallest_p=2.0 ** (1 - n),
-        verdict="higher" if shown else "cannot tell: adjusted p is not below 0.05, about 14 blocks are needed",
-        slope=Estimate(value=0.05, low=-0.1, high=0.2),
-        slope_p=0.02 if position == 0 else 0.6,
-        at=((0.2, Estimate(value=1.0, low=0.2, high=1.9)), (0.4, Estimate(value=2.5, low=1.2, high=3.9)))
-        if position == 0
-        else (),
-        mixed_model="+3.0 points (+1.0 to +5.1), p = 0.004: agrees",
-        sensitivity=(("probit", value + 0.1), ("linear", value - 0.4), ("orthogonal", None)),
-        equivalence_p=0.41,
-        power=0.31,
-        blocks_needed=14,
+        ood=Estimate(value=4 * value, low=4 * value - 3, high=4 * value + 3.5, n=n),
+        robustness=robustness if with_trend else Estimate(n=n),
+        slope=Estimate(value=0.05, low=-0.1, high=0.2, p=0.6 if position else 0.02, n=n),
+        differences=tuple(
+            Difference(
+                id_f1=at,
+                estimate=estimate,
+                p_adjusted=0.03125 if shown else 0.81,
+                margin=MarginTest(margin=1.0, equivalence_p=0.41, power=0.31, needed=14),
+                conclusion=higher if shown else Conclusion(verdict=Verdict.CANNOT_TELL, reason=reason),
+            )
+            for at, estimate in ({None: robustness} if position else stated).items()
+        ),
+        checks=(
+            CheckResult(
+                name="mixed model", estimate=Estimate(value=3.0, low=1.0, high=5.1, p=0.004), stored_as="mixed_model"
+            ),
+            CheckResult(name="probit", estimate=Estimate(value=value + 0.1), stored_as="sensitivity"),
+            CheckResult(name="linear", estimate=Estimate(value=value - 0.4), stored_as="sensitivity"),
+            CheckResult(name="orthogonal", estimate=Estimate(), stored_as="sensitivity"),
+        ),
     )

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from synthgen_evaluate.analysis import counts as module
+from synthgen_evaluate.analysis.counts import FEW_IMAGES, Counts, count, location_scores, macro_f1, plain_scores
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.judging import counts as module
-from synthgen_evaluate.judging.counts import FEW_IMAGES, Counts, count, location_scores, macro_f1, plain_scores
 from synthgen_evaluate.metrics import Scores, scores
 
 FAR = 10**9  # labels this far apart are not looked up in a table

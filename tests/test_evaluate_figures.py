@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from synthgen_evaluate.judging.comparison import Comparison
-from synthgen_evaluate.judging.trends import fit_trend
+from synthgen_evaluate.analysis.results import Comparison
+from synthgen_evaluate.analysis.trends import fit_trend
 from synthgen_evaluate.metrics import Scores
 from synthgen_evaluate.reporting.figure_style import (
     COLORS,

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from synthgen_evaluate.analysis.load import load_runs
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.judging.load import load_runs
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.runs import (
     Arm,

@@ -19,12 +19,12 @@ import pytest
 from comparisons import made
 
 import synthgen_evaluate
+from synthgen_evaluate.analysis.published import load_results
 from synthgen_evaluate.design.cost import measured
 from synthgen_evaluate.design.selection import Selection, read_selection, write_selection
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.images.pixelfile import PixelFile
 from synthgen_evaluate.images.pixels import clear, entries
-from synthgen_evaluate.judging.published import load_results
 from synthgen_evaluate.reporting.report import write_report
 from synthgen_evaluate.reporting.tables import FORMATS, written
 from synthgen_evaluate.runs import Run, write_suite_record

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from comparisons import FACTORS, made, published
 
+from synthgen_evaluate.analysis.results import Comparison
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.judging.comparison import Comparison
 from synthgen_evaluate.metrics import Scores
 from synthgen_evaluate.reporting.report import write_report
 from synthgen_evaluate.reporting.report_data import scatter_data
@@ -394,7 +394,8 @@ def test_the_page_says_what_it_must(report: Path) -> None:
     ):
         assert f"<dt>{term}" in page
     effect = comparison.effects[0]
-    for said in (effect.verdict, effect.mixed_model, "+5.0 (+3.2 to +6.6)", "at 40.0%: +2.5 (+1.2 to +3.9)"):
+    model = "+3.00 points, 95% interval +1.00 to +5.10, p = 0.004"
+    for said in (effect.conclusion.in_words(), model, "+5.0 (+3.2 to +6.6)", "at 40.0%: +2.5 (+1.2 to +3.9)"):
         assert said in told
     assert "10,000 resamples" in told
     assert "margin of ±1 percentage points" in told

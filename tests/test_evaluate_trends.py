@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import linregress
 
+from synthgen_evaluate.analysis.trends import clip_epsilon, effective_robustness, fit_trend, from_scale, to_scale
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.judging.trends import clip_epsilon, effective_robustness, fit_trend, from_scale, to_scale
 
 SCALES = ("logit", "probit", "linear")
 EPSILON = clip_epsilon(8154)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 SETS, RUNS = "synthgen.dataset", "synthgen_evaluate"
 FRACTALS, DIFFUSION = "synthgen.kinds.fractaldb", "synthgen.kinds.diffusion"
-JUDGING = f"{RUNS}.judging"
+ANALYSIS = f"{RUNS}.analysis"
 COMPARISON = "`comparison` in `comparison.json`."
 ARMS, SELECT = f"{RUNS}.design.arms", f"{RUNS}.design.select"
 
@@ -124,7 +124,7 @@ RECORDS = (
         example="study-comparison.json",
         also=(f"{RUNS}.reporting.report._provenance",),
     ),
-    Section(title="Comparison", path=f"{JUDGING}.comparison.Comparison", words=COMPARISON, without=("words",)),
+    Section(title="Comparison", path=f"{ANALYSIS}.results.Comparison", words=COMPARISON, without=("words",)),
 )
 PROMPTS = Section(title="Prompt files", path=f"{DIFFUSION}.prompts.PromptSet")
-PUBLISHED = f"{JUDGING}.published"
+PUBLISHED = f"{ANALYSIS}.published"

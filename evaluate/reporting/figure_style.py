@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..judging.comparison import ArmSummary, Comparison
-from ..judging.load import ID_SPLIT, OOD_SPLIT
-from ..judging.trends import Scale, from_scale, to_scale
+from ..analysis.load import ID_SPLIT, OOD_SPLIT
+from ..analysis.results import ArmSummary, Comparison
+from ..analysis.trends import Scale, from_scale, to_scale
 
 # Okabe and Ito 2008, "Color Universal Design"; without yellow, which is too light for lines on white.
 COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

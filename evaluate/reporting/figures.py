@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.transforms import offset_copy
 
-from ..judging.comparison import ArmSummary, Comparison, Effect
-from ..judging.formatting import estimate, p_value
+from ..analysis.formatting import estimate, p_value
+from ..analysis.results import ArmSummary, Comparison, Contrast
 from .figure_style import Frame, Look, frame, line_on_scale, looks, on_scale, shown, trend_line
 
 WIDTH = 5.5  # inches; the text width of a NeurIPS page
@@ -47,10 +47,10 @@ def draw_figures(comparison: Comparison) -> dict[str, dict[str, bytes]]:
     drawings: dict[str, Callable[[Comparison], Figure]] = {"scatter": _scatter}
     if factors(comparison):
         drawings["factors"] = _factors
-    if any(effect.robustness for effect in comparison.effects):
+    if any(effect.robustness.value is not None for effect in comparison.effects):
         drawings["forest"] = _forest
     reference = comparison.reference
-    if reference and any(effect.robustness for effect in reference.effects):
+    if reference and any(effect.robustness.value is not None for effect in reference.effects):
         drawings["forest-reference"] = lambda c: _forest(replace(c, baseline=reference.arm, effects=reference.effects))
     with _style():
         return {name: _saved(draw(comparison)) for name, draw in drawings.items()}
@@ -140,9 +140,9 @@ def _factors(comparison: Comparison) -> Figure:
 
 def _forest(comparison: Comparison) -> Figure:
     """Effects on effective robustness with 95% intervals, grouped by factor, and the equivalence margin."""
-    lines: list[str | Effect] = []
-    for factor in dict.fromkeys(effect.factor for effect in comparison.effects):
-        lines += [factor, *(effect for effect in comparison.effects if effect.factor == factor)]
+    lines: list[str | Contrast] = []
+    for factor in dict.fromkeys(effect.arm.factor for effect in comparison.effects):
+        lines += [factor, *(effect for effect in comparison.effects if effect.arm.factor == factor)]
     figure = Figure(figsize=(WIDTH + 0.6, 1.35 + 0.21 * len(lines)), layout="compressed")
     axes = figure.add_subplot()
     style = looks(comparison)
@@ -150,13 +150,13 @@ def _forest(comparison: Comparison) -> Figure:
     axes.axvspan(-margin, margin, color="0.9", linewidth=0, zorder=0)
     axes.axvline(0, color=SOFT, linewidth=0.8, zorder=1)
     for height, line in enumerate(lines):
-        if isinstance(line, Effect):
-            _draw_effect(axes, height, line, style[line.arm])
+        if isinstance(line, Contrast):
+            _draw_effect(axes, height, line, style[line.arm.name])
     _beside(axes, -1, ("difference (95% interval)", "blocks", "adjusted p"), color=SOFT)
-    names = [shown(line.arm if isinstance(line, Effect) else line, 30) for line in lines]
+    names = [shown(line.arm.name if isinstance(line, Contrast) else line, 30) for line in lines]
     axes.set_yticks(range(len(lines)), names)
     for line, label in zip(lines, axes.get_yticklabels(), strict=True):
-        label.set_fontweight("normal" if isinstance(line, Effect) else "bold")
+        label.set_fontweight("normal" if isinstance(line, Contrast) else "bold")
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(f"effective robustness minus that of {shown(comparison.baseline, 24)} (percentage points)")
@@ -167,9 +167,9 @@ def _forest(comparison: Comparison) -> Figure:
     return figure
 
 
-def _draw_effect(axes: Axes, height: float, effect: Effect, style: Look) -> None:
+def _draw_effect(axes: Axes, height: float, effect: Contrast, style: Look) -> None:
     found = effect.robustness
-    if found is None:
+    if found.value is None:
         _beside(axes, height, ("cannot be had", str(effect.n), "–"))
         return
     if found.low is not None and found.high is not None:

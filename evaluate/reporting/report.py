@@ -10,7 +10,6 @@ import base64
 import contextlib
 import hashlib
 import json
-import math
 import os
 import platform
 import re
@@ -19,7 +18,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -31,14 +29,14 @@ from synthgen.common.errors import SynthgenError
 from synthgen.common.printing import printable
 from synthgen.storage.reading import read_record
 
+from ..analysis.results import Comparison
 from ..errors import EvaluateError
-from ..judging.comparison import Comparison
 from .figure_style import looks
 from .figures import draw_figures
 from .report_data import scatter_data
 from .report_tables import is_published, table_files, tables
+from .stored import FORMAT, stored
 
-FORMAT = 2  # of comparison.json
 KIND = "synthgen comparison"
 OWN = re.compile(r"index\.html|comparison\.json|figures/[\w-]+\.(svg|pdf|png)|tables/[\w-]+\.(csv|md|tex)")
 LIBRARIES = ("synthgen", "numpy", "scipy", "statsmodels", "matplotlib")
@@ -53,7 +51,7 @@ def write_report(comparison: Comparison, out: Path, *, command: str | None = Non
     """
     out = Path(os.path.realpath(out))
     _check_replaceable(out)
-    content = _plain(asdict(comparison))
+    content = stored(comparison)
     unverified = content.pop("unverified")  # says nothing of the numbers, of which the digest is
     del content["words"]  # nor do these
     record = {
@@ -92,15 +90,6 @@ def _provenance(command: str | None) -> dict[str, Any]:
         "versions": versions,  # of Python and libraries
         "machine": f"{platform.system()} {platform.machine()}",  # that judged
     }
-
-
-def _plain(value: Any) -> Any:
-    """A value for JSON, which knows no numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _page(comparison: Comparison, figures: Mapping[str, str], record: Mapping[str, Any]) -> bytes:

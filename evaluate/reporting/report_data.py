@@ -7,9 +7,9 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..judging.comparison import ArmSummary, Comparison, Row
-from ..judging.formatting import NONE, percent, signed
-from ..judging.trends import Scale
+from ..analysis.formatting import NONE, percent, signed
+from ..analysis.results import ArmSummary, Comparison, Row
+from ..analysis.trends import Scale
 from .figure_style import Axis, Frame, frame, line_on_scale, looks, on_scale, trend_line
 from .report_tables import is_published
 

@@ -10,9 +10,11 @@ from markupsafe import Markup, escape
 
 from synthgen.common.printing import printable
 
-from ..judging.comparison import ArmSummary, Comparison, Effect, Estimate, Location, OrderedTrend, Row
-from ..judging.counts import FEW_IMAGES
-from ..judging.formatting import NONE, estimate, p_value, percent, plain, signed
+from ..analysis.counts import FEW_IMAGES
+from ..analysis.formatting import NONE, estimate, in_full, p_value, percent, plain, signed
+from ..analysis.results import ArmSummary, Comparison, Contrast, Estimate, Location, OrderedTrend, Row
+from ..analysis.significance import smallest_p
+from .stored import by_part
 from .tables import MARKDOWN, written
 
 
@@ -106,9 +108,8 @@ def _table(
     )
 
 
-def _interval(name: str, value: Estimate | None) -> dict[str, float | None]:
-    found = asdict(value) if value else {"value": None, "low": None, "high": None}
-    return {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
+def _interval(name: str, value: Estimate) -> dict[str, float | None]:
+    return {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
 
 
 def _mean_sd(mean: float | None, sd: float | None) -> str:
@@ -137,7 +138,6 @@ def _arms(comparison: Comparison) -> Table:
     def row(s: ArmSummary) -> tuple[str, Sequence[str], Mapping[str, Any]]:
         name, trend = s.arm.name, s.trend
         several = len(comparison.arms) > 1
-        slope = s.slope or (Estimate(value=trend.slope, low=None, high=None) if trend else None)
         cells = (
             f"{name} (baseline)" if several and name == comparison.baseline else name,
             s.arm.factor,
@@ -148,7 +148,7 @@ def _arms(comparison: Comparison) -> Table:
             _mean_sd(s.ood_mean, s.ood_sd),
             signed(s.effective_robustness) if several else NONE,
             signed(beside.get(name)),
-            estimate(slope, 2, plain),
+            estimate(s.slope, 2, plain),
             NONE if trend is None or trend.r2 is None else f"{trend.r2:.2f}",
             str(trend.n) if trend else NONE,
         )
@@ -161,7 +161,7 @@ def _arms(comparison: Comparison) -> Table:
         record |= {key: getattr(s, key) for key in ("planned", "finished", "id_mean", "id_sd", "ood_mean", "ood_sd")}
         record["effective_robustness"] = s.effective_robustness
         record |= {"effective_robustness_from_reference": beside.get(name)}
-        record |= {"trend_scale": trend.scale if trend else None, **_interval("trend_slope", slope)}
+        record |= {"trend_scale": trend.scale if trend else None, **_interval("trend_slope", s.slope)}
         record |= {f"trend_{key}": getattr(trend, key, None) for key in ("intercept", "r2", "n")}
         record |= {"worst_location": s.worst_location, "extrapolated": s.extrapolated}
         return name, cells, record
@@ -189,19 +189,21 @@ def _effects(comparison: Comparison) -> Table:
         ("What the test supports", "text"),
     )
 
-    def row(e: Effect) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+    def row(e: Contrast) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+        name, factor, level = e.arm.name, e.arm.factor, e.arm.level
+        verdict = e.conclusion.in_words()
         intervals = estimate(e.ood), estimate(e.robustness)
-        values = p_value(e.p), p_value(e.p_adjusted)
+        values = p_value(e.robustness.p), p_value(e.p_adjusted)
         record: dict[str, Any] = {
-            "arm": e.arm,
-            "factor": e.factor,
-            "level": e.level,
+            "arm": name,
+            "factor": factor,
+            "level": level,
             "blocks": e.n,
             "unpaired_runs": e.unpaired,
         }
         record |= {**_interval("ood_points", e.ood), **_interval("effective_robustness_points", e.robustness)}
-        record |= {"p": e.p, "p_adjusted": e.p_adjusted, "smallest_p": e.smallest_p, "verdict": e.verdict}
-        return e.arm, (e.arm, e.factor, e.level, str(e.n), *intervals, *values, e.verdict), record
+        record |= {"p": e.robustness.p, "p_adjusted": e.p_adjusted, "smallest_p": smallest_p(e.n), "verdict": verdict}
+        return name, (name, factor, level, str(e.n), *intervals, *values, verdict), record
 
     caption = (
         f"Arm minus {comparison.baseline} over blocks, which are runs paired by architecture and seed. ER is effective"
@@ -212,6 +214,10 @@ def _effects(comparison: Comparison) -> Table:
 
 
 def _checks(comparison: Comparison) -> Table:
+    ways, others = (
+        tuple(dict.fromkeys(one.name for effect in comparison.effects for one in by_part(effect)[part]))
+        for part in ("sensitivity", "checks")
+    )
     columns = (
         ("Arm", "name"),
         ("Slope, difference (95% interval)", "number"),
@@ -223,21 +229,29 @@ def _checks(comparison: Comparison) -> Table:
         ("Blocks needed", "number"),
         ("ER difference otherwise, points", "text"),
         ("Mixed model", "text"),
+        *((name, "text") for name in others),
     )
-    ways = tuple(dict.fromkeys(way for effect in comparison.effects for way, _ in effect.sensitivity))
 
-    def row(e: Effect) -> tuple[str, Sequence[str], Mapping[str, Any]]:
-        at = "; ".join(f"at {percent(f1)}%: {estimate(value)}" for f1, value in e.at)
-        otherwise = "; ".join(f"{way}: {signed(value)}" for way, value in e.sensitivity)
-        needed = NONE if e.blocks_needed is None else str(e.blocks_needed)
-        slopes = estimate(e.slope, 2), p_value(e.slope_p), p_value(e.smallest_p)
-        cells = (e.arm, *slopes, at, p_value(e.equivalence_p), percent(e.power, 0), needed, otherwise, e.mixed_model)
-        record: dict[str, Any] = {"arm": e.arm, "factor": e.factor, "level": e.level}
-        record |= {**_interval("slope_difference", e.slope), "slope_p": e.slope_p, "points_at_id_scores": at}
-        record |= {"margin_points": comparison.margin, "equivalence_p": e.equivalence_p}
-        record |= {"power": e.power, "blocks_needed": e.blocks_needed, "mixed_model": e.mixed_model}
-        record |= {f"otherwise: {way}": dict(e.sensitivity).get(way) for way in ways}
-        return e.arm, cells, record
+    def row(e: Contrast) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+        stated = [one for one in e.differences if one.id_f1 is not None and one.estimate.value is not None]
+        at = "; ".join(f"at {percent(one.id_f1)}%: {estimate(one.estimate)}" for one in stated)
+        parts, margin = by_part(e), e.margin
+        equivalence, power, needed = (margin.equivalence_p, margin.power, margin.needed) if margin else (None,) * 3
+        values = {one.name: one.estimate.value for one in parts["sensitivity"]}
+        otherwise = "; ".join(f"{way}: {signed(value)}" for way, value in values.items())
+        mixed = "; ".join(in_full(one.estimate) for one in parts["mixed_model"])
+        found = {one.name: one.estimate for one in parts["checks"]}
+        slopes = estimate(e.slope, 2), p_value(e.slope.p), p_value(smallest_p(e.n))
+        beside = p_value(equivalence), percent(power, 0), NONE if needed is None else str(needed)
+        cells = (e.arm.name, *slopes, at, *beside, otherwise, mixed, *(in_full(found[name]) for name in others))
+        record: dict[str, Any] = {"arm": e.arm.name, "factor": e.arm.factor, "level": e.arm.level}
+        record |= {**_interval("slope_difference", e.slope), "slope_p": e.slope.p, "points_at_id_scores": at}
+        record |= {"margin_points": comparison.margin, "equivalence_p": equivalence}
+        record |= {"power": power, "blocks_needed": needed, "mixed_model": mixed}
+        record |= {f"otherwise: {way}": values.get(way) for way in ways}
+        for name in others:
+            record |= {**_interval(name, found[name]), f"{name}_p": found[name].p}
+        return e.arm.name, cells, record
 
     caption = (
         f"Checks of each difference from {comparison.baseline}: whether slopes are the same, whether the arm is as"
@@ -251,8 +265,9 @@ def _ordered(comparison: Comparison) -> Table:
 
     def row(o: OrderedTrend) -> tuple[None, Sequence[str], Mapping[str, Any]]:
         levels = " → ".join(o.levels)
-        record: dict[str, Any] = {"factor": o.factor, "levels": levels, "blocks": o.n, "p": o.p, "verdict": o.verdict}
-        return None, (o.factor, levels, str(o.n), p_value(o.p), o.verdict), record
+        n, p, verdict = o.step.n, o.step.p, o.in_words()
+        record: dict[str, Any] = {"factor": o.factor, "levels": levels, "blocks": n, "p": p, "verdict": verdict}
+        return None, (o.factor, levels, str(n), p_value(p), verdict), record
 
     caption = "One test a factor: whether effective robustness rises or falls along its levels."
     return _table("ordered", caption, (*columns, ("What the test supports", "text")), map(row, comparison.ordered))

@@ -1,9 +1,9 @@
 """How often the tests err: simulated studies without and with effects, as ``make calibrate`` runs them.
 
 ``python tests/benchmarks/calibrate.py [--studies 400]`` simulates studies of 5 architectures x 3 seeds x 6 epochs,
-a baseline and five arms (``synthgen_evaluate.judging.study``), puts each through the tests of ``evaluate compare`` and
-through simpler analyses, and prints a Markdown table. In brackets are 95% binomial intervals (Wilson) over as many
-independent tests as the arms of a study, which share a baseline, are worth.
+a baseline and five arms (``synthgen_evaluate.analysis.simulation``), puts each through the tests of ``evaluate
+compare`` and through simpler analyses, and prints a Markdown table. In brackets are 95% binomial intervals
+(Wilson) over as many independent tests as the arms of a study, which share a baseline, are worth.
 
 Fails where a rate lies outside its bounds.
 """
@@ -23,15 +23,16 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from synthgen_evaluate.judging.blocks import Blocks, RunEpochs, complete_blocks
-from synthgen_evaluate.judging.bootstrap import interval
-from synthgen_evaluate.judging.inference import Line, difference, robustness, sign_flip_p
-from synthgen_evaluate.judging.judgement import findings, holm, ordered_trend
-from synthgen_evaluate.judging.mixed import mixed_model
-from synthgen_evaluate.judging.power import equivalence_p
-from synthgen_evaluate.judging.stats import LEVEL
-from synthgen_evaluate.judging.study import simulate_study
-from synthgen_evaluate.judging.trends import fit_trend, to_scale
+from synthgen_evaluate.analysis.bootstrap import with_interval
+from synthgen_evaluate.analysis.contrasts import differences, ordered_trend
+from synthgen_evaluate.analysis.estimators import Line, difference, robustness
+from synthgen_evaluate.analysis.mixed import mixed_model
+from synthgen_evaluate.analysis.pairing import Blocks, RunEpochs, complete_blocks
+from synthgen_evaluate.analysis.power import equivalence_p
+from synthgen_evaluate.analysis.results import Estimate
+from synthgen_evaluate.analysis.significance import LEVEL, holm, sign_flip_p
+from synthgen_evaluate.analysis.simulation import simulate_study
+from synthgen_evaluate.analysis.trends import fit_trend, to_scale
 
 LINE = Line(epsilon=0.5 / 8154)  # iWildCam's id_test
 TREND = Line(epsilon=LINE.epsilon, through="baseline")
@@ -88,7 +89,7 @@ def null_study(rng: np.random.Generator, number: int, options: Mapping[str, obje
     told: dict[str, list[bool]] = defaultdict(list)
     family = []
     for blocks in paired(table):
-        slopes, whole, found = findings(blocks, LINE)
+        slopes, whole, found = differences(blocks, LINE)
         family += [effect.p for effect in found.values()]
         told["default test"].append(whole.p <= LEVEL)
         told["coverage of its 95% interval"].append(whole.low <= 0 <= whole.high)
@@ -102,8 +103,9 @@ def null_study(rng: np.random.Generator, number: int, options: Mapping[str, obje
     mixed = mixed_model(blocks, LINE).p  # of the last arm: it takes long
     told["mixed model"] = [mixed is not None and mixed <= LEVEL]
     told["family-wise over 5 arms, Holm"] = [min(holm(family)) <= LEVEL]
+    levels = tuple(f"arm {k}" for k in range(1, ARMS))
     told["ordered trend over 5 arms"] = [
-        ordered_trend(complete_blocks(table, [f"arm {k}" for k in range(1, ARMS)]), LINE, factor="").step.p <= LEVEL
+        ordered_trend(complete_blocks(table, levels), LINE, factor="", levels=levels).step.p <= LEVEL
     ]
     return told
 
@@ -180,7 +182,8 @@ def bootstrap_covers(blocks: Blocks, line: Line, number: int) -> bool:
     weights = np.random.default_rng(number).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.float64)
     runs = robustness(blocks, line, np.vstack([np.ones(n), weights]))
     each = runs[1:, :, 1] - runs[1:, :, 0]
-    found = interval(float((runs[0, :, 1] - runs[0, :, 0]).mean()), (weights * each).sum(1) / n, n)
+    plain = Estimate(value=float((runs[0, :, 1] - runs[0, :, 0]).mean()), n=n)
+    found = with_interval(plain, (weights * each).sum(1) / n)
     return found.low <= 0 <= found.high
 
 

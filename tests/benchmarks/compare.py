@@ -3,7 +3,7 @@
 Run as ``python tests/benchmarks/compare.py [--runs 200] [--epochs 5] [--resamples 10000]``.  Predictions are
 generated: as many images, locations and classes as iWildCam's ``test`` and ``id_test`` have, with long-tailed
 classes, a few of which occur at each location, and wrong predictions from the long tail.  Ours counts, resamples and
-judges everything.  The long way expands the images of drawn locations and scores them, for a few resamples of a few
+analyses everything.  The long way expands the images of drawn locations and scores them, for a few resamples of a few
 run-epochs; its time for all of them is extrapolated.  Kernels are compiled before the clock starts.
 """
 
@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -25,17 +26,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numba
 import numpy as np
 
-from synthgen_evaluate.judging.bootstrap import (
-    arrange,
-    differences_at,
-    draw,
-    interval,
-    paired_effects,
-    resample,
-    slope_differences,
-)
-from synthgen_evaluate.judging.counts import count, location_scores, macro_f1, plain_scores
-from synthgen_evaluate.judging.trends import clip_epsilon
+from synthgen_evaluate.analysis.bootstrap import Resamples, bootstrap, draw, with_interval
+from synthgen_evaluate.analysis.counts import count, location_scores, macro_f1, plain_scores
+from synthgen_evaluate.analysis.estimators import Line, difference, ood_difference, own_trend, robustness_difference
+from synthgen_evaluate.analysis.pairing import RunEpochs, complete_blocks
+from synthgen_evaluate.analysis.results import Estimate
+from synthgen_evaluate.analysis.trends import clip_epsilon
 from synthgen_evaluate.metrics import scores
 
 N_CLASSES, N_ARMS = 182, 10
@@ -75,7 +71,7 @@ def timed(what: str) -> Iterator[None]:
     print(f"{what:<62}{wall:8.2f} s  (processor {processor:.2f} s)", flush=True)
 
 
-def judge(splits: dict[str, Split], rows: np.ndarray, n_blocks: int, n_resamples: int) -> None:
+def analyse(splits: dict[str, Split], rows: np.ndarray, n_blocks: int, n_resamples: int) -> None:
     """All of it, once; ``rows`` [3, n_run_epochs] are arm, block and epoch."""
     with timed("count"):
         counts = {
@@ -87,23 +83,30 @@ def judge(splits: dict[str, Split], rows: np.ndarray, n_blocks: int, n_resamples
             location_scores(of)
     with timed("draw"):
         n = {name: len(of.locations) for name, of in counts.items()}
-        drawn = draw(n_resamples, n_blocks=n_blocks, n_id_locations=n["id_test"], n_ood_locations=n["test"], seed=0)
+        drawn = draw(n_resamples, n_blocks=n_blocks, n_id_clusters=n["id_test"], n_ood_clusters=n["test"], seed=0)
     f1 = {}
-    for name, weights in (("id_test", drawn.id_locations), ("test", drawn.ood_locations)):
+    for name, weights in (("id_test", drawn.id_clusters), ("test", drawn.ood_clusters)):
         with timed(f"macro-F1 of resampled locations, {name}"):
             f1[name] = macro_f1(counts[name], weights)
     with timed("trends, effective robustness, effects, intervals"):
-        design = arrange(*rows, n_arms=N_ARMS, n_blocks=n_blocks, baseline=0)
-        epsilon = clip_epsilon(SIZES["id_test"][0])
-        resampled = resample(design, f1["id_test"], f1["test"], drawn.blocks, epsilon=epsilon)
-        ones = np.ones((1, n_blocks), dtype=int)
-        estimate = resample(design, plain["id_test"], plain["test"], ones, epsilon=epsilon)
+        line = Line(epsilon=clip_epsilon(SIZES["id_test"][0]))
+        table = RunEpochs(
+            arm=rows[0].astype(str),
+            architecture=np.full(rows.shape[1], "net"),
+            seed=rows[1],
+            epoch=rows[2],
+            id_f1=plain["id_test"][:, 0],
+            ood_f1=plain["test"][:, 0],
+        )
+        names = tuple(("net", block) for block in range(n_blocks))
+        resamples = Resamples(names=names, blocks=drawn.blocks, id_f1=f1["id_test"], ood_f1=f1["test"])
+        for arm in range(N_ARMS):
+            bootstrap(partial(own_trend, line=line), complete_blocks(table, [str(arm)]), resamples)
         for arm in range(1, N_ARMS):
-            pairs = int(design.n_pairs[arm])
-            effect = paired_effects(design, resampled.run_er, drawn.blocks)[arm]
-            interval(float(paired_effects(design, estimate.run_er, ones)[arm, 0]), effect, pairs)
-            interval(slope_differences(estimate)[arm, 0], slope_differences(resampled)[arm], pairs)
-            differences_at(resampled, arm, [0.1, 0.2, 0.3])
+            blocks = complete_blocks(table, ["0", str(arm)])
+            found = difference(blocks, line)
+            with_interval(found, bootstrap(partial(robustness_difference, line=line), blocks, resamples))
+            with_interval(Estimate(value=0.0, n=found.n), bootstrap(ood_difference, blocks, resamples))
 
 
 def long_way(split: Split, weights: np.ndarray) -> float:
@@ -140,14 +143,14 @@ def main() -> None:
         for one in small.values():
             macro_f1(count([(one.y_true, one.y_pred[0], one.location)]), np.ones((1, one.location.max() + 1), int))
     with timed("in all"):
-        judge(splits, rows, n_blocks, asked.resamples)
+        analyse(splits, rows, n_blocks, asked.resamples)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
         f"peak memory, predictions of {sum(s.y_pred.nbytes for s in splits.values()) / 2**30:.2f} GiB included:"
         f" {peak:.2f} GiB"
     )
-    drawn = draw(PAIRS, n_blocks=1, n_id_locations=SIZES["id_test"][1], n_ood_locations=SIZES["test"][1], seed=1)
-    each = long_way(splits["id_test"], drawn.id_locations) + long_way(splits["test"], drawn.ood_locations)
+    drawn = draw(PAIRS, n_blocks=1, n_id_clusters=SIZES["id_test"][1], n_ood_clusters=SIZES["test"][1], seed=1)
+    each = long_way(splits["id_test"], drawn.id_clusters) + long_way(splits["test"], drawn.ood_clusters)
     hours = each * rows.shape[1] * asked.resamples / 3600
     print(f"the long way: {1000 * each:.2f} ms a run-epoch and resample on one core, {hours:.1f} hours in all")
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +10,24 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
+from synthgen_evaluate.analysis.checks import CHECKS, check
+from synthgen_evaluate.analysis.contrasts import (
+    conclude,
+    contrast_arms,
+    differences,
+    in_order,
+    ordered_trend,
+    ordered_trends,
+)
+from synthgen_evaluate.analysis.estimators import Line, difference, jackknife
+from synthgen_evaluate.analysis.mixed import mixed_model
+from synthgen_evaluate.analysis.pairing import RunEpochs, complete_blocks
+from synthgen_evaluate.analysis.power import against_margin, blocks_needed, equivalence_p, power
+from synthgen_evaluate.analysis.results import Contrast, Estimate, OrderedTrend, Verdict
+from synthgen_evaluate.analysis.significance import EXACT_BLOCKS, holm, pairs_needed
+from synthgen_evaluate.analysis.simulation import DEFAULTS, simulate_study
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.judging.blocks import RunEpochs, complete_blocks
-from synthgen_evaluate.judging.inference import BlockEstimate, Line, block_estimate, difference, robustness
-from synthgen_evaluate.judging.judgement import Judgement, findings, holm, in_order, judge, ordered_trend, sensitivity
-from synthgen_evaluate.judging.mixed import mixed_model
-from synthgen_evaluate.judging.power import against_margin, blocks_needed, equivalence_p, power, verdict
-from synthgen_evaluate.judging.stats import EXACT_BLOCKS, pairs_needed
-from synthgen_evaluate.judging.study import DEFAULTS, simulate_study
+from synthgen_evaluate.runs import Arm
 
 LINE = Line(epsilon=1e-4)
 BOTH = ("arm 0", "arm 1")
@@ -28,21 +37,27 @@ def study(seed: int = 0, **options: object) -> RunEpochs:
     return simulate_study(np.random.default_rng(seed), **options)
 
 
-def judged(table: RunEpochs, *, margin: float | None = None, **levels: str) -> Judgement:
-    arms = [str(arm) for arm in np.unique(table.arm)]
-    return judge(
-        table,
-        baseline="arm 0",
-        factors=dict.fromkeys(arms, "quantity"),
-        levels={arm: levels.get(arm.replace(" ", "_"), arm) for arm in arms},
-        line=LINE,
-        margin=margin,
-    )
+def arms_of(table: RunEpochs, factor: str = "quantity", **levels: str) -> list[Arm]:
+    names = [str(arm) for arm in np.unique(table.arm)]
+    return [
+        Arm(name=name, factor=factor, level=levels.get(name.replace(" ", "_"), name), description="") for name in names
+    ]
 
 
-def estimate_of(values: list[float]) -> BlockEstimate:
-    array = np.array(values)
-    return block_estimate(lambda weights: (weights @ array) / weights.sum(1), len(array))
+def contrasted(table: RunEpochs, *, margin: float | None = None) -> tuple[Contrast, ...]:
+    return contrast_arms(table, arms_of(table), "arm 0", LINE, margin=margin)
+
+
+def words(contrast: Contrast) -> str:
+    return contrast.conclusion.in_words()
+
+
+def trend_over(table: RunEpochs, arms: list[str]) -> OrderedTrend:
+    return ordered_trend(complete_blocks(table, arms), LINE, factor="f", levels=tuple(arms))
+
+
+def estimate_of(values: list[float]) -> Estimate:
+    return jackknife(lambda array, weights: (weights @ array) / weights.sum(1), np.array(values))
 
 
 # --- Corrections
@@ -153,31 +168,31 @@ WIDE = [3.0, -2.5, 2.0, -1.5, 1.0, -2.2, 0.4]
     ],
 )
 def test_verdicts(values: list[float], p: float | None, comparisons: int, margin: float | None, told: str) -> None:
-    effect = (
-        estimate_of(values) if values else BlockEstimate(n=0, value=None, low=None, high=None, p=None, contributions=())
-    )
+    effect = estimate_of(values) if values else Estimate()
     against = None if margin is None else against_margin(effect, margin, comparisons=comparisons)
-    assert verdict(effect, p, comparisons=comparisons, against=against) == told
+    assert conclude(effect, p, comparisons=comparisons, against=against).in_words() == told
 
 
 def test_low_power_for_the_margin_cannot_tell_and_says_how_many_blocks_would() -> None:
     effect = estimate_of(WIDE)
     against = against_margin(effect, 1.0)
-    told = verdict(effect, effect.p, against=against)
+    told = conclude(effect, effect.p, against=against).in_words()
     assert told == (
         f"cannot tell: 7 blocks would show a difference of 1 point in {100 * against.power:.0f}% of studies,"
         f" {against.needed} are needed"
     )
     assert against.power < 0.3
     assert against.needed == blocks_needed(1.0, effect.sd) > 30
-    assert verdict(effect, effect.p, against=against_margin(effect, 1e-3)).endswith("over 1000 are needed")
+    small = conclude(effect, effect.p, against=against_margin(effect, 1e-3))
+    assert small.verdict is Verdict.CANNOT_TELL
+    assert small.reason.endswith("over 1000 are needed")
 
 
 def test_enough_power_for_the_margin_is_not_shown_to_differ() -> None:
     effect = estimate_of([0.9 + value for value in (0.9, -1.1, 0.6, -0.4, 0.8, -1.2, 0.3, -0.2, 0.9, -1.3, 0.5, -0.9)])
     against = against_margin(effect, 1.0)
     assert against.power > 0.8
-    assert verdict(effect, 0.2, against=against) == "not shown to differ"
+    assert conclude(effect, 0.2, against=against).verdict is Verdict.NOT_SHOWN
 
 
 # --- Ordered levels
@@ -201,31 +216,18 @@ def test_levels_that_are_numbers_have_an_order(levels: tuple[str, ...], order: s
 
 def test_a_trend_over_levels_is_found_and_one_of_id_scores_alone_is_not() -> None:
     arms = [f"arm {k}" for k in range(5)]
-    rising = ordered_trend(complete_blocks(study(1, arms=5, effects=(0, 0.7, 1.4, 2.1, 2.8)), arms), LINE, factor="f")
-    assert rising.verdict == "rises"
+    rising = trend_over(study(1, arms=5, effects=(0, 0.7, 1.4, 2.1, 2.8)), arms)
+    assert rising.in_words() == "rises"
     assert rising.step.low < 0.7 < rising.step.high
-    assert rising.page_p < 0.01
-    falling = ordered_trend(complete_blocks(study(1, arms=5, effects=(2.8, 2.1, 1.4, 0.7, 0)), arms), LINE, factor="f")
-    assert falling.verdict == "falls"
-    gains = ordered_trend(complete_blocks(study(2, arms=5, gains=(0, 0.15, 0.3, 0.45, 0.6)), arms), LINE, factor="f")
-    assert gains.verdict == "no trend shown"
+    falling = trend_over(study(1, arms=5, effects=(2.8, 2.1, 1.4, 0.7, 0)), arms)
+    assert falling.in_words() == "falls"
+    gains = trend_over(study(2, arms=5, gains=(0, 0.15, 0.3, 0.45, 0.6)), arms)
+    assert gains.in_words() == "no trend shown"
 
 
-def test_the_check_in_ranks_is_pages_test() -> None:
-    arms = ["arm 0", "arm 1", "arm 2"]
-    blocks = complete_blocks(study(3, arms=3, architectures=2, seeds=2), arms)
-    found = ordered_trend(blocks, LINE, factor="f")
-    values = robustness(blocks, LINE, np.ones((1, 4)), reference=(0, 1, 2))[0]
-    ranks = values.argsort(1).argsort(1) + 1
-
-    def level_sum(order: np.ndarray) -> float:
-        return float(order.sum(0) @ [1, 2, 3])
-
-    shuffles = [np.array(one) for one in itertools.product(itertools.permutations((1, 2, 3)), repeat=4)]
-    sums = np.array([level_sum(one) for one in shuffles])
-    tails = np.mean(sums >= level_sum(ranks)), np.mean(sums <= level_sum(ranks))
-    assert found.page_p == pytest.approx(min(1, 2 * min(tails)))
-    assert found.verdict == "cannot tell: 4 blocks cannot reach p <= 0.05, 6 are needed"
+def test_few_blocks_cannot_tell_of_a_trend() -> None:
+    found = trend_over(study(3, arms=3, architectures=2, seeds=2), ["arm 0", "arm 1", "arm 2"])
+    assert found.in_words() == "cannot tell: 4 blocks cannot reach p <= 0.05, 6 are needed"
 
 
 # --- The mixed model
@@ -263,98 +265,99 @@ def test_a_mixed_model_at_its_boundary_says_so_without_warnings() -> None:
 # --- All together
 
 
-def test_every_arm_is_judged_within_its_factor() -> None:
+def test_every_arm_is_tested_within_its_factor() -> None:
     table = study(6, arms=5, effects=(0, 3, 0, 0, 3), gains=(0, 0.2, 0.2, 0, 0))
-    result = judge(
-        table,
-        baseline="arm 0",
-        factors={"arm 0": "source", "arm 1": "source", "arm 2": "source", "arm 3": "other", "arm 4": "other"},
-        levels={},
-        line=LINE,
-        margin=2.0,
-    )
-    assert [(tests.arm, tests.factor) for tests in result.arms] == [
+    arms = [replace(arm, factor="source" if k < 3 else "other") for k, arm in enumerate(arms_of(table))]
+    found = contrast_arms(table, arms, "arm 0", LINE, margin=2.0)
+    assert [(one.arm.name, one.arm.factor) for one in found] == [
         ("arm 1", "source"), ("arm 2", "source"), ("arm 3", "other"), ("arm 4", "other"),
     ]  # fmt: skip
-    assert [tests.verdict for tests in result.arms] == ["higher", "equivalent (within 2 points)"] * 1 + [
-        "equivalent (within 2 points)",
-        "higher",
-    ]
-    for pair in (result.arms[:2], result.arms[2:]):
-        p = [tests.difference.p for tests in pair]
-        assert [tests.findings[0].p_adjusted for tests in pair] == pytest.approx(multipletests(p, method="holm")[1])
-    finding = result.arms[0].findings[0]
-    assert finding.effect == result.arms[0].difference
-    assert finding.power == pytest.approx(power(2.0, finding.effect.sd, 15, level=0.025))
-    assert finding.needed == blocks_needed(2.0, finding.effect.sd, level=0.025)
-    assert len(result.arms[0].blocks) == 15
-    assert result.trends == ()
+    same = "equivalent (within 2 points)"
+    assert [words(one) for one in found] == ["higher", same, same, "higher"]
+    for pair in (found[:2], found[2:]):
+        p = [one.robustness.p for one in pair]
+        assert [one.p_adjusted for one in pair] == pytest.approx(multipletests(p, method="holm")[1])
+    first = found[0]
+    assert first.overall.estimate == first.robustness
+    assert first.margin.power == pytest.approx(power(2.0, first.robustness.sd, 15, level=0.025))
+    assert first.margin.needed == blocks_needed(2.0, first.robustness.sd, level=0.025)
+    assert first.n == 15
+    assert ordered_trends(table, arms, LINE) == ()
 
 
 def test_where_slopes_differ_differences_are_stated_at_id_scores() -> None:
     table = study(7, arms=3, slopes=(0, -0.5, 0), rises=(1, 1, 1))
-    steep = judged(table, margin=1.0).arms[0]
-    assert steep.slopes.p <= 0.05
-    assert [finding.id_f1 for finding in steep.findings] == sorted(finding.id_f1 for finding in steep.findings)
-    assert len(steep.findings) == 3
-    assert steep.findings[0].verdict == "higher"
-    assert steep.findings[2].verdict == "lower"
-    assert steep.verdict.startswith(f"slopes differ: at {100 * steep.findings[0].id_f1:.1f}% ID macro-F1 higher; at ")
+    steep = contrasted(table, margin=1.0)[0]
+    assert steep.slope.p <= 0.05
+    assert steep.overall is None
+    assert [one.id_f1 for one in steep.differences] == sorted(one.id_f1 for one in steep.differences)
+    assert len(steep.differences) == 3
+    assert steep.differences[0].conclusion.verdict is Verdict.HIGHER
+    assert steep.differences[2].conclusion.verdict is Verdict.LOWER
+    assert words(steep).startswith(f"slopes differ: at {100 * steep.differences[0].id_f1:.1f}% ID macro-F1 higher; at ")
     apart = replace(DEFAULTS, architecture_id=0.01, rise=0.3)
-    far = judged(study(8, slopes=(0, -2), gains=(0, 3), variation=apart)).arms[0]
-    assert far.verdict == "cannot tell: slopes differ, and no range of ID macro-F1 is covered by both arms"
+    far = contrasted(study(8, slopes=(0, -2), gains=(0, 3), variation=apart))[0]
+    assert words(far) == "cannot tell: slopes differ, and no range of ID macro-F1 is covered by both arms"
 
 
 def test_ordered_factors_are_tested_for_a_trend_without_their_controls() -> None:
     table = study(9, arms=5, effects=(0, 1, 2, 3, 0))
     levels = {"arm_0": "5", "arm_1": "17", "arm_2": "37", "arm_3": "85", "arm_4": "85, random"}
-    (trend,) = judged(table, **levels).trends
-    assert trend.arms == ("arm 0", "arm 1", "arm 2", "arm 3")
-    assert trend.verdict == "rises"
-    assert judged(table).trends == ()
+    (trend,) = ordered_trends(table, arms_of(table, **levels), LINE)
+    assert trend.levels == ("5", "17", "37", "85")
+    assert trend.conclusion.verdict is Verdict.HIGHER
+    assert ordered_trends(table, arms_of(table), LINE) == ()
 
 
 def test_few_blocks_and_arms_without_runs_cannot_tell() -> None:
-    result = judged(study(10, arms=3, architectures=5, seeds=1))
-    assert {tests.verdict for tests in result.arms} == {
+    assert {words(one) for one in contrasted(study(10, arms=3, architectures=5, seeds=1))} == {
         "cannot tell: 5 blocks cannot reach p <= 0.05 over 2 comparisons, 7 are needed"
     }
-    result = judge(study(10), baseline="arm 0", factors={"planned": "source"}, levels={}, line=LINE, margin=1.0)
-    assert result.arms[0].verdict == "cannot tell: no blocks with runs of all arms"
-    assert result.arms[0].mixed.note == "no paired runs"
-    one = judged(study(11, architectures=1, seeds=1, epochs=1), margin=1.0)
-    assert one.arms[0].verdict.startswith("cannot tell: ")
+    planned = Arm(name="planned", factor="source", level="", description="")
+    (absent,) = contrast_arms(study(10), [planned], "arm 0", LINE, margin=1.0)
+    assert words(absent) == "cannot tell: no blocks with runs of all arms"
+    assert absent.checks[0].estimate.note == "no paired runs"
+    one = contrasted(study(11, architectures=1, seeds=1, epochs=1), margin=1.0)
+    assert one[0].conclusion.verdict is Verdict.CANNOT_TELL
 
 
-def test_a_table_without_the_baseline_or_a_margin_of_nothing_is_refused() -> None:
-    with pytest.raises(EvaluateError, match="no scores of the baseline 'scratch': the arms are arm 0, arm 1"):
-        judge(study(), baseline="scratch", factors={}, levels={}, line=LINE)
+def test_without_scores_of_the_baseline_there_is_nothing_to_contrast_and_a_margin_of_nothing_is_refused() -> None:
+    table = study()
+    assert contrast_arms(table, arms_of(table), "scratch", LINE) == ()
     with pytest.raises(EvaluateError, match="a margin of -1 points: give one above 0"):
-        judged(study(), margin=-1.0)
+        contrasted(table, margin=-1.0)
 
 
-def test_sensitivity_tells_other_scales_noise_and_the_baselines_own_trend() -> None:
+# --- Checks
+
+
+def test_checks_tell_other_scales_noise_and_the_baselines_own_trend() -> None:
     blocks = complete_blocks(study(12, effects=(0, 2.0)), BOTH)
-    found = dict(sensitivity(blocks, LINE))
+    found = {one.name: one.estimate for one in check(blocks, LINE)}
     assert list(found) == [
+        "mixed model",
         "probit scale",
         "linear scale",
         "noise in ID macro-F1 too",
         "the baseline's own trend",
         "the baseline's own trend, noise in ID macro-F1 too",
     ]
+    assert list(found) == [one.name for one in CHECKS if one.name != f"{LINE.scale} scale"]
     assert all(abs(estimate.value - 2) < 1.2 for estimate in found.values())
-    assert len({estimate.value for estimate in found.values()}) == 5
+    assert len({estimate.value for estimate in found.values()}) == 6
+    linear = [one.name for one in check(blocks, replace(LINE, scale="linear"))]
+    assert linear[1:3] == ["logit scale", "probit scale"]
 
 
-def test_findings_are_the_difference_where_slopes_do_not_differ() -> None:
+def test_differences_are_that_of_robustness_where_slopes_do_not_differ() -> None:
     blocks = complete_blocks(study(13), BOTH)
-    slopes, whole, told = findings(blocks, LINE)
+    slopes, whole, tested = differences(blocks, LINE)
     assert slopes.p > 0.05
-    assert told == {None: whole}
+    assert tested == {None: whole}
 
 
 def test_scores_that_do_not_vary_cannot_tell() -> None:
     blocks = complete_blocks(study(14), BOTH)
     flat = difference(replace(blocks, id_f1=np.full_like(blocks.id_f1, 0.4)), LINE)
-    assert verdict(flat, flat.p) == "cannot tell: no slope of OOD over ID macro-F1 could be fitted"
+    told = conclude(flat, flat.p).in_words()
+    assert told == "cannot tell: no slope of OOD over ID macro-F1 could be fitted"

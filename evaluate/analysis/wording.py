@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
-from .comparison import ArmSummary, Effect, OrderedTrend, Row
 from .formatting import signed
 from .load import LoadedRun
+from .results import ArmSummary, Contrast, OrderedTrend, Row, Verdict
 from .trends import MIN_POINTS
 
 MANY = 4  # arms of one verdict; of more, a sentence tells the estimates alone
-VERDICTS = {  # how a verdict begins: what a sentence says of the arms that have it
-    "higher": "Effective robustness is higher",
-    "lower": "Effective robustness is lower",
-    "equivalent": "Effective robustness is equivalent within the margin",
-    "slopes differ": "Slopes differ, so that there is no single difference",
-    "not shown to differ": "Effective robustness is not shown to differ",
-    "cannot tell": "The runs cannot tell whether effective robustness differs",
+VERDICTS = {  # in the order of the sentences: what one says of the arms that have the verdict
+    Verdict.HIGHER: "Effective robustness is higher",
+    Verdict.LOWER: "Effective robustness is lower",
+    Verdict.EQUIVALENT: "Effective robustness is equivalent within the margin",
+    Verdict.SLOPES_DIFFER: "Slopes differ, so that there is no single difference",
+    Verdict.NOT_SHOWN: "Effective robustness is not shown to differ",
+    Verdict.CANNOT_TELL: "The runs cannot tell whether effective robustness differs",
 }
 
 
 def notes(
-    arms: Sequence[ArmSummary], rows: Sequence[Row], effects: Sequence[Effect], epsilon: float
+    arms: Sequence[ArmSummary], rows: Sequence[Row], effects: Sequence[Contrast], epsilon: float
 ) -> tuple[str, ...]:
     """What a reader should know before believing the numbers, a sentence each."""
     found = []
@@ -54,8 +53,8 @@ def notes(
     for effect in effects:
         if effect.unpaired:
             found.append(
-                f"{effect.arm}: {count(effect.unpaired, 'run')} without a baseline run of the same architecture and"
-                " seed left out of the paired differences."
+                f"{effect.arm.name}: {count(effect.unpaired, 'run')} without a baseline run of the same architecture"
+                " and seed left out of the paired differences."
             )
     extreme = sum(not epsilon < f1 < 1 - epsilon for row in rows for f1 in (row.id.macro_f1, row.ood.macro_f1))
     if extreme:
@@ -78,7 +77,7 @@ def unverified(finished: Sequence[LoadedRun]) -> str:
 def summary(
     arms: Sequence[ArmSummary],
     finished: Sequence[LoadedRun],
-    effects: Sequence[Effect],
+    effects: Sequence[Contrast],
     ordered: Sequence[OrderedTrend],
 ) -> tuple[str, ...]:
     """What was measured, what it says of each arm's effective robustness, and of ordered factors: a sentence each."""
@@ -97,37 +96,37 @@ def summary(
         return *sentences, f"Arms cannot be compared, because no run of {missing} is finished."
     sentences += verdicts(effects, baseline)
     for trend in ordered:
-        p = "" if trend.p is None else f" (p = {trend.p:.2g}, {count(trend.n, 'block')})"
-        sentences.append(f"Effective robustness along {trend.factor} ({', '.join(trend.levels)}): {trend.verdict}{p}.")
+        p = "" if trend.step.p is None else f" (p = {trend.step.p:.2g}, {count(trend.step.n, 'block')})"
+        levels = ", ".join(trend.levels)
+        sentences.append(f"Effective robustness along {trend.factor} ({levels}): {trend.in_words()}{p}.")
     return tuple(sentences)
 
 
-def verdicts(effects: Sequence[Effect], baseline: str) -> tuple[str, ...]:
-    """What the tests say of each arm's effective robustness, a sentence a verdict."""
+def verdicts(effects: Sequence[Contrast], baseline: str) -> tuple[str, ...]:
+    """What the tests say of each arm's effective robustness, a sentence per verdict."""
     sentences = []
-    groups: dict[str, list[Effect]] = defaultdict(list)
-    for effect in effects:
-        groups[next((word for word in VERDICTS if effect.verdict.startswith(word)), effect.verdict)].append(effect)
-    for word in [*VERDICTS, *(other for other in groups if other not in VERDICTS)]:
-        if groups[word]:
-            brief = len(groups[word]) > MANY
-            told = (", " if brief else "; ").join(_told(effect, brief=brief) for effect in groups[word])
-            sentences.append(f"{VERDICTS.get(word, word[0].upper() + word[1:])} ({baseline} as the baseline): {told}.")
+    for verdict, words in VERDICTS.items():
+        group = [effect for effect in effects if effect.conclusion.verdict is verdict]
+        if group:
+            brief = len(group) > MANY
+            told = (", " if brief else "; ").join(_told(effect, brief=brief) for effect in group)
+            sentences.append(f"{words} ({baseline} as the baseline): {told}.")
     return tuple(sentences)
 
 
-def _told(effect: Effect, *, brief: bool) -> str:
+def _told(effect: Contrast, *, brief: bool) -> str:
     """An arm's effect, and unless ``brief`` its interval and the verdict's reason where it has one."""
-    words = effect.arm
-    if effect.robustness is not None:
-        words += f" {signed(effect.robustness.value)}"
+    words, found = effect.arm.name, effect.robustness
+    if found.value is not None:
+        words += f" {signed(found.value)}"
         if brief:
             return words
         words += " points"
-        if effect.robustness.low is not None:
-            words += f" ({signed(effect.robustness.low)} to {signed(effect.robustness.high)})"
-    reason = "" if brief else effect.verdict.partition(": ")[2]
-    return f"{words}, {reason}" if reason else words
+        if found.low is not None:
+            words += f" ({signed(found.low)} to {signed(found.high)})"
+    if brief or not effect.conclusion.reason or effect.conclusion.verdict is Verdict.EQUIVALENT:
+        return words
+    return f"{words}, {effect.conclusion.reason}"
 
 
 def count(n: int, noun: str) -> str:

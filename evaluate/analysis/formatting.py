@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .comparison import Estimate
+from .results import Estimate
 
 NONE = "–"  # stands where there is no value
 
@@ -28,14 +28,26 @@ def plain(value: float | None, digits: int = 1) -> str:
     return f"{value:z.{digits}f}".replace("-", "−")
 
 
-def estimate(value: Estimate | None, digits: int = 1, number: Callable[[float, int], str] = signed) -> str:
+def estimate(value: Estimate, digits: int = 1, number: Callable[[float, int], str] = signed) -> str:
     """A value and its interval: "+1.2 (−0.3 to +2.7)"."""
-    if value is None:
+    if value.value is None:
         return NONE
     text = number(value.value, digits)
     if value.low is None or value.high is None:
         return text
     return f"{text} ({number(value.low, digits)} to {number(value.high, digits)})"
+
+
+def in_full(value: Estimate) -> str:
+    """What a check found: "+1.20 points, 95% interval −0.30 to +2.70, p = 0.12", or why it found nothing."""
+    if value.value is None:
+        return f"not fitted: {value.note}" if value.note else NONE
+    words = f"{signed(value.value, 2)} points"
+    if value.low is not None:
+        words += f", 95% interval {signed(value.low, 2)} to {signed(value.high, 2)}"
+    if value.p is not None:
+        words += f", p = {value.p:.2g}"
+    return f"{words} ({value.note})" if value.note else words
 
 
 def p_value(p: float | None) -> str:

@@ -19,6 +19,7 @@ from ..errors import EvaluateError
 
 Scale = Literal["logit", "probit", "linear"]
 SAME_ID = 1e-9  # scale units: scores that span less are the same, and have no slope
+Array = NDArray[np.float64]
 MIN_POINTS = 3  # two points always lie on a line, so they say nothing of how good it is
 
 
@@ -109,3 +110,25 @@ def effective_robustness(id_f1: ArrayLike, ood_f1: ArrayLike, baseline_trend: Tr
     rho of Taori et al. 2020, section 3, with macro-F1 in place of accuracy.
     """
     return 100 * (np.asarray(ood_f1, dtype=np.float64) - baseline_trend.predict(id_f1))
+
+
+def fit_lines(x: Array, y: Array, weights: Array) -> Array:
+    """Slopes and intercepts [2, r] of weighted least squares over points [n, r] on the scale, many at once.
+
+    NaN where fewer than ``MIN_POINTS`` different points count or those that do have the same ID macro-F1.
+    """
+    seen = weights > 0
+    highest = np.where(seen, x, -np.inf).max(axis=0, initial=-np.inf)
+    span = highest - np.where(seen, x, np.inf).min(axis=0, initial=np.inf)
+    known = (seen.sum(axis=0) >= MIN_POINTS) & (span >= SAME_ID)
+    n = np.where(known, weights.sum(axis=0), np.nan)
+    mean_x, mean_y = _sums(weights, x) / n, _sums(weights, y) / n
+    dx = x - mean_x
+    of_dx = weights * dx
+    slope = _sums(of_dx, y - mean_y) / np.where(known, _sums(of_dx, dx), np.nan)
+    return np.stack([slope, mean_y - slope * mean_x])
+
+
+def _sums(a: Array, b: Array) -> Array:
+    """Sums of products over the first axis; einsum, unlike a matrix product, runs on one thread in a fixed order."""
+    return np.asarray(np.einsum("er,er->r", a, b))

@@ -1,4 +1,4 @@
-"""The commands that judge finished runs: compare, power."""
+"""The commands that analyse finished runs: compare, power."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from synthgen.common.printing import say
 from .errors import EvaluateError
 
 if TYPE_CHECKING:
-    from .judging.load import LoadedRun
+    from .analysis.load import LoadedRun
 
 app = typer.Typer()
 MOST_RESAMPLES = 100_000  # normal values' 95% limits then vary by 0.4% of their distance; more takes gigabytes
@@ -55,10 +55,10 @@ def compare(
     seed: Seed = 0,
 ) -> None:
     """Compare the arms of finished runs: a report as HTML, figures and tables."""
-    from .judging.comparing import compare as judge
+    from .analysis.compare import compare as analyse
     from .reporting.report import write_report
 
-    comparison = judge(
+    comparison = analyse(
         _loaded(runs, results),
         baseline=baseline,
         reference=reference,
@@ -81,18 +81,18 @@ def power(
     as_json: AsJson = False,
 ) -> None:
     """Say how many runs an arm needs to show a difference, from how much the finished ones vary."""
-    from .judging.comparing import compare as judge
+    from .analysis.compare import compare as analyse
     from .reporting.tables import written
 
     if not runs:
         raise EvaluateError("name directories of runs")
-    comparison = judge(_loaded(runs, None), baseline=baseline, margin=difference, resamples=100)
+    comparison = analyse(_loaded(runs, None), baseline=baseline, margin=difference, resamples=100)
     rows = [
         {
-            "arm": effect.arm,
+            "arm": effect.arm.name,
             "blocks": effect.n,
-            "power": "" if effect.power is None else f"{effect.power:.0%}",
-            "needed for 80%": "" if effect.blocks_needed is None else effect.blocks_needed,
+            "power": f"{effect.margin.power:.0%}" if effect.margin else "",
+            "needed for 80%": effect.margin.needed if effect.margin and effect.margin.needed is not None else "",
         }
         for effect in comparison.effects
     ]
@@ -109,8 +109,8 @@ def power(
 
 
 def _loaded(runs: list[Path] | None, results: Path | None) -> list[LoadedRun]:
-    from .judging.load import load_runs
-    from .judging.published import load_results
+    from .analysis.load import load_runs
+    from .analysis.published import load_results
 
     if bool(runs) == (results is not None):
         raise EvaluateError("name directories of runs, or a file of published scores with --results")

@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from synthgen_evaluate.analysis.bootstrap import with_interval
+from synthgen_evaluate.analysis.compare import compare
+from synthgen_evaluate.analysis.contrasts import contrast_arms
+from synthgen_evaluate.analysis.estimators import difference, robustness
+from synthgen_evaluate.analysis.load import load_runs
+from synthgen_evaluate.analysis.pairing import complete_blocks
+from synthgen_evaluate.analysis.published import load_results
+from synthgen_evaluate.analysis.results import Comparison, Verdict
+from synthgen_evaluate.analysis.scoring import score
+from synthgen_evaluate.analysis.significance import smallest_p
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.judging.blocks import RunEpochs, complete_blocks
-from synthgen_evaluate.judging.bootstrap import interval
-from synthgen_evaluate.judging.comparing import compare
-from synthgen_evaluate.judging.comparison import Comparison
-from synthgen_evaluate.judging.inference import Line, difference, robustness
-from synthgen_evaluate.judging.load import load_runs
-from synthgen_evaluate.judging.measure import measure
-from synthgen_evaluate.judging.published import load_results
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.runs import (
     Arm,
@@ -117,10 +119,9 @@ def test_four_paired_runs_are_said_to_be_too_few(tmp_path: Path) -> None:
     assert comparison.summary[1].startswith("The runs cannot tell whether effective robustness differs (scratch as the")
     assert "4 blocks cannot reach p <= 0.05" in comparison.summary[1]
     (effect,) = comparison.effects
-    assert effect.verdict.startswith("cannot tell: 4 blocks cannot reach p <= 0.05, ")
-    assert effect.smallest_p == 2 / 2**4
-    assert effect.p is not None
-    assert effect.p >= effect.smallest_p
+    assert effect.conclusion.in_words().startswith("cannot tell: 4 blocks cannot reach p <= 0.05, ")
+    assert effect.robustness.p is not None
+    assert effect.robustness.p >= smallest_p(4) == 2 / 2**4
 
 
 def test_enough_paired_runs_show_a_large_effect_and_its_interval_holds_it(tmp_path: Path) -> None:
@@ -138,15 +139,13 @@ def test_enough_paired_runs_show_a_large_effect_and_its_interval_holds_it(tmp_pa
 
     comparison = compared(more_robust(tmp_path))
     (effect,) = comparison.effects
-    assert effect.verdict == "higher"
-    assert effect.p_adjusted == effect.p is not None
-    assert effect.robustness is not None
+    assert effect.conclusion.verdict is Verdict.HIGHER
+    assert effect.p_adjusted == effect.robustness.p is not None
     assert effect.robustness.low is not None
     assert 0 < effect.robustness.low < effect.robustness.value < effect.robustness.high
     assert comparison.summary[1].startswith("Effective robustness is higher (scratch as the baseline): good +")
     assert compared(tmp_path) == comparison  # the same seed, the same result
     other = compared(tmp_path, seed=1).effects[0].robustness
-    assert other is not None
     assert other.value == effect.robustness.value
     assert other.low != effect.robustness.low
 
@@ -156,8 +155,8 @@ def test_several_arms_of_one_factor_are_corrected_for_and_others_are_not(tmp_pat
     (suite,) = read_suite_records(tmp_path)
     edit_suite(tmp_path, arms=tuple(replace(arm, factor="other") if arm.name == "c" else arm for arm in suite.arms))
     a, b, c = compared(tmp_path).effects
-    assert c.p_adjusted == c.p
-    raw = sorted(p for p in (a.p, b.p) if p is not None)
+    assert c.p_adjusted == c.robustness.p
+    raw = sorted(p for p in (a.robustness.p, b.robustness.p) if p is not None)
     assert min(a.p_adjusted or 0, b.p_adjusted or 0) == pytest.approx(min(1.0, 2 * raw[0]))
 
 
@@ -176,12 +175,10 @@ def test_arms_are_summarised_over_the_last_epoch_of_each_run(tmp_path: Path) -> 
     (effect,) = comparison.effects
     every, baseline = ([row for row in comparison.rows if row.arm == name] for name in ("fractals", "scratch"))
     expected = [100 * (a.ood.macro_f1 - b.ood.macro_f1) for a, b in zip(every, baseline, strict=True)]
-    assert effect.ood is not None
     assert effect.ood.value == pytest.approx(np.mean(expected))
     robustness = [100 * (row.ood.macro_f1 - float(scratch.trend.predict(row.id.macro_f1))) for row in every]
     assert [row.effective_robustness for row in every] == pytest.approx(robustness)
     assert fractals.effective_robustness == pytest.approx(np.mean(robustness))
-    assert fractals.slope is not None
     assert fractals.slope.value == pytest.approx(fractals.trend.slope if fractals.trend else None)
     assert fractals.band is not None
     assert all(low <= high for low, high in zip(fractals.band.low, fractals.band.high, strict=True))
@@ -204,7 +201,7 @@ def test_runs_that_are_not_in_the_numbers_are_named_with_the_reason(tmp_path: Pa
     ]
     assert comparison.arms[1].planned == 4
     assert comparison.arms[1].finished == 1
-    assert comparison.effects[0].p is None
+    assert comparison.effects[0].robustness.p is None
     assert comparison.effects[0].n == 1
 
 
@@ -225,8 +222,8 @@ def test_one_run_alone_gives_numbers_and_no_claims(tmp_path: Path) -> None:
 
 def test_one_epoch_a_run_gives_a_difference_from_the_runs_of_a_block_and_no_trend(tmp_path: Path) -> None:
     comparison = compared(fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5}, seeds=(0,), epochs=(3,)))
-    assert comparison.effects[0].slope is None
-    assert comparison.effects[0].mixed_model.startswith("not fitted")
+    assert comparison.effects[0].slope.value is None
+    assert comparison.effects[0].checks[0].estimate.note == "one evaluated epoch a run"
     assert {row.effective_robustness for row in comparison.rows} == {None}
     assert "fractals: no trend, which takes 3 points with different ID macro-F1." in comparison.notes
 
@@ -273,9 +270,8 @@ def test_published_rows_of_one_architecture_and_seed_are_paired(tmp_path: Path) 
     (tmp_path / "r.csv").write_text("\n".join(rows))
     (effect,) = compare(load_results(tmp_path / "r.csv")).effects
     assert (effect.n, effect.unpaired) == (9, 0)
-    assert effect.robustness is not None
     assert 3 < effect.robustness.value < 6
-    assert effect.verdict == "higher"
+    assert effect.conclusion.verdict is Verdict.HIGHER
 
 
 def test_runs_that_share_a_pre_training_run_are_noted(tmp_path: Path) -> None:
@@ -295,7 +291,7 @@ def test_unpaired_runs_are_left_out_of_differences_and_noted(tmp_path: Path) -> 
 
 def test_the_baseline_can_be_chosen_and_an_unknown_one_lists_the_arms(tmp_path: Path) -> None:
     fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5})
-    assert compared(tmp_path, baseline="fractals").effects[0].arm == "scratch"
+    assert compared(tmp_path, baseline="fractals").effects[0].arm.name == "scratch"
     with pytest.raises(EvaluateError, match=r"no arm is called 'x': choose the baseline from scratch, fractals"):
         compared(tmp_path, baseline="x")
 
@@ -370,7 +366,7 @@ def test_two_runs_in_one_place_are_refused(tmp_path: Path) -> None:
 
 
 def test_comparing_imports_neither_torch_nor_matplotlib() -> None:
-    code = "import sys, synthgen_evaluate.judging.comparing; print({'torch', 'matplotlib'} & set(sys.modules))"
+    code = "import sys, synthgen_evaluate.analysis.compare; print({'torch', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -379,34 +375,21 @@ def test_intervals_of_differences_come_from_the_resampled_scores_of_the_right_ru
     fake_runs(tmp_path, {"scratch": 0.3, "a": 0.5, "b": 0.4}, seeds=(0, 1, 2))
     set_status(tmp_path, "0001000000000001", "failed")  # a block without a pair
     runs = [run for run in load_runs([tmp_path]) if run.epochs]
-    names = ["scratch", "a", "b"]
-    measured = measure(runs, names, scale="logit", resamples=40)
-    line = Line(epsilon=measured.point.epsilon)
-    assert measured.scores is not None
-    assert measured.draws is not None
+    scored = score(runs, ["scratch", "a", "b"], scale="logit", resamples=40)
+    assert scored.resamples is not None
     values = []
-    for number, weights in enumerate(measured.draws.blocks):
-        table = RunEpochs(
-            arm=np.array([run.arm.name for run in measured.run]),
-            architecture=np.array([run.member.architecture for run in measured.run]),
-            seed=np.array([run.member.seed for run in measured.run]),
-            epoch=np.array([epoch.epoch for epoch in measured.epoch]),
-            id_f1=measured.scores[0][:, number],
-            ood_f1=measured.scores[1][:, number],
-        )
-        blocks = complete_blocks(table, ("scratch", "a"))
-        counts = np.array([[weights[measured.blocks.index(name)] for name in blocks.names]], float)
-        er = robustness(blocks, line, counts)[0]
+    for number, weights in enumerate(scored.resamples.blocks):
+        ids, oods = scored.resamples.id_f1[:, number], scored.resamples.ood_f1[:, number]
+        blocks = complete_blocks(replace(scored.table, id_f1=ids, ood_f1=oods), ("scratch", "a"))
+        counts = np.array([[weights[scored.resamples.names.index(name)] for name in blocks.names]], float)
+        er = robustness(blocks, scored.line, counts)[0]
         values.append(float(counts[0] @ (er[:, 1] - er[:, 0]) / counts.sum()))
-    plain = RunEpochs(
-        **{name: getattr(table, name) for name in ("arm", "architecture", "seed", "epoch")},
-        **{"id_f1": measured.id_f1, "ood_f1": measured.ood_f1},
-    )
-    found = difference(complete_blocks(plain, ("scratch", "a")), line)
-    told = measured.difference(1, found, line)
-    assert told is not None
-    expected = interval(told.value, np.array(values), 5)
-    assert (told.low, told.high) == pytest.approx((expected.low, expected.high))
+    found = difference(complete_blocks(scored.table, ("scratch", "a")), scored.line)
+    arms = [Arm(name=name, factor="f", level="", description="") for name in ("scratch", "a")]
+    (told,) = contrast_arms(scored.table, arms, "scratch", scored.line, resamples=scored.resamples)
+    expected = with_interval(found, np.array(values))
+    assert told.n == 5
+    assert (told.robustness.low, told.robustness.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_the_reference_takes_the_place_of_the_baseline(tmp_path: Path) -> None:
@@ -417,21 +400,17 @@ def test_the_reference_takes_the_place_of_the_baseline(tmp_path: Path) -> None:
     assert both.reference is not None
     assert both.reference.arm == "natural"
     alone = compared(path, baseline="natural", reference="scratch")
-    by_arm = {effect.arm: effect for effect in alone.effects}
+    by_arm = {effect.arm.name: effect for effect in alone.effects}
     for effect in both.reference.effects:
-        other = by_arm[effect.arm]
-        assert (effect.p, effect.verdict, effect.n) == (other.p, other.verdict, other.n)
+        other = by_arm[effect.arm.name]
+        assert (effect.robustness.p, effect.conclusion, effect.n) == (other.robustness.p, other.conclusion, other.n)
         for ours, theirs in ((effect.robustness, other.robustness), (effect.ood, other.ood)):
-            assert ours is not None
-            assert theirs is not None
             assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high))
     means = {summary.arm.name: summary.effective_robustness for summary in alone.arms}
     assert dict(both.reference.robustness) == pytest.approx(means)
     assert all(sentence in both.summary for sentence in both.reference.summary)
-    (natural,) = (effect.ood for effect in both.effects if effect.arm == "natural")
-    (scratch,) = (effect.ood for effect in both.reference.effects if effect.arm == "scratch")
-    assert natural is not None
-    assert scratch is not None
+    (natural,) = (effect.ood for effect in both.effects if effect.arm.name == "natural")
+    (scratch,) = (effect.ood for effect in both.reference.effects if effect.arm.name == "scratch")
     assert natural.value == pytest.approx(-scratch.value)
 
 

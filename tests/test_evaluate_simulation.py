@@ -7,11 +7,12 @@ import pytest
 from scipy import stats
 from scipy.special import logit
 
-from synthgen_evaluate.judging.blocks import RunEpochs, complete_blocks
-from synthgen_evaluate.judging.inference import Line, difference, robustness
-from synthgen_evaluate.judging.judgement import findings, holm
-from synthgen_evaluate.judging.study import DEFAULTS, Variation, simulate_study
-from synthgen_evaluate.judging.trends import effective_robustness, fit_trend
+from synthgen_evaluate.analysis.contrasts import differences
+from synthgen_evaluate.analysis.estimators import Line, difference, robustness
+from synthgen_evaluate.analysis.pairing import RunEpochs, complete_blocks
+from synthgen_evaluate.analysis.significance import holm
+from synthgen_evaluate.analysis.simulation import DEFAULTS, Variation, simulate_study
+from synthgen_evaluate.analysis.trends import effective_robustness, fit_trend
 
 LINE = Line(epsilon=0.5 / 8154)
 STILL = {name: 0.0 for name in Variation.__slots__[3:] if name not in ("rise", "autocorrelation")}
@@ -91,7 +92,7 @@ def test_a_small_calibration_of_the_family_of_five_arms() -> None:
         family = [
             effect.p
             for k in range(1, 6)
-            for effect in findings(complete_blocks(table, ("arm 0", f"arm {k}")), LINE)[2].values()
+            for effect in differences(complete_blocks(table, ("arm 0", f"arm {k}")), LINE)[2].values()
         ]
         called.append(min(holm(family)) <= 0.05)
     assert np.mean(called) <= 0.15

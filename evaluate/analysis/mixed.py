@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import t as student
 
-from .blocks import Blocks
-from .inference import Line
-from .stats import LEVEL
+from .estimators import Line
+from .pairing import Blocks
+from .results import Estimate
+from .significance import LEVEL
 from .trends import from_scale, to_scale
 
 METHOD = "powell"  # needs no gradient: those that do failed in a third of studies whose runs do not vary
 BOUNDARY = 1e-4  # a variance of runs that is so small a part of that of epochs is none
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MixedModel:
-    """The arm's effect in a linear mixed model; None where it could not be fitted, and why."""
+def mixed_model(blocks: Blocks, line: Line) -> Estimate:
+    """The arm's effect by a linear mixed model, percentage points at the baseline's mean OOD macro-F1.
 
-    value: float | None  # percentage points, at the baseline's mean OOD macro-F1
-    low: float | None  # 95%
-    high: float | None
-    p: float | None
-    note: str  # empty where there is nothing to know
-
-
-def mixed_model(blocks: Blocks, line: Line) -> MixedModel:
-    """A check by a linear mixed model: OOD on the scale ~ ID on the scale + arm + architecture + (1 | run), REML.
-
-    Architectures are fixed effects; p and limits are of Student's t with as many degrees of freedom as there are
-    runs more than coefficients between runs. The second arm is compared with the first.
+    OOD on the scale ~ ID on the scale + arm + architecture + (1 | run), fitted by REML (Laird and Ware 1982,
+    "Random-effects models for longitudinal data"). Architectures are fixed effects; p and limits are of Student's t
+    with as many degrees of freedom as there are runs more than coefficients between runs. The second arm is compared
+    with the first.
     """
     if not len(blocks) or np.isfinite(blocks.id_f1).sum() <= 2 * len(blocks):
         return _unfitted("one evaluated epoch a run" if len(blocks) else "no paired runs")
@@ -61,7 +52,7 @@ def mixed_model(blocks: Blocks, line: Line) -> MixedModel:
     places = base + np.array([effect - half, effect, effect + half, 0.0])
     low, value, high, none = 100 * from_scale(places, line.scale)
     boundary = float(fitted.cov_re[0, 0]) < BOUNDARY * float(fitted.scale)
-    return MixedModel(
+    return Estimate(
         value=float(value - none),
         low=float(low - none),
         high=float(high - none),
@@ -70,5 +61,5 @@ def mixed_model(blocks: Blocks, line: Line) -> MixedModel:
     )
 
 
-def _unfitted(why: str) -> MixedModel:
-    return MixedModel(value=None, low=None, high=None, p=None, note=why)
+def _unfitted(why: str) -> Estimate:
+    return Estimate(note=why)

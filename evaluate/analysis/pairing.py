@@ -50,7 +50,8 @@ class Blocks:
     names: tuple[tuple[str, int], ...]  # [n_blocks], architecture and seed
     arms: tuple[str, ...]
     unpaired: tuple[int, ...]  # [n_arms], runs outside these blocks
-    id_f1: Array  # [n_blocks, n_arms, n_epochs], fractions
+    rows: NDArray[np.intp]  # [n_blocks, n_arms, n_epochs], of the table; -1 where a run has fewer epochs
+    id_f1: Array  # [n_blocks, n_arms, n_epochs], fractions; of resamples [n_resamples, n_blocks, n_arms, n_epochs]
     ood_f1: Array
 
     def __len__(self) -> int:
@@ -65,10 +66,10 @@ def complete_blocks(table: RunEpochs, arms: Sequence[str]) -> Blocks:
         block.setdefault(str(table.arm[row]), []).append(row)
     names = tuple(sorted(name for name, block in runs.items() if len(block) == len(arms)))
     most = max((len(rows) for name in names for rows in runs[name].values()), default=0)
-    scores = np.full((2, len(names), len(arms), most), np.nan)
+    places = np.full((len(names), len(arms), most), -1, np.intp)
     for n, name in enumerate(names):
         for k, arm in enumerate(arms):
-            rows = runs[name][arm]
-            scores[:, n, k, : len(rows)] = table.id_f1[rows], table.ood_f1[rows]
+            places[n, k, : len(runs[name][arm])] = runs[name][arm]
     unpaired = tuple(sum(arm in block for block in runs.values()) - len(names) for arm in arms)
-    return Blocks(names=names, arms=tuple(arms), unpaired=unpaired, id_f1=scores[0], ood_f1=scores[1])
+    id_f1, ood_f1 = (np.where(places < 0, np.nan, scores[places]) for scores in (table.id_f1, table.ood_f1))
+    return Blocks(names=names, arms=tuple(arms), unpaired=unpaired, rows=places, id_f1=id_f1, ood_f1=ood_f1)

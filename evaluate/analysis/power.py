@@ -1,17 +1,16 @@
-"""What a number of blocks can show: power, blocks needed, equivalence, and the verdict in words."""
+"""What a number of blocks can show: power, blocks needed, equivalence."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import nct
 from scipy.stats import t as student
 
 from ..errors import EvaluateError
-from .inference import BlockEstimate, sign_flip_p
-from .stats import EXACT_BLOCKS, LEVEL, pairs_needed
+from .results import Estimate, MarginTest
+from .significance import EXACT_BLOCKS, LEVEL, pairs_needed, sign_flip_p
 
 TARGET = 0.8  # power that a study should have; the convention of Cohen 1988
 SIMULATIONS = 2_000  # studies behind a power: plus or minus 2 points
@@ -72,17 +71,7 @@ def equivalence_p(values: Sequence[float], margin: float) -> float | None:
     return float(student.sf((margin - abs(mean)) / error, n - 1))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MarginTest:
-    """An estimate beside the margin within which arms count as equivalent."""
-
-    margin: float  # percentage points
-    equivalence_p: float  # that the effect lies within it
-    power: float  # the chance that these blocks show an effect of the margin
-    needed: int | None  # blocks that show it with 80% power; None where no number would do
-
-
-def against_margin(effect: BlockEstimate, margin: float, *, comparisons: int = 1) -> MarginTest | None:
+def against_margin(effect: Estimate, margin: float, *, comparisons: int = 1) -> MarginTest | None:
     """Test for equivalence, and power at the first step of Holm over ``comparisons``; None without two blocks."""
     sd, p = effect.sd, equivalence_p(effect.contributions, margin)
     if sd is None or p is None:
@@ -94,48 +83,3 @@ def against_margin(effect: BlockEstimate, margin: float, *, comparisons: int = 1
         power=power(margin, sd, effect.n, level=level),
         needed=blocks_needed(margin, sd, level=level),
     )
-
-
-def verdict(
-    effect: BlockEstimate,
-    p_adjusted: float | None,
-    *,
-    comparisons: int = 1,
-    against: MarginTest | None = None,
-    words: tuple[str, str, str] = ("higher", "lower", "not shown to differ"),
-) -> str:
-    """What the blocks support, in words, beginning with one of five (``words`` replaces three of them).
-
-    "higher" or "lower" where the adjusted p is at most 5%; "equivalent (within M points)" by ``against``;
-    "cannot tell" where this number of blocks could not have given a significant result at the first step of Holm
-    over so many ``comparisons``, or would have shown an effect of the margin in less than 80% of studies, with the
-    blocks that would be needed; else "not shown to differ".
-    """
-    higher, lower, neither = words
-    if not effect.n:
-        return "cannot tell: no blocks with runs of all arms"
-    if effect.value is None or (effect.n > 1 and effect.p is None):
-        return "cannot tell: no slope of OOD over ID macro-F1 could be fitted"
-    if p_adjusted is not None and p_adjusted <= LEVEL:
-        return higher if effect.value > 0 else lower
-    if against and against.equivalence_p <= LEVEL:
-        return f"equivalent (within {_points(against.margin)})"
-    least = pairs_needed(LEVEL / max(comparisons, 1))
-    if effect.n < least:
-        among = f" over {comparisons} comparisons" if comparisons > 1 else ""
-        why = f"{_blocks(effect.n)} cannot reach p <= {LEVEL:g}{among}"
-    elif against and against.power < TARGET:
-        share = f"{100 * against.power:.0f}% of studies"
-        why = f"{_blocks(effect.n)} would show a difference of {_points(against.margin)} in {share}"
-    else:
-        return neither
-    needed = against.needed if against else least
-    return f"cannot tell: {why}, {needed or f'over {MOST_BLOCKS}'} are needed"
-
-
-def _points(value: float) -> str:
-    return f"{value:g} point" + ("" if value == 1 else "s")
-
-
-def _blocks(n: int) -> str:
-    return "1 block" if n == 1 else f"{n} blocks"

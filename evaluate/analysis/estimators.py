@@ -8,7 +8,7 @@ by Tukey's jackknife pseudo-values: each block's value says by how much the esti
 block, slope refitted. Their signs are flipped.
 
 Why not the simpler tests: false positives at the 5% level in 4,000 simulated studies without an effect
-(``study.py``: 5 architectures x 3 seeds x 6 epochs; standard error 0.4 points, of the last row 0.7):
+(``simulation.py``: 5 architectures x 3 seeds x 6 epochs; standard error 0.4 points, of the last row 0.7):
 
     ID macro-F1 of the arm, beside the baseline's               equal   +0.3 logit   +0.6 logit
     signs of the pseudo-values flipped (this module)             5.6%         5.9%         5.9%
@@ -29,22 +29,22 @@ runs of higher ID scores lie on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.stats import t as student
 
-from .blocks import Array, Blocks
-from .stats import EXACT_BLOCKS, LEVEL, RESAMPLES
-from .trends import Scale, from_scale, to_scale
+from .pairing import Array, Blocks
+from .results import Estimate
+from .significance import LEVEL, sign_flip_p
+from .trends import Scale, fit_lines, from_scale, to_scale
 
-CELLS = 2**24  # of a matrix of sign patterns by columns, 128 MiB
 ROUNDING = 1e-9  # points, or units of the scale: nothing that small is a difference
 NO_SPREAD = 1e-12  # squared scale units: ID scores that vary less give no slope
+Data = TypeVar("Data", bound=Sized)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,23 +55,6 @@ class Line:
     scale: Scale = "logit"
     through: Literal["blocks", "baseline"] = "blocks"  # each block's baseline run; or the baseline's own trend
     fit: Literal["least squares", "orthogonal"] = "least squares"  # the latter where ID scores are noisy too
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockEstimate:
-    """An estimate over blocks; None where it cannot be known."""
-
-    n: int  # blocks
-    value: float | None
-    low: float | None  # 95% interval: blocks vary, the test images are these
-    high: float | None
-    p: float | None  # two-sided, for no effect
-    contributions: tuple[float, ...]  # [n], jackknife pseudo-values, whose mean is the value; empty without one
-
-    @property
-    def sd(self) -> float | None:
-        """Standard deviation of the contributions, from which power follows."""
-        return float(np.std(self.contributions, ddof=1)) if len(self.contributions) > 1 else None
 
 
 # --- Lines, for blocks weighted in several ways at once ------------------------------------------------------
@@ -138,32 +121,104 @@ def _fit(dx: Array, dy: Array, weights: Array, fit: str) -> Array:
     return np.asarray(xy / known)
 
 
+# --- Estimators: paired runs and weights [r, n_blocks], how often each block counts, to values [r] --------------
+
+
+def robustness_difference(blocks: Blocks, weights: Array, *, line: Line) -> Array:
+    """Effective robustness of the second arm minus that of the first, percentage points [r]."""
+    values = robustness(blocks, line, weights)
+    return _mean(values[..., 1] - values[..., 0], weights)
+
+
+def ood_difference(blocks: Blocks, weights: Array) -> Array:
+    """OOD macro-F1 of the second arm minus that of the first, percentage points [r]; NaN without a counted block."""
+    runs = np.nansum(100 * blocks.ood_f1, -1) / np.isfinite(blocks.ood_f1).sum(-1)  # [(r,) n_blocks, 2]
+    n = weights.sum(-1)
+    return np.asarray(
+        np.einsum("rb,rb->r", weights, np.broadcast_to(runs[..., 1] - runs[..., 0], weights.shape))
+        / np.where(n > 0, n, np.nan)
+    )
+
+
+def own_trend(blocks: Blocks, weights: Array, *, line: Line) -> Array:
+    """Slope and intercept of the trend over all run-epochs of the one arm of ``blocks``, on the scale, [2, r].
+
+    It is the trend of ``trends.fit_trend``, with a run-epoch counted as often as its block.
+    """
+    seen = blocks.rows.ravel() >= 0
+    block = np.nonzero(blocks.rows >= 0)[0]
+    x, y = (_points(f1, len(weights))[seen] for f1 in (blocks.id_f1, blocks.ood_f1))  # [n_points, r]
+    x, y = (to_scale(f1, line.scale, line.epsilon) for f1 in (x, y))
+    return fit_lines(x, y, np.ascontiguousarray(weights.T)[block])
+
+
+def _points(f1: Array, n: int) -> Array:
+    """Scores [(r,) n_blocks, n_arms, n_epochs] as [n_blocks * n_arms * n_epochs, r], the same ones for each r."""
+    if f1.ndim == 3:
+        return np.repeat(f1.reshape(-1, 1), n, axis=1)
+    return np.moveaxis(f1, 0, -1).reshape(-1, n)
+
+
+def slopes_difference(blocks: Blocks, weights: Array, *, line: Line) -> Array:
+    """The slope within the runs of the second arm minus that within those of the first, on the scale, [r]."""
+    ours, theirs = (_arm_slopes(blocks, line, weights, arm) for arm in (1, 0))
+    return ours - theirs
+
+
+def difference_at_score(blocks: Blocks, weights: Array, *, line: Line, id_f1: float) -> Array:
+    """OOD macro-F1 of the second arm minus that of the first at one ID macro-F1, percentage points [r]."""
+    means = [np.nanmean(values, 2) for values in _on_scale(blocks, line)]  # x and y, [n_blocks, n_arms]
+    at = to_scale(id_f1, line.scale, line.epsilon)
+
+    def of_arm(arm: int) -> Array:
+        x, y = (_mean(values[:, arm], weights) for values in means)
+        return from_scale(y + _arm_slopes(blocks, line, weights, arm) * (at - x), line.scale)
+
+    return 100 * (of_arm(1) - of_arm(0))
+
+
+def step(blocks: Blocks, weights: Array, *, line: Line) -> Array:
+    """Rise of effective robustness from an arm of ``blocks`` to the next, percentage points [r].
+
+    Each block's value is the slope of its runs' effective robustness over the number of the arm, from lines
+    through the mean of its runs.
+    """
+    k = len(blocks.arms)
+    contrast = np.arange(k) - (k - 1) / 2
+    contrast /= contrast @ contrast
+    steps = robustness(blocks, line, weights, reference=tuple(range(k))) @ contrast
+    return np.asarray((weights * steps).sum(1) / weights.sum(1))
+
+
+def _arm_slopes(blocks: Blocks, line: Line, weights: Array, arm: int) -> Array:
+    x, y = (values[:, [arm]] for values in _on_scale(blocks, line))
+    return _slopes(x, y, weights, line.fit)
+
+
 # --- Estimates -----------------------------------------------------------------------------------------------
 
 
-def difference(blocks: Blocks, line: Line) -> BlockEstimate:
+def difference(blocks: Blocks, line: Line) -> Estimate:
     """Effective robustness of the second arm minus that of the first, the baseline, in percentage points."""
-
-    def estimate(weights: Array) -> Array:
-        values = robustness(blocks, line, weights)
-        return _mean(values[..., 1] - values[..., 0], weights)
-
-    return block_estimate(estimate, len(blocks))
+    return jackknife(partial(robustness_difference, line=line), blocks)
 
 
-def slope_difference(blocks: Blocks, line: Line) -> BlockEstimate:
+def slope_difference(blocks: Blocks, line: Line) -> Estimate:
     """The slope within the runs of the second arm minus that within those of the first, on the scale.
 
-    It cannot be known with one evaluated epoch a run. Swapping runs between the arms would call equal
+    It cannot be known with one evaluated epoch per run. Swapping runs between the arms would call equal
     slopes different in 13% of studies where the arm's ID scores rise half as far over the epochs as the
     baseline's; this does in 6% (2,000 simulated studies).
     """
+    return jackknife(partial(slopes_difference, line=line), blocks)
 
-    def estimate(weights: Array) -> Array:
-        ours, theirs = (_arm_slopes(blocks, line, weights, arm) for arm in (1, 0))
-        return ours - theirs
 
-    return block_estimate(estimate, len(blocks))
+def difference_at(blocks: Blocks, line: Line, id_f1: float) -> Estimate:
+    """OOD macro-F1 of the second arm minus that of the first at one ID macro-F1, in percentage points.
+
+    Each arm has a line of its own slope within runs through the mean of its runs.
+    """
+    return jackknife(partial(difference_at_score, line=line, id_f1=id_f1), blocks)
 
 
 def common_scores(blocks: Blocks) -> tuple[float, ...]:
@@ -175,78 +230,29 @@ def common_scores(blocks: Blocks) -> tuple[float, ...]:
     return tuple(np.quantile(inside, [0.25, 0.5, 0.75]).tolist()) if high > low else ()
 
 
-def difference_at(blocks: Blocks, line: Line, id_f1: float) -> BlockEstimate:
-    """OOD macro-F1 of the second arm minus that of the first at one ID macro-F1, in percentage points.
+def jackknife(estimator: Callable[[Data, Array], Array], blocks: Data) -> Estimate:
+    """What an estimator makes of blocks, with a t interval and a sign-flip test of its jackknife pseudo-values.
 
-    Each arm has a line of its own slope within runs through the mean of its runs.
+    ``estimator`` takes ``blocks`` and weights [r, n], how often each block counts, and returns [r]. The
+    pseudo-values n * all - (n - 1) * without one (Tukey 1958; Miller 1974, "The jackknife: a review") are moved to
+    have the estimate itself as their mean; where it is a mean over blocks, they are the values of the blocks.
+    The interval is of blocks alone: the test images are these.
     """
-    means = [np.nanmean(values, 2) for values in _on_scale(blocks, line)]  # x and y, [n_blocks, n_arms]
-    at = to_scale(id_f1, line.scale, line.epsilon)
-
-    def of_arm(weights: Array, arm: int) -> Array:
-        x, y = (_mean(values[:, arm], weights) for values in means)
-        return from_scale(y + _arm_slopes(blocks, line, weights, arm) * (at - x), line.scale)
-
-    return block_estimate(lambda weights: 100 * (of_arm(weights, 1) - of_arm(weights, 0)), len(blocks))
-
-
-def _arm_slopes(blocks: Blocks, line: Line, weights: Array, arm: int) -> Array:
-    x, y = (values[:, [arm]] for values in _on_scale(blocks, line))
-    return _slopes(x, y, weights, line.fit)
-
-
-def block_estimate(estimate: Callable[[Array], Array], n: int) -> BlockEstimate:
-    """What ``estimate`` of n blocks is, with a t interval and a sign-flip test of its jackknife pseudo-values.
-
-    ``estimate`` takes weights [r, n], how often each block counts, and returns [r]. The pseudo-values
-    n * all - (n - 1) * without one (Tukey 1958; Miller 1974, "The jackknife: a review") are moved to have the
-    estimate itself as their mean; where it is a mean over blocks, they are the values of the blocks.
-    """
-    value = float(estimate(np.ones((1, n)))[0]) if n else np.nan
-    if n < 2 or not np.isfinite(value):
-        known = value if np.isfinite(value) else None
-        return BlockEstimate(n=n, value=known, low=None, high=None, p=None, contributions=())
-    without = estimate(1 - np.eye(n))
-    if not np.isfinite(without).all():
-        return BlockEstimate(n=n, value=value, low=None, high=None, p=None, contributions=())
+    n = len(blocks)
+    value = float(estimator(blocks, np.ones((1, n)))[0]) if n else np.nan
+    if not np.isfinite(value):
+        return Estimate(n=n)
+    without = estimator(blocks, 1 - np.eye(n)) if n > 1 else np.empty(0)
+    if n < 2 or not np.isfinite(without).all():
+        return Estimate(value=value, n=n)
     values = value + (n - 1) * (without.mean() - without)  # [n]
     values[np.abs(values) < ROUNDING] = 0.0
     half = float(student.ppf(1 - LEVEL / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
-    return BlockEstimate(
-        n=n,
+    return Estimate(
         value=value,
         low=value - half,
         high=value + half,
         p=float(sign_flip_p(values)),
+        n=n,
         contributions=tuple(values.tolist()),
     )
-
-
-def sign_flip_p(values: ArrayLike) -> Array:
-    """Two-sided p of zero mean for values [..., n], n >= 1, each as likely with either sign; shape [...].
-
-    All patterns of signs are tried up to ``EXACT_BLOCKS`` values, ``RESAMPLES`` random ones (the same for
-    all columns, seed 0) beyond: p = (1 + as extreme) / (1 + tried), Phipson and Smyth 2010.
-    """
-    columns = np.asarray(values, dtype=np.float64)
-    shape, n = columns.shape[:-1], columns.shape[-1]
-    columns = columns.reshape(-1, n).T  # [n, m]
-    signs = _signs(n)
-    extreme = np.empty(columns.shape[1])
-    step = max(1, CELLS // len(signs))
-    for start in range(0, len(extreme), step):
-        part = columns[:, start : start + step]
-        bound = np.abs(part.sum(0)) - 1e-12 * np.abs(part).sum(0)  # sums in another order differ by rounding
-        extreme[start : start + step] = (np.abs(signs @ part) >= bound).sum(0)
-    p = extreme / len(signs) if n <= EXACT_BLOCKS else (extreme + 1) / (len(signs) + 1)
-    return np.asarray(p.reshape(shape))
-
-
-@lru_cache(maxsize=2)
-def _signs(n: int) -> Array:
-    """Patterns of signs [m, n]; of all there are the half in which the last is +, the others mirror them."""
-    if n <= EXACT_BLOCKS:
-        minus = np.arange(2 ** (n - 1))[:, None] >> np.arange(n) & 1
-    else:
-        minus = np.random.default_rng(0).integers(0, 2, (RESAMPLES, n))
-    return np.asarray(1 - 2 * minus, dtype=np.float64)

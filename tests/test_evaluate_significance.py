@@ -1,4 +1,4 @@
-from synthgen_evaluate.judging.stats import LEVEL, pairs_needed, smallest_p
+from synthgen_evaluate.analysis.significance import LEVEL, pairs_needed, smallest_p
 
 
 def test_six_blocks_are_the_fewest_that_reach_five_percent() -> None:

@@ -9,21 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.judging.blocks import Blocks, RunEpochs, complete_blocks
-from synthgen_evaluate.judging.inference import (
+from synthgen_evaluate.analysis.estimators import (
     Line,
-    block_estimate,
     common_scores,
     difference,
     difference_at,
+    jackknife,
     robustness,
-    sign_flip_p,
     slope_difference,
 )
-from synthgen_evaluate.judging.stats import EXACT_BLOCKS, smallest_p
-from synthgen_evaluate.judging.study import DEFAULTS, Variation, simulate_study
-from synthgen_evaluate.judging.trends import effective_robustness, fit_trend, to_scale
+from synthgen_evaluate.analysis.pairing import Blocks, RunEpochs, complete_blocks
+from synthgen_evaluate.analysis.significance import EXACT_BLOCKS, sign_flip_p, smallest_p
+from synthgen_evaluate.analysis.simulation import DEFAULTS, Variation, simulate_study
+from synthgen_evaluate.analysis.trends import effective_robustness, fit_trend, to_scale
+from synthgen_evaluate.errors import EvaluateError
 
 LINE = Line(epsilon=1e-4)
 BOTH = ("arm 0", "arm 1")
@@ -98,7 +97,7 @@ def test_a_strong_effect_in_many_blocks_has_the_smallest_p_that_was_drawn() -> N
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=9))
 def test_the_values_behind_a_mean_are_the_blocks_own(values: list[float]) -> None:
     array = np.array(values)
-    found = block_estimate(lambda weights: (weights @ array) / weights.sum(1), len(array))
+    found = jackknife(lambda values, weights: (weights @ values) / weights.sum(1), array)
     assert found.contributions == pytest.approx(array, abs=1e-8)
     low, high = stats.t.interval(0.95, len(array) - 1, array.mean(), max(array.std(ddof=1), 1e-300) / len(array) ** 0.5)
     assert (found.value, found.low, found.high) == pytest.approx((array.mean(), low, high), abs=1e-7)
@@ -215,7 +214,9 @@ def test_a_planted_slope_is_recovered_with_the_differences_that_follow_from_it()
 
 def test_scores_are_stated_where_both_arms_have_some() -> None:
     ids = np.array([[[0.1, 0.2, 0.3, 0.4], [0.3, 0.4, 0.5, np.nan]]])
-    blocks = Blocks(names=(("a", 0),), arms=BOTH, unpaired=(0, 0), id_f1=ids, ood_f1=ids)
+    blocks = Blocks(
+        names=(("a", 0),), arms=BOTH, unpaired=(0, 0), rows=np.arange(8).reshape(1, 2, 4), id_f1=ids, ood_f1=ids
+    )
     assert common_scores(blocks) == pytest.approx(np.quantile([0.3, 0.4, 0.3, 0.4], [0.25, 0.5, 0.75]))
     apart = replace(blocks, id_f1=ids + np.array([[[0], [0.3]]]))
     assert common_scores(apart) == ()

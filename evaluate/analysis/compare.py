@@ -1,0 +1,89 @@
+"""Runs -> Comparison: what pre-training on one image set rather than another did, and how sure that is.
+
+Everything is recomputed from stored predictions. The unit of replication is the run, paired by block
+(architecture x seed); epochs of a run and images of a cluster are never counted as repetitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from ..errors import EvaluateError
+from .contrasts import contrast_arms, ordered_trends
+from .load import LoadedRun
+from .results import Comparison, Reference
+from .scoring import RESAMPLES, score
+from .selection import select
+from .summaries import environments_of, locations_of, mean_robustness, rows_of, summarise
+from .trends import Scale
+from .wording import notes, summary, unverified, verdicts
+
+MARGIN = 1.0  # percentage points of effective robustness that count as none
+MOST_POINTS = 100  # that two macro-F1 can differ by
+
+
+def compare(
+    runs: Sequence[LoadedRun],
+    *,
+    baseline: str | None = None,
+    reference: str | None = None,
+    scale: Scale = "logit",
+    margin: float = MARGIN,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison:
+    """Compare arms with the baseline, and with a second arm, the reference (by default those that the suites name).
+
+    ``margin`` in percentage points is what counts as equivalent. The same ``seed`` gives the same result.
+    Raises EvaluateError where runs are of different tasks or were evaluated on different images,
+    where baseline or reference are unknown or not agreed on, or where nothing is finished.
+    """
+    if not 0 < margin <= MOST_POINTS:
+        raise EvaluateError(f"a margin of {margin:g} points: more than 0, at most {MOST_POINTS}")
+    # 1. Which runs can be compared, and with which arm.
+    chosen = select(runs, baseline=baseline, reference=reference)
+    # 2. Their scores, as they are and in every resample.
+    scored = score(chosen.finished, [arm.name for arm in chosen.arms], scale=scale, resamples=resamples, seed=seed)
+    # 3. Each arm and each run on its own.
+    arms = tuple(summarise(scored, arm, chosen) for arm in chosen.arms)
+    rows = rows_of(scored, arms[0].trend)
+    # 4. Every finished arm against the baseline, and against the reference.
+    done = [arm for arm in chosen.arms if arm.name in scored.table.arm]
+    table, line = scored.table, scored.line
+    against = partial(contrast_arms, table, done, line=line, margin=margin, resamples=scored.resamples)
+    effects = against(chosen.baseline)
+    beside = None
+    if chosen.reference is not None:
+        others = against(chosen.reference)
+        beside = Reference(
+            arm=chosen.reference,
+            effects=others,
+            robustness=tuple((arm.name, mean_robustness(scored, arm.name, chosen.reference)) for arm in chosen.arms),
+            summary=verdicts(others, chosen.reference),
+        )
+    # 5. Factors whose levels have an order.
+    ordered = ordered_trends(table, done, line) if chosen.baseline in table.arm else ()
+    # 6. All of it in words.
+    return Comparison(
+        suites=chosen.suites,
+        task=chosen.task,
+        n_classes=chosen.n_classes,
+        baseline=chosen.baseline,
+        scale=scale,
+        epsilon=line.epsilon,
+        margin=margin,
+        resamples=resamples if scored.resamples else 0,
+        arms=arms,
+        rows=rows,
+        effects=effects,
+        ordered=ordered,
+        reference=beside,
+        locations=locations_of(scored, chosen.arms),
+        environments=environments_of(chosen.finished),
+        unfinished=tuple(f"{run.label}: {run.status}" for run in chosen.runs if not run.epochs),
+        notes=notes(arms, rows, effects, line.epsilon),
+        summary=summary(arms, chosen.finished, effects, ordered) + (beside.summary if beside else ()),
+        words=chosen.words,
+        unverified=unverified(chosen.finished),
+    )

@@ -1,0 +1,156 @@
+"""Each arm, run and location on its own, as entries of a Comparison."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runs import Arm
+from .bootstrap import band, bootstrap, with_interval
+from .estimators import Line, own_trend
+from .load import LoadedRun
+from .pairing import Array, Blocks, RunEpochs, complete_blocks
+from .results import ArmSummary, Band, Estimate, Location, Row
+from .scoring import Scored
+from .selection import Selection
+from .trends import Trend, effective_robustness, fit_trend, from_scale, to_scale
+from .wording import count
+
+BAND_POINTS = 25  # of an arm's band
+
+
+def rows_of(scored: Scored, trend: Trend | None) -> tuple[Row, ...]:
+    """A row per run and epoch; effective robustness is measured from the baseline's own trend."""
+    return tuple(
+        Row(
+            arm=run.arm.name,
+            factor=run.arm.factor,
+            level=run.arm.level,
+            architecture=run.member.architecture,
+            seed=run.member.seed,
+            epoch=epoch.epoch,
+            final=epoch is run.epochs[-1],
+            id=epoch.id,
+            ood=epoch.ood,
+            effective_robustness=(
+                None if trend is None else float(effective_robustness(epoch.id.macro_f1, epoch.ood.macro_f1, trend))
+            ),
+            n_id=epoch.n_id,
+            n_ood=epoch.n_ood,
+            worst_location=None if scored.worst is None else float(scored.worst[number]),
+            pretrain=run.member.pretrain,
+            finetune=run.member.finetune,
+        )
+        for number, (run, epoch) in enumerate(zip(scored.run, scored.epoch, strict=True))
+    )
+
+
+def summarise(scored: Scored, arm: Arm, chosen: Selection) -> ArmSummary:
+    """One arm over its finished runs."""
+    planned = [run for run in chosen.runs if run.arm.name == arm.name]
+    final = [run.epochs[-1] for run in planned if run.epochs]
+    id_mean, id_sd = _mean_sd([epoch.id.macro_f1 for epoch in final])
+    ood_mean, ood_sd = _mean_sd([epoch.ood.macro_f1 for epoch in final])
+    table, own = scored.table, scored.table.arm == arm.name
+    trend = fit_trend(table.id_f1[own], table.ood_f1[own], scale=scored.line.scale, epsilon=scored.line.epsilon)
+    slope, limits = _trend_and_band(scored, arm.name)
+    return ArmSummary(
+        arm=arm,
+        planned=len(planned),
+        finished=len(final),
+        id_mean=id_mean,
+        id_sd=id_sd,
+        ood_mean=ood_mean,
+        ood_sd=ood_sd,
+        trend=trend,
+        slope=slope,
+        band=limits,
+        effective_robustness=mean_robustness(scored, arm.name, chosen.baseline),
+        worst_location=None if scored.worst is None else _mean_sd(scored.worst[own & _final(scored)])[0],
+        extrapolated=_extrapolated(table, own, table.arm == chosen.baseline),
+    )
+
+
+def _final(scored: Scored) -> NDArray[np.bool_]:
+    """Whether a row is its run's last evaluated epoch, [n_run_epochs]."""
+    return np.array([epoch is run.epochs[-1] for run, epoch in zip(scored.run, scored.epoch, strict=True)])
+
+
+def _extrapolated(table: RunEpochs, own: NDArray[np.bool_], baseline: NDArray[np.bool_]) -> int:
+    """Runs with an epoch whose ID macro-F1 lies outside those of the baseline; none without any of these."""
+    span = table.id_f1[baseline]
+    if not span.size:
+        return 0
+    outside = own & ((table.id_f1 < span.min()) | (table.id_f1 > span.max()))
+    return len(set(zip(table.architecture[outside], table.seed[outside], strict=True)))
+
+
+def mean_robustness(scored: Scored, arm: str, baseline: str) -> float | None:
+    """Mean over an arm's runs of effective robustness from the own trend of ``baseline``, percentage points."""
+    line, runs = scored.line, complete_blocks(scored.table, (arm,))
+    (slope,), (intercept,) = _trend(complete_blocks(scored.table, (baseline,)), line)
+    predicted = from_scale(intercept + slope * to_scale(runs.id_f1, line.scale, line.epsilon), line.scale)
+    beyond = 100 * (runs.ood_f1 - predicted)  # [n_runs, 1, n_epochs]
+    values = np.nansum(beyond, -1) / np.isfinite(runs.ood_f1).sum(-1)
+    return float(values.mean()) if values.size and np.isfinite(slope) else None
+
+
+def _trend(runs: Blocks, line: Line) -> Array:
+    """Slope and intercept of the trend of an arm's runs, [2, 1]."""
+    return own_trend(runs, np.ones((1, len(runs))), line=line)
+
+
+def _trend_and_band(scored: Scored, arm: str) -> tuple[Estimate, Band | None]:
+    """The slope of an arm's trend with its interval, and the trend over the arm's own ID scores with its limits."""
+    line, runs = scored.line, complete_blocks(scored.table, (arm,))
+    point = _trend(runs, line)
+    slope = float(point[0, 0])
+    if not np.isfinite(slope):
+        return Estimate(), None
+    found = Estimate(value=slope, n=len(runs))
+    if scored.resamples is None:
+        return found, None
+    resampled = bootstrap(partial(own_trend, line=line), runs, scored.resamples)
+    grid = np.linspace(np.nanmin(runs.id_f1), np.nanmax(runs.id_f1), BAND_POINTS)
+    x = to_scale(grid, line.scale, line.epsilon)[:, None]
+    low, high = band(from_scale(resampled[1] + resampled[0] * x, line.scale))
+    limits = None
+    if np.isfinite([low, high]).all():
+        on_line = from_scale(point[1] + point[0] * x, line.scale)[:, 0]
+        limits = Band(
+            id=tuple(grid.tolist()), ood=tuple(on_line.tolist()), low=tuple(low.tolist()), high=tuple(high.tolist())
+        )
+    return with_interval(found, resampled[0]), limits
+
+
+def locations_of(scored: Scored, arms: Sequence[Arm]) -> tuple[Location, ...]:
+    """Every OOD cluster, and each arm's macro-F1 there: mean over runs at their last evaluated epoch."""
+    found = scored.locations
+    if found is None:
+        return ()
+    finals = [found.macro_f1[_final(scored) & (scored.table.arm == arm.name)] for arm in arms]  # [n_runs, n_locations]
+    means = [own.mean(axis=0) if len(own) else None for own in finals]
+    return tuple(
+        Location(
+            location=int(location),
+            n_images=int(found.n_images[place]),
+            few=bool(found.few[place]),
+            macro_f1=tuple(None if mean is None else float(mean[place]) for mean in means),
+        )
+        for place, location in enumerate(found.locations)
+    )
+
+
+def environments_of(finished: Sequence[LoadedRun]) -> tuple[str, ...]:
+    """On what machines, with what versions, the runs were trained, and how many of them."""
+    counts = Counter(run.environment for run in finished if run.environment)
+    return tuple(f"{count(n, 'run')} on {environment}" for environment, n in counts.most_common())
+
+
+def _mean_sd(values: Sequence[float] | Array) -> tuple[float | None, float | None]:
+    mean = float(np.mean(values)) if len(values) else None
+    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else None

@@ -1,1 +1,0 @@
-"""Runs, judged: resampling, trends, tests, and the Comparison that comes of them."""

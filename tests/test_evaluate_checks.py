@@ -1,0 +1,58 @@
+"""A check is one row of CHECKS: what reports, tables and records show of it follows."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_evaluate_compare import compared, fake_runs
+
+from synthgen_evaluate.analysis import checks
+from synthgen_evaluate.analysis.estimators import Line, jackknife
+from synthgen_evaluate.analysis.pairing import Blocks
+from synthgen_evaluate.analysis.results import Estimate
+from synthgen_evaluate.reporting.report import write_report
+from synthgen_evaluate.reporting.stored import stored
+
+NAME = "last epochs alone"
+
+
+def last_epochs(blocks: Blocks, line: Line) -> Estimate:
+    """OOD macro-F1 at the last epoch, second arm minus first, in percentage points."""
+
+    def estimator(blocks: Blocks, weights: np.ndarray) -> np.ndarray:
+        values = 100 * (blocks.ood_f1[:, 1, -1] - blocks.ood_f1[:, 0, -1])
+        return (weights @ values) / weights.sum(1)
+
+    return jackknife(estimator, blocks)
+
+
+def test_a_row_of_checks_shows_in_record_table_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = fake_runs(tmp_path / "runs", {"scratch": 0.3, "natural": 0.5, "fractals": 0.4})
+    before = stored(compared(runs, reference="natural"))
+    monkeypatch.setattr(checks, "CHECKS", (*checks.CHECKS, checks.Check(name=NAME, run=last_epochs)))
+    comparison = compared(runs, reference="natural")
+    page = write_report(comparison, tmp_path / "after", command="compare")
+
+    final = {s.arm.name: 100 * s.ood_mean for s in comparison.arms}
+    effects = json.loads((page.parent / "comparison.json").read_text())["comparison"]["effects"]
+    for effect in effects:
+        found = effect["checks"][NAME]
+        assert found["value"] == pytest.approx(final[effect["arm"]] - final["scratch"])
+        assert found["low"] < found["value"] < found["high"]
+        assert 0 < found["p"] <= 1
+    with (page.parent / "tables" / "checks.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row[NAME]) for row in rows] == [effect["checks"][NAME]["value"] for effect in effects]
+    assert {f"{NAME}_low", f"{NAME}_high", f"{NAME}_p"} <= rows[0].keys()
+    for kind in ("md", "tex"):
+        assert NAME in (page.parent / "tables" / f"checks-reference.{kind}").read_text()
+    assert f">{NAME}</th>" in html.unescape(page.read_text())
+
+    for effect in effects:  # without the row the record is as it was
+        del effect["checks"]
+    assert json.loads(json.dumps(before["effects"])) == effects
