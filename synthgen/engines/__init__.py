@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    from synthgen.engines import options
-
     if name in ("Request", "with_request"):
+        from synthgen.engines import options  # asks for "options" here first, which has to fail
+
         return getattr(options, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
