@@ -157,6 +157,19 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from synthgen.engines import with_request",
+        "from synthgen.engines import Request",
+        "import synthgen_evaluate.cli",
+    ],
+)
+def test_what_is_loaded_when_asked_for_loads_first_in_a_process(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_no_file_names_the_host_of_a_package_registry() -> None:
     domain = "".join(("pypi", ".", "org"))
     hosts = [domain, domain.replace("pypi", "pythonhosted"), "download." + "pytorch.org", "conda." + "anaconda.org"]

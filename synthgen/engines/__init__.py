@@ -3,6 +3,7 @@
 ``Request`` is what was asked of an engine, ``with_request`` gives a command its options: all that others need to know.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,9 +11,10 @@ if TYPE_CHECKING:
     from synthgen.engines.request import Request as Request
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("Request", "with_request"):
-        from synthgen.engines import options  # asks for "options" here first, which has to fail
+_PUBLIC = {"Request": "synthgen.engines.request", "with_request": "synthgen.engines.options"}
 
-        return getattr(options, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
