@@ -9,7 +9,7 @@ In a notebook, ``compare(load_runs(["runs/miniature"]))`` gives a Comparison tha
 from typing import Any
 
 __all__ = ["compare", "load_results", "load_runs"]
-_HOMES = {"compare": "analysis.compare", "load_results": "analysis.published", "load_runs": "analysis.load"}
+_HOMES = {"compare": "notebook", "load_results": "analysis.published", "load_runs": "analysis.load"}
 
 
 def __getattr__(name: str) -> Any:

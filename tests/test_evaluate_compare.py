@@ -445,3 +445,14 @@ def test_machines_and_versions_of_the_runs_are_told(tmp_path: Path) -> None:
         "7 runs on x86_64, 2 cores, 1 process: torch 2.7.0",
         "1 run on NVIDIA H100, 2 cores, 1 process: torch 2.7.0",
     )
+
+
+def test_a_comparison_shows_itself_in_a_notebook() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); from comparisons import made; from synthgen_evaluate import compare;"
+        "from synthgen_evaluate.analysis.compare import compare as inner; assert compare is inner;"
+        "print(made()._repr_html_())"
+    )
+    html = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "<table>" in html
+    assert "natural" in html

@@ -26,6 +26,7 @@ from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.images.pixelfile import PixelFile
 from synthgen_evaluate.images.pixels import clear, entries
 from synthgen_evaluate.reporting.report import write_report
+from synthgen_evaluate.reporting.report_tables import to_html
 from synthgen_evaluate.reporting.tables import FORMATS, written
 from synthgen_evaluate.runs import Run, write_suite_record
 from synthgen_evaluate.tasks.simulated.simulate import simulate
@@ -357,7 +358,7 @@ def test_names_reach_pages_figures_and_tables_as_characters_that_show(tmp_path: 
             assert not re.search("[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u202e\ufffe]", text), path
         if path.suffix == ".svg":
             ElementTree.parse(path)
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e]", comparison._repr_html_())
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e]", to_html(comparison))
 
 
 @pytest.mark.parametrize("layout", FORMATS)

@@ -245,9 +245,3 @@ class Comparison:
     summary: tuple[str, ...]  # plain sentences
     words: Words = UNKNOWN  # what the task calls its clusters and splits
     unverified: str = ""  # a sentence, where predictions have no sums that would show an edit
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from ..reporting.report_tables import to_html
-
-        return to_html(self)
