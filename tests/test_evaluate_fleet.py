@@ -61,29 +61,19 @@ def command(world: Path, out: Path, *more: str) -> list[str]:
     return [installed("evaluate"), "run", str(world / "suite.toml"), "--out", str(out), "--device", "cpu", *more]
 
 
-def test_two_workers_find_what_one_process_finds_though_one_is_killed(
+def test_two_workers_find_what_one_process_finds_though_one_is_killed_and_one_asked_to_end(
     world: Path, alone: dict[str, bytes], tmp_path: Path, launch: Start
 ) -> None:
     out = tmp_path / "runs"
     process = launch(command(world, out, "--workers", "2"))
     wait(lambda: any(out.glob("*/log.jsonl")))
-    os.kill(workers_at_work(out)[-1], signal.SIGKILL)
+    for pid, number in zip(workers_at_work(out), (signal.SIGKILL, signal.SIGTERM), strict=True):
+        os.kill(pid, number)
     told, _ = process.communicate(timeout=200)
     assert process.returncode == 0
     assert told.splitlines()[-1] == f"{out}: 5 runs done, 0 done before, 0 failed"
     assert results(out) == alone
     assert workers_at_work(out) == []
-
-
-def test_a_worker_that_is_asked_to_end_is_replaced(
-    world: Path, alone: dict[str, bytes], tmp_path: Path, launch: Start
-) -> None:
-    out = tmp_path / "runs"
-    process = launch(command(world, out, "--workers", "2"))
-    wait(lambda: any(out.glob("*/log.jsonl")))
-    os.kill(workers_at_work(out)[-1], signal.SIGTERM)
-    assert process.wait(200) == 0
-    assert results(out) == alone
 
 
 def test_a_stopped_fleet_leaves_no_worker_and_goes_on(
@@ -175,6 +165,7 @@ def test_room_that_comes_late_is_used_and_what_was_asked_for_is_asked_of_ray(
     assert sum(ray.begun) == sum(begun)
 
 
+@pytest.mark.slow
 def test_a_stopped_fleet_on_ray_leaves_no_worker(
     world: Path, tmp_path: Path, ray: tuple[str, ...], launch: Start
 ) -> None:
