@@ -266,12 +266,13 @@ def product(args: tuple[str, ...]) -> Callable[[], int]:
         import typer
 
         from synthgen import cli
+        from synthgen.common import commands
         from synthgen.common.errors import SynthgenError
         from synthgen_evaluate.errors import EvaluateError
 
         _start_by_forking()
         parser = _parser(args[0])
-        typer.main.get_command = lambda application: parser
+        commands.command_of = lambda application: parser
         errors = (SynthgenError,) if args[0] == "synthgen" else (EvaluateError, SynthgenError)
         return cli.run(typer.Typer(), args[0], errors)
 
@@ -281,12 +282,11 @@ def product(args: tuple[str, ...]) -> Callable[[], int]:
 @cache
 def _parser(program: str) -> Any:
     """The parser of a program, which takes longer to make than most commands run."""
-    from typer.main import get_command
-
     from synthgen import cli
+    from synthgen.common.options import command_of
     from synthgen_evaluate import cli as evaluating
 
-    return get_command(cli.app if program == "synthgen" else evaluating.app)
+    return command_of(cli.app if program == "synthgen" else evaluating.app)
 
 
 def _start_by_forking() -> None:
