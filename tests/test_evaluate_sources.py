@@ -17,7 +17,9 @@ from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, Mode
 from synthgen_evaluate.design.sources import FolderSource, FractalSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.images import sources
-from synthgen_evaluate.images.sources import Fractals, ImageFolder, Joined, Shards, fit, open_source
+from synthgen_evaluate.images.decoding import fit
+from synthgen_evaluate.images.shard_source import Shards
+from synthgen_evaluate.images.sources import Fractals, ImageFolder, Joined, open_source
 
 
 def paint(path: Path, color: tuple[int, ...], mode: str = "RGB", size: tuple[int, int] = (20, 12)) -> None:

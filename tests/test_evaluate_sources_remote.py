@@ -24,7 +24,8 @@ from synthgen.storage.places import place
 from synthgen_evaluate.design.sources import FolderSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.images import shard_source
-from synthgen_evaluate.images.sources import ImageFolder, Shards, open_source
+from synthgen_evaluate.images.shard_source import Shards
+from synthgen_evaluate.images.sources import ImageFolder, open_source
 
 N, SIZE = 200, 32
 EVERYTHING = np.arange(N)
@@ -189,7 +190,7 @@ def test_an_unfinished_set_at_a_url_is_refused(memory: str) -> None:
 FETCH = """
 import os, signal, sys
 import numpy as np
-from synthgen_evaluate.images.sources import Shards
+from synthgen_evaluate.images.shard_source import Shards
 import s3fs
 
 def cut(store, origin, target, **options):

@@ -87,7 +87,7 @@ def test_webdataset_reads_every_sample_label_and_pixel(dataset: Path, planned: P
 
 
 def test_the_harness_reads_every_sample_label_and_pixel(dataset: Path, planned: Pictures) -> None:
-    from synthgen_evaluate.images.sources import Shards
+    from synthgen_evaluate.images.shard_source import Shards
 
     source = Shards(str(dataset))
     assert len(source.labels) == N

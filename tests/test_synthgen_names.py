@@ -21,7 +21,8 @@ from synthgen.kinds.base import Renderer, Sample
 from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
 from synthgen.publishing.export import export
 from synthgen.publishing.names import ClassTable, class_folders, class_table, composed, portable
-from synthgen_evaluate.images.sources import ImageFolder, Shards
+from synthgen_evaluate.images.shard_source import Shards
+from synthgen_evaluate.images.sources import ImageFolder
 
 pytestmark = [  # of third parties
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(datasets|dill|multiprocess|webdataset|fsspec).*"),

@@ -19,8 +19,7 @@ from synthgen.storage.inside import check_folder
 from synthgen.storage.reading import open_file
 
 from ..errors import told_here
-from .pixelfile import ENDING, PixelFile, busy
-from .pixelfile import Decoder as Decoder
+from .pixelfile import ENDING, Decoder, PixelFile, busy
 
 
 class Source(Decoder, Protocol):

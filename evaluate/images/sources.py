@@ -24,9 +24,8 @@ from synthgen.common.errors import SynthgenError
 from synthgen.storage.places import extra_of, state_of
 
 from ..errors import EvaluateError
-from .decoding import decode_named as decode_named
-from .decoding import fit as fit
-from .shard_source import Shards as Shards
+from .decoding import decode_named, fit
+from .shard_source import Shards
 
 if TYPE_CHECKING:
     from ..design.sources import FractalSource, Source

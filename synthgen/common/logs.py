@@ -7,13 +7,9 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from synthgen.common.masking import masked, one_line
 from synthgen.common.printing import printable, say
-
-if TYPE_CHECKING:
-    pass
 
 LONGEST = 1 << 16  # characters of a traceback that are kept, half of them from its end
 SAME = 3  # shards or runs that fail in the same way, after which a command stops
