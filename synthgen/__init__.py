@@ -1,12 +1,12 @@
 """Synthetic image sets: plan, render, shards, verify.
 
-What other programs may rely on is named here, and is loaded when it is first asked for:
+These names are the public interface; each is loaded when it is first used:
 
-- ``draw_fractals(...)``: formula-driven images drawn when asked for, without files;
-- ``read_classes(path)``: a class list, as prompt files have it;
+- ``draw_fractals(...)``: formula-driven images, drawn on demand, without files;
+- ``read_classes(path)``: a class list, as used by prompt files;
 - ``ClassTable.read(data, where)``: the classes of an exported image folder;
 - ``open_set(where)``: a finished set, in a folder or at a URL, as images with labels and captions;
-- ``MAX_IMAGES``: the most that a set may have.
+- ``MAX_IMAGES``: the most images that a set may have.
 """
 
 from importlib import import_module

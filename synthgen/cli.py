@@ -1,4 +1,4 @@
-"""The command ``synthgen``: it only translates; the modules beside it do the work."""
+"""The command ``synthgen``: it only translates options; other modules do the work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands for datasets that stand: status, verify, preview, export, publish."""
+"""The commands for existing datasets: status, verify, preview, export, publish."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ app = typer.Typer()
 @app.command(epilog="Example: synthgen status fractaldb-1k --watch")
 def status(
     directory: Anywhere,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on looking until the dataset is complete.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep watching until the dataset is complete.")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object; with --watch one a line for each event.")
+        bool, typer.Option("--json", help="Print one JSON object; with --watch, one line per event.")
     ] = False,
 ) -> None:
-    """Say how much of a dataset stands, who is at work on it, how fast, and what failed."""
+    """Show how much of a dataset is done, which workers are on it, how fast, and what failed."""
     from synthgen.engines.watch import Eye, tell, words
     from synthgen.storage.places import place
 
@@ -48,18 +48,18 @@ def status(
 def verify(
     directory: Anywhere,
     mend: Annotated[
-        bool, typer.Option("--repair", help="Make damaged and missing shards anew, byte for byte, and nothing else.")
+        bool, typer.Option("--repair", help="Regenerate damaged and missing shards, byte for byte, and nothing else.")
     ] = False,
     quality: Annotated[
         bool, typer.Option("--quality", help="Also count black, constant, flagged and near-duplicate images.")
     ] = False,
     as_json: AsJson = False,
     model: Annotated[
-        str | None, typer.Option(help="With --repair: where the model of the plan is, if not where it was.")
+        str | None, typer.Option(help="With --repair: where the plan's model is now, if it has moved.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="With --repair: cuda, cuda:1 or cpu.")] = None,
 ) -> None:
-    """Check every file of a dataset, every image against the plan; exit code 1 where something is wrong."""
+    """Check every file of a dataset, and every image against the plan; exit code 1 if anything is wrong."""
     from synthgen.common.progress import progress
     from synthgen.dataset.manifest import read_manifest
     from synthgen.dataset.verify import inspect
@@ -76,7 +76,7 @@ def verify(
         faults, measured = inspect(where, quality=quality, progress=show)
     mended, before = list[int](), faults
     if mend and faults and here is not None:
-        say(*map(_with_advice, before), file=sys.stderr)  # they may be gone in a moment
+        say(*map(_with_advice, before), file=sys.stderr)  # repairing may remove them
         mended = _repair(here, before, model, device)
         with progress("verify", n_shards, "shards") as show:
             faults, measured = inspect(where, quality=quality, progress=show)
@@ -94,7 +94,7 @@ def verify(
 
 
 def _with_advice(fault: Fault) -> str:
-    """A fault, and where ``--repair`` leaves it, why and what to do."""
+    """A fault and, if ``--repair`` leaves it, why and what to do."""
     from synthgen.dataset.repair import why_left
 
     why = why_left(fault)
@@ -102,7 +102,7 @@ def _with_advice(fault: Fault) -> str:
 
 
 def _repaired(mended: list[int], before: list[Fault], after: list[Fault]) -> str:
-    """What was mended, in words: shards, and files that belong to none."""
+    """What was repaired, in words: shards, and files that belong to none."""
     from synthgen.dataset.repair import why_left
 
     left = {fault.name for fault in after}
@@ -119,7 +119,7 @@ def _repair(directory: Path, faults: list[Fault], model: str | None, device: str
     plan = read_plan(directory / "plan.json")
     given = {name: value for name, value in (("model", model), ("device", device)) if value}
     for name in given.keys() - plan.kind.options:
-        raise SynthgenError(f"--{name}: {directory} holds {plan.kind.facts(plan).made_by}, which need none")
+        raise SynthgenError(f"--{name}: {directory} holds {plan.kind.facts(plan).made_by}, which need no such option")
     damaged = {fault.shard for fault in faults if fault.shard is not None}
     with progress("repair", len(damaged), "shards") as show:
         renderer = partial(plan.kind.renderer, plan, **given)
@@ -130,11 +130,11 @@ def _repair(directory: Path, faults: list[Fault], model: str | None, device: str
 def preview(
     directory: Directory,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the two files; DIR-preview by default.", callback=local)
+        Path | None, typer.Option(help="Folder for the two files; by default DIR-preview.", callback=local)
     ] = None,
-    per_class: Annotated[int, typer.Option(help="Pictures a class, 1 to 100.")] = 10,
+    per_class: Annotated[int, typer.Option(help="Images per class, 1 to 100.")] = 10,
 ) -> None:
-    """Make a contact sheet and a gallery page of some pictures of every class."""
+    """Make a contact sheet and a gallery page with some images of every class."""
     from synthgen.dataset.manifest import read_manifest
     from synthgen.dataset.preview import write_preview
     from synthgen.storage.inside import check_outside
@@ -149,15 +149,15 @@ def preview(
 @app.command(epilog="Example: synthgen export fractaldb-1k --format parquet --out fractaldb-parquet")
 def export(
     directory: Anywhere,
-    out: Annotated[Path, typer.Option(help="Where to write; an unfinished export is taken up.", callback=local)],
+    out: Annotated[Path, typer.Option(help="Where to write; an unfinished export is continued.", callback=local)],
     layout: Annotated[
         str, typer.Option("--format", help="imagefolder (OUT/CLASS/NAME.png), parquet or webdataset.")
     ] = "imagefolder",
     shard_bytes: Annotated[
-        str, typer.Option(metavar="SIZE", help="Of a Parquet or tar file, about; such as 500MB.")
+        str, typer.Option(metavar="SIZE", help="Approximate size of a Parquet or tar file, such as 500MB.")
     ] = "1GB",
 ) -> None:
-    """Write a finished dataset in another layout; for fractals, imagefolder is that of the published FractalDB."""
+    """Write a finished dataset in another layout; for fractals, imagefolder matches the published FractalDB."""
     from synthgen.common.progress import progress
     from synthgen.dataset.manifest import read_manifest
     from synthgen.publishing.export import bytes_of, check_request
@@ -183,13 +183,13 @@ def publish(
             help="hf://datasets/USER/NAME[@BRANCH], s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, another URL, or a folder.",
         ),
     ],
-    public: Annotated[bool, typer.Option("--public", help="On the Hub: for all to see; private by default.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="On the Hub: visible to all; private by default.")] = False,
     allow_incomplete: Annotated[
-        bool, typer.Option("--allow-incomplete", help="Publish the whole shards of an unfinished or damaged set.")
+        bool, typer.Option("--allow-incomplete", help="Publish only the intact shards of an unfinished or damaged set.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go where, and send nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent where; send nothing.")] = False,
 ) -> None:
-    """Verify a finished dataset, write its card, and send it to the Hugging Face Hub, a store or a folder."""
+    """Verify a finished dataset, write its card, and send it to the Hugging Face Hub, an object store or a folder."""
     from synthgen.publishing.publish import plan_upload, step_lines
     from synthgen.publishing.publish import publish as send
 

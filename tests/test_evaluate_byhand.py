@@ -83,7 +83,7 @@ def test_weights_pretrained_by_hand_are_fine_tuned_by_hand(
             ("pretrain", "fractals:3", "--out", "w.safetensors", "--architecture", "timm:nix"),
             "timm:nix: ",
         ),
-        (("finetune", "nowhere", "--out", "s3://bucket/runs"), "s3://bucket/runs: a path of this machine, not a URL"),
+        (("finetune", "nowhere", "--out", "s3://bucket/runs"), "s3://bucket/runs: must be a local path, not a URL"),
         (("simulate", "--out", "s3://bucket/set"), "Invalid value for '--out': s3://bucket/set: a path of this"),
     ],
 )

@@ -194,7 +194,7 @@ def test_shares_are_disjoint_and_together_the_whole_suite(world: Path, tmp_path:
 
 @pytest.mark.parametrize(
     ("end", "how"),
-    [("os.kill(os.getpid(), 9)", "SIGKILL, perhaps for want of memory"), ("sys.exit(130)", "exit code 130")],
+    [("os.kill(os.getpid(), 9)", "SIGKILL, perhaps for lack of memory"), ("sys.exit(130)", "exit code 130")],
 )
 def test_a_worker_that_is_ended_again_and_again_ends_the_fleet_with_one_line(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, how: str

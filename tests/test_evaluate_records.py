@@ -52,12 +52,12 @@ STATES = {
     '{"status": "failed"}': "error: missing, though the run failed",
     '{"status": "done", "colour": 1}': "colour: unknown key; perhaps a later version wrote it",
     '{"status": "done", "processes": 0}': "processes: Input should be greater than or equal to 1",
-    '{"status": "done", "train_images_per_second": NaN}': "NaN is no number",
+    '{"status": "done", "train_images_per_second": NaN}': "NaN is not a number",
     '{"status": "done", "versions": {"torch": 2}}': "versions.torch: Input should be a valid string",
     '{"status": "done", "predictions": {"../x": "' + "0" * 64 + '"}}': "predictions.../x",
     '{"status": "done", "predictions": {"0001-test.parquet": "0"}}': "predictions.0001-test.parquet: String should",
-    '{"status": "done", "status": "failed"}': "status: the key is there twice",
-    "[" * 5000: "lists and objects within each other",
+    '{"status": "done", "status": "failed"}': "status: duplicate key",
+    "[" * 5000: "nested lists and objects",
     '{"status": "failed", "error": "\\ud800"}': "half of a character",
     "": "not JSON",
 }
@@ -130,7 +130,7 @@ LINES = {
     "[]": "Input should be",
     '{"epoch": 1}': "loss: Field required",
     '{"epoch": "1", "loss": 1, "train_accuracy": 1, "lr": 1}': "epoch: Input should be a valid integer",
-    '{"epoch": 1, "loss": NaN, "train_accuracy": 1, "lr": 1}': "NaN is no number",
+    '{"epoch": 1, "loss": NaN, "train_accuracy": 1, "lr": 1}': "NaN is not a number",
 }
 
 
@@ -211,7 +211,7 @@ def test_nothing_is_trained_or_recorded_behind_a_link(
         before = {path: path.read_bytes() for path in (tmp_path / "victim").rglob("*") if path.is_file()}
         done = evaluate_here("run", "suite.toml", "--out", "runs-half", "--device", "cpu")
         assert done.returncode in (1, 2)
-        assert f"{name}: a link, through which nothing is written" in done.stdout + done.stderr
+        assert f"{name}: a link, and nothing is written through links" in done.stdout + done.stderr
         assert {path: path.read_bytes() for path in (tmp_path / "victim").rglob("*") if path.is_file()} == before
         place.unlink()
         if kept.exists():
@@ -227,7 +227,7 @@ def test_a_name_with_spaces_goes_on_where_its_record_is_and_is_refused_elsewhere
     assert evaluate_here("plan", "suite.toml").returncode == 0
     done = evaluate_here("run", "suite.toml", "--out", "elsewhere", "--dry-run")
     assert done.returncode == 2
-    told = "name: 'golden suite' becomes a file's name; letters (a to z), digits, _, - and dots within only"
+    told = "name: 'golden suite' becomes a file's name; letters (a to z), digits, _, - and dots inside only"
     assert done.stderr == f"evaluate: {told}\n"
     assert not Path("elsewhere").exists()
 
@@ -250,7 +250,7 @@ def test_nothing_behind_a_link_is_removed_with_a_cache(tmp_path: Path, evaluate_
     (tmp_path / "runs/cache").symlink_to(tmp_path / "victim")
     done = evaluate_here("cache", tmp_path / "runs", "--clear")
     assert done.returncode == 2
-    assert "cache: a link, through which nothing is written" in done.stderr
+    assert "cache: a link, and nothing is written through links" in done.stderr
     assert (tmp_path / "victim/mine.pixels").read_bytes() == b"mine"
     (tmp_path / "link.pixels").symlink_to(tmp_path / "victim/mine.pixels")
     clear(tmp_path)

@@ -345,5 +345,5 @@ def test_a_full_disk_is_one_line_that_says_what_to_do() -> None:
         "raise SystemExit(cli.run(app, 'work', ()))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    said = "work: No space left on device; what is finished stands: free some space and run again\n"
+    said = "work: No space left on device; what is finished is kept: free some space and run again\n"
     assert (done.returncode, done.stderr) == (2, said)

@@ -78,7 +78,7 @@ def shard(index: int) -> range:
 @pytest.mark.parametrize(
     ("trouble", "why"),
     [
-        ("dies", "its worker was killed (SIGKILL, perhaps for want of memory)"),
+        ("dies", "its worker was killed (SIGKILL, perhaps for lack of memory)"),
         ("fails", "RuntimeError: no image 33 on None"),
     ],
 )

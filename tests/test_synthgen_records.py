@@ -24,19 +24,19 @@ class Small:
 
 
 BAD = {
-    b'{"n": 1, "rate": NaN}': "NaN is no number",
-    b'{"n": 1, "rate": -Infinity}': "-Infinity is no number",
+    b'{"n": 1, "rate": NaN}': "NaN is not a number",
+    b'{"n": 1, "rate": -Infinity}': "-Infinity is not a number",
     b'{"n": 1, "rate": 1e400}': "1e400 is too large a number",
-    b'{"n": 1, "n": 2, "rate": 1}': "n: the key is there twice",
+    b'{"n": 1, "n": 2, "rate": 1}': "n: duplicate key",
     b'{"n": "12", "rate": 1}': "n: Input should be a valid integer",
     b'{"n": 1.0, "rate": 1}': "n: Input should be a valid integer",
     b'{"n": true, "rate": 1}': "n: Input should be a valid integer",
-    b'{"n": 1, "rate": 1, "names": ["\\ud800"]}': "holds half of a character",
+    b'{"n": 1, "rate": 1, "names": ["\\ud800"]}': "contains half of a character",
     b'{"n": 1}': "rate: Field required",
     b"{}": "n: Field required",
     b"": "not JSON (line 1, column 1",
     b"\xff": "not UTF-8 (byte 0)",
-    b"[" * 100_000: "more than 100 lists and objects within each other",
+    b"[" * 100_000: "more than 100 nested lists and objects",
     b'{"a":' * 500 + b"1" + b"}" * 500: "more than 100 lists and objects",
     b'{"n": ' + b"1" * 5000 + b', "rate": 1}': "4300 digits",
 }
@@ -96,9 +96,9 @@ def test_names_of_files_stay_within_their_folder(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "data").symlink_to("there")
     for name in ("../x", "/x", "a/../x", "./x", "a//x", "", "a/", "a\\..\\x", "x\0"):
-        with pytest.raises(SynthgenError, match="no name of a file within it"):
+        with pytest.raises(SynthgenError, match="not the name of a file within it"):
             target(tmp_path, name)
-    with pytest.raises(SynthgenError, match="data: a link, through which nothing is written"):
+    with pytest.raises(SynthgenError, match="data: a link, and nothing is written through links"):
         target(tmp_path, "data/x.tar")
     assert target(tmp_path, "metadata/x.parquet") == tmp_path / "metadata/x.parquet"
 

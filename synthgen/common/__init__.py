@@ -1,1 +1,1 @@
-"""What every room of the house uses: errors, seeds, progress, records, text for people."""
+"""What every room uses: errors, logs, seeds, progress, processes, strict records, printed text, shared options."""

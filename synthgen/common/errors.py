@@ -2,4 +2,4 @@
 
 
 class SynthgenError(Exception):
-    """A user's mistake or a missing input, told in one line; commands end with exit code 2."""
+    """A user's mistake or a missing input, reported in one line; commands end with exit code 2."""

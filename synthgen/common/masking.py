@@ -1,4 +1,4 @@
-"""Errors and addresses as they may be printed: in one line, without keys, passwords and tokens."""
+"""Errors and addresses made safe to print: in one line, without keys, passwords and tokens."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable
 from urllib.parse import parse_qsl, quote
 
-LOGIN = re.compile(r"//([^/]*:.*|[^/@]*)@")  # of a URL; a password may hold slashes
-# Variables of the environment that hold secrets, and not the names of files with some.
+LOGIN = re.compile(r"//([^/]*:.*|[^/@]*)@")  # of a URL; a password may contain slashes
+# Environment variables that hold secrets, rather than the names of files with secrets.
 SECRET = re.compile(
     r"(?!.*_(FILE|PATH|DIR)$).*(TOKEN(?!IZ)|SECRET|PASSWORD|PASSWD|PASSPHRASE|(API|ACCESS|ACCOUNT|PRIVATE)_?KEY)", re.I
 )
-SHORTEST = 8  # characters of such a secret; a shorter one may be any word
-# Secrets by their looks, each with what is shown instead: of signed and other URLs, headers, settings, and well-known
-# forms of tokens of the Hub and keys of AWS.
+SHORTEST = 8  # characters of such a secret; a shorter one may be an ordinary word
+# What secrets look like, each with what is shown instead: in signed and other URLs, headers and settings, and the
+# well-known forms of Hub tokens and AWS keys.
 LOOKS = tuple(
     (re.compile(pattern, re.IGNORECASE), shown)
     for pattern, shown in (
@@ -34,7 +34,7 @@ LOOKS = tuple(
 
 
 def one_line(error: BaseException, secrets: Iterable[str] = ()) -> str:
-    """What an error says, in one line of bounded length without ``secrets`` and what looks like some."""
+    """The message of an error, in one line of at most 300 characters, without ``secrets`` or what looks like one."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror and not error.filename:
         text = error.strerror
@@ -42,7 +42,7 @@ def one_line(error: BaseException, secrets: Iterable[str] = ()) -> str:
 
 
 def masked(text: str) -> str:
-    """``text`` without the secrets of the environment and what looks like secrets."""
+    """``text`` without the environment's secrets and what looks like one."""
     text = without(text, secrets_in(""))
     for look, shown in LOOKS:
         text = look.sub(shown, text)
@@ -50,7 +50,7 @@ def masked(text: str) -> str:
 
 
 def without(text: str, secrets: Iterable[str]) -> str:
-    """``text`` with each of ``secrets``, plain or as URLs write it, masked."""
+    """``text`` with each of ``secrets``, plain or URL-encoded, masked."""
     forms = {form for word in secrets for form in (word, quote(word), quote(word, safe=""))}
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, "***")
@@ -58,7 +58,7 @@ def without(text: str, secrets: Iterable[str]) -> str:
 
 
 def secrets_in(url: str, *, elsewhere: bool = True) -> tuple[str, ...]:
-    """The secrets of a URL, in USER:PASSWORD@ and ?NAME=VALUE; with ``elsewhere`` those of the environment too."""
+    """The secrets of a URL, in USER:PASSWORD@ and ?NAME=VALUE; with ``elsewhere`` also those of the environment."""
     login = LOGIN.search(url)
     words = [login[1], *login[1].split(":")[1:]] if login else []
     words += [value for _, value in parse_qsl(url.partition("?")[2])]
@@ -68,7 +68,7 @@ def secrets_in(url: str, *, elsewhere: bool = True) -> tuple[str, ...]:
 
 
 def shown(place: str) -> str:
-    """A path or URL as it may be printed."""
+    """A path or URL that is safe to print."""
     if "://" not in place:
         return place
     return re.sub(r"\?.*", "?***", LOGIN.sub("//***@", place))

@@ -13,39 +13,39 @@ from synthgen.common.logs import setting
 
 
 def local(path: Path | None) -> Path | None:
-    """The callback of an option that takes a path of this machine: a URL, which makes a path too, is refused."""
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):  # pathlib has made one slash of two
-        raise BadParameter(f"{str(path).replace(':/', '://', 1)}: a path of this machine, not a URL")
+    """Callback of an option that takes a local path: refuses a URL, which pathlib would accept as a path."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):  # pathlib has merged the two slashes
+        raise BadParameter(f"{str(path).replace(':/', '://', 1)}: must be a local path, not a URL")
     return path
 
 
 Out = Annotated[
-    str, typer.Option(metavar="DIR|URL", help="Dataset directory, here or at a URL; taken up where it stands.")
+    str, typer.Option(metavar="DIR|URL", help="Dataset directory, local or at a URL; an existing one is continued.")
 ]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Dataset directory.", callback=local)]
-Anywhere = Annotated[str, typer.Argument(metavar="DIR|URL", help="Dataset directory, or its URL.")]
+Anywhere = Annotated[str, typer.Argument(metavar="DIR|URL", help="Dataset directory, local or at a URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
 
 
 def command_of(application: typer.Typer) -> Any:
-    """The command of an application, whose every command has ``--debug``."""
+    """The command of an application, with ``--debug`` added to every command."""
     command = typer.main.get_command(application)
     _add_debug(command, _debug_option())
     return command
 
 
-def _heard(debug: bool) -> None:
+def _set_debug(debug: bool) -> None:
     setting.debug = setting.debug or debug
 
 
 Debug = Annotated[
     bool,
-    typer.Option("--debug", help="Show the traceback of an error on stderr.", callback=_heard, expose_value=False),
+    typer.Option("--debug", help="Show the traceback of an error on stderr.", callback=_set_debug, expose_value=False),
 ]
 
 
 def _nothing(debug: Debug = False) -> None:
-    """A command that has the option, from which others get it."""
+    """A command with the option, from which it is taken for all others."""
 
 
 def _debug_option() -> Any:

@@ -1,8 +1,7 @@
-"""Text for people, made printable in one place: nothing that is read from a file reaches a terminal as a command to it.
+"""Text for people, made printable in one place: nothing read from a file reaches a terminal as a control sequence.
 
-Names, keys, digests and messages come from files of strangers.  An escape sequence among them could move the
-cursor, change what stands on the screen or in its title, or turn the order of letters; a line break could pass
-for a line of our own.
+Names, keys, digests and messages come from untrusted files.  An escape sequence in them could move the cursor,
+change the screen or its title, or reverse the order of letters; a line break could pass for a line of our own.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ import re
 import sys
 from typing import TextIO
 
-# What str.isprintable calls unprintable, but for spaces of all widths: controls, formats (among them those that
-# turn the direction of text), halves of surrogate pairs, private and unassigned characters, line separators.
+# What str.isprintable calls unprintable, except spaces of all widths: controls, formats (including those that change
+# the direction of text), lone surrogates, private and unassigned characters, line separators.
 _SPACES = "\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
-_DOUBTFUL = re.compile(rf"[^ -~{_SPACES}]")
+_SUSPECT = re.compile(rf"[^ -~{_SPACES}]")
 
 
 def printable(text: object) -> str:
-    """``text`` in one line of characters that show; others as Python escapes them, such as ``\\x1b``."""
-    told = str(text)
-    return told if told.isprintable() else _DOUBTFUL.sub(_escaped, told)
+    """``text`` on one line of printable characters, the others escaped as in Python, such as ``\\x1b``."""
+    line = str(text)
+    return line if line.isprintable() else _SUSPECT.sub(_escaped, line)
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -30,9 +29,9 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def printable_json(record: object) -> str:
-    """JSON, a value a line, whose texts read the same but show nothing but characters that show."""
+    """JSON with one value per line, that parses to the same texts but consists of printable characters."""
     text = json.dumps(record, indent=1, ensure_ascii=False)
-    return "\n".join(line if line.isprintable() else _DOUBTFUL.sub(_json_escaped, line) for line in text.split("\n"))
+    return "\n".join(line if line.isprintable() else _SUSPECT.sub(_json_escaped, line) for line in text.split("\n"))
 
 
 def _json_escaped(match: re.Match[str]) -> str:
@@ -40,5 +39,5 @@ def _json_escaped(match: re.Match[str]) -> str:
 
 
 def say(*lines: object, file: TextIO | None = None) -> None:
-    """Print each of ``lines``, printable, on a line of its own; to stdout, or to ``file``."""
+    """Print each of ``lines``, made printable, on a line of its own, to stdout or to ``file``."""
     print(*map(printable, lines), sep="\n", file=file or sys.stdout, flush=True)

@@ -1,4 +1,4 @@
-"""Worker processes: what they do when Ctrl-C is pressed, and when their parent is killed."""
+"""Worker processes: what they do on Ctrl-C, and when their parent is killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def end_with_parent() -> None:
-    """End this process with its parent, for a thread: a killed parent must not leave workers behind."""
+    """End this process when its parent ends; run in a thread, so that a killed parent leaves no workers behind."""
     import multiprocessing
 
     parent = multiprocessing.parent_process()
@@ -23,9 +23,9 @@ def end_with_parent() -> None:
 
 
 def keep_interruptions(again: Callable[[], object]) -> None:
-    """Call ``again`` where an interruption came inside a callback from C code, such as a compiler's, and was lost.
+    """Call ``again`` when an interruption is lost because it came inside a callback from C code, such as a compiler's.
 
-    Python drops all exceptions there; ``again`` must see to it that another comes when the callback is over.
+    Python drops all exceptions there; ``again`` must cause another interruption once the callback is over.
     """
     before = sys.unraisablehook
 
@@ -39,18 +39,18 @@ def keep_interruptions(again: Callable[[], object]) -> None:
 
 
 def interrupt_soon() -> None:
-    """Have this process hear Ctrl-C in a moment."""
+    """Send Ctrl-C to this process in a moment."""
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     timer.daemon = True
     timer.start()
 
 
 def how_ended(code: int | None) -> str:
-    """The exit code of a process in words: the signal that killed it, where one did."""
+    """The exit code of a process in words: the signal that killed it, if one did."""
     if code is None or code >= 0:
         return f"exit code {code}"
     name = signal.Signals(-code).name
-    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
+    return f"{name}, perhaps for lack of memory" if name == "SIGKILL" else name
 
 
 @contextmanager
@@ -65,8 +65,8 @@ def interrupts(how: int) -> Iterator[None]:
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Hear neither Ctrl-C nor SIGTERM for a while: who asks again gets no quicker end, but a worse one."""
-    if threading.current_thread() is not threading.main_thread():  # which alone hears them
+    """Ignore Ctrl-C and SIGTERM for a while: a second one would end the run less cleanly, not sooner."""
+    if threading.current_thread() is not threading.main_thread():  # the only one that receives them
         yield
         return
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -78,5 +78,5 @@ def unheard() -> Iterator[None]:
 
 
 def worker_name(process: int | None = None) -> str:
-    """Host and process (this one), such as ``node7-4242``."""
+    """Host and process (by default this one), such as ``node7-4242``."""
     return f"{socket.gethostname()}-{process or os.getpid()}"

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""Progress of long work: a bar on a terminal, elsewhere a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINE_EVERY = 5.0  # seconds between plain lines
 
 @contextmanager
 def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Yield a function that takes how many units are done; shows rate and time left on stderr."""
+    """Yield a function that takes how many units are done and shows progress and time left on stderr."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import Progress
@@ -35,7 +35,7 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]
                 return
             last = now
             rate = (done - first) / (now - start) if now > start else 0.0
-            known = done - first >= max(2, total / 100)  # the first of a batch tells nothing yet
+            known = done - first >= max(2, total / 100)  # the first of a batch says nothing yet about the rate
             left = f", {(total - done) / rate:.0f} s left" if known and rate > 0 and done < total else ""
             say(f"{what}: {done} of {total} {unit}{left}", file=sys.stderr)
 

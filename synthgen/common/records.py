@@ -1,8 +1,8 @@
 """One strict reader for every record that may come from elsewhere.
 
-Python's own JSON reader takes NaN, takes the last of two equal keys, lets halves of surrogate pairs through,
-and ends deep nesting in a RecursionError.  Pydantic turns "12" into 12.  Here each of these is refused, in one
-line that names the file and the key.
+Python's own JSON reader accepts NaN, keeps the last of duplicate keys, lets lone surrogates through, and fails on
+deep nesting with a RecursionError.  Pydantic turns "12" into 12.  Here each of these is refused, in one line that
+names the file and the key.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from synthgen.common.errors import SynthgenError
 T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid")
 ADDED = "added"  # in the metadata of a field that older records lack
-DEPTH = 100  # of lists and objects within each other
-SHORT = 4096  # characters, in which all numbers are sooner looked at than looked for
+DEPTH = 100  # nested lists and objects
+SHORT = 4096  # characters; in shorter texts checking every number is faster than searching for large ones
 SPACES = b" \t\r\n"
-DEEP = f"more than {DEPTH} lists and objects within each other"
+DEEP = f"more than {DEPTH} nested lists and objects"
 LATER = "unknown key; perhaps a later version wrote it"
-# Pydantic's types of errors for a key that is not a field's, of models and of dataclasses.
+# Pydantic's error types for unknown keys, of models and of dataclasses.
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def added(default: Any) -> Any:
-    """A field that a hashed record gains: ``name: TYPE = added(DEFAULT)``.
+    """A field that is added to a hashed record later: ``name: TYPE = added(DEFAULT)``.
 
-    Records may grow, under one rule.  The default of a field that is added later means what was done before there was
-    the field, and the field enters a record and its digest only where its value is another one.  So everything that
-    was made before keeps its digest, and older versions read what does not use the field.  The fields that a record
-    had from the start, which have no such mark, always enter.  A default never changes: a new default for new outputs
-    is given where these are planned.
+    Records may grow, under one rule.  The default of an added field means what was done before the field existed, and
+    the field enters a record and its digest only if its value differs from that default.  So everything made earlier
+    keeps its digest, and older versions can read records that do not use the field.  The fields that a record had from
+    the start are not marked and always enter.  A default never changes: a new default for new outputs is set where
+    these are planned.
     """
     return field(default=default, metadata={ADDED: True})
 
 
 def plain(value: Any) -> Any:
-    """A record as JSON holds it, without the added fields that have their default; see ``added``."""
+    """A record as JSON values, without the added fields that have their default; see ``added``."""
     if is_dataclass(value) and not isinstance(value, type):
         kept = {one.name: getattr(value, one.name) for one in fields(value) if not _left_out(value, one)}
         return {name: plain(inner) for name, inner in kept.items()}
@@ -66,11 +66,11 @@ def digest(record: Any) -> str:
 
 
 def record(data: bytes, kind: type[T], where: object) -> T:
-    """The record in ``data``, which came from ``where``; raises SynthgenError naming that and the key."""
+    """The record in ``data``, which was read from ``where``; raises SynthgenError naming that and the key."""
     try:
         value = adapter(cast(Any, kind)).validate_json(data, strict=True)
     except ValidationError as error:
-        parsed(data, where)  # which says more of what is no JSON
+        parsed(data, where)  # which says more if it is not JSON
         raise SynthgenError(f"{where}: {first_problem(error)}") from None
     if not _as_written(data, value, kind):
         parsed(data, where)
@@ -78,9 +78,9 @@ def record(data: bytes, kind: type[T], where: object) -> T:
 
 
 def validated(data: bytes | object, kind: type[T], where: object, key: str = "") -> T:
-    """JSON, or what ``parsed`` made of it, as a type of pydantic's; ``key`` is where in the file it stands.
+    """JSON, or the result of ``parsed``, as a type that pydantic knows; ``key`` is its place in the file.
 
-    Of parsed values the numbers and texts must have their own types, too, but a list may be a tuple.
+    The numbers and texts of parsed values, too, must have exactly the right types, but a tuple counts as a list.
     """
     try:
         text = data if isinstance(data, bytes) else json.dumps(data).encode()
@@ -90,7 +90,7 @@ def validated(data: bytes | object, kind: type[T], where: object, key: str = "")
 
 
 def parsed(data: bytes, where: object) -> Any:
-    """JSON in UTF-8 without NaN, infinite numbers, keys that come twice, deep nesting or halves of characters.
+    """JSON in UTF-8 without NaN, infinite numbers, duplicate keys, deep nesting or lone surrogates.
 
     Raises SynthgenError naming ``where``.
     """
@@ -108,14 +108,14 @@ def parsed(data: bytes, where: object) -> Any:
         raise SynthgenError(f"{where}: not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:
         raise SynthgenError(f"{where}: not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
-    except ValueError as error:  # of numbers with thousands of digits, too
+    except ValueError as error:  # also for numbers with thousands of digits
         raise SynthgenError(f"{where}: {error}") from None
 
 
 def _as_written(data: bytes, value: object, kind: Any) -> bool:
-    """Whether a record stands in ``data`` as pydantic would write it, but for spaces.
+    """Whether ``data`` is what pydantic would write for the record, except for spaces.
 
-    Then no key of it comes twice, and it has no NaN: most records, of which a set has thousands, need no second look.
+    Then it has neither duplicate keys nor NaN: most records, of which a set has thousands, need no second pass.
     """
     written = adapter(kind).dump_json(value).translate(None, SPACES)
     return (
@@ -124,13 +124,13 @@ def _as_written(data: bytes, value: object, kind: Any) -> bool:
 
 
 def first_problem(error: ValidationError, key: str = "") -> str:
-    """The first thing that pydantic found wrong, beginning with its key; an unknown key before a missing one."""
+    """The first error that pydantic found, beginning with its key; unknown keys come before missing ones."""
     found = error.errors(include_url=False)
     return problem(next((one for one in found if one["type"] in UNKNOWN), found[0]), key)
 
 
 def problem(found: Any, key: str = "") -> str:
-    """One thing that pydantic found wrong, beginning with its key."""
+    """An error that pydantic found, beginning with its key."""
     place = _place([key, *found["loc"]] if key else found["loc"])
     return f"{place or 'the file'}: {LATER if found['type'] in UNKNOWN else found['msg']}"
 
@@ -139,7 +139,7 @@ def _place(loc: Sequence[object]) -> str:
     return ".".join(str(part)[:80] for part in loc)[:200]
 
 
-@lru_cache(maxsize=64)  # making one takes longer than reading a record
+@lru_cache(maxsize=64)  # building one takes longer than reading a record
 def adapter(kind: Any) -> TypeAdapter[Any]:
     """The validator of a type."""
     return TypeAdapter(kind)
@@ -149,12 +149,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
-        raise ValueError(f"{twice[:80]}: the key is there twice")
+        raise ValueError(f"{twice[:80]}: duplicate key")
     return found
 
 
 def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _finite(text: str) -> float:
@@ -164,21 +164,21 @@ def _finite(text: str) -> float:
     return number
 
 
-# A reader of JSON takes longer to make than a record to read.  A number is infinite only with an exponent of three
-# digits or with hundreds of digits: of all others none is looked at for it.
+# Building a JSON reader takes longer than reading a record.  A number can be infinite only with an exponent of three
+# digits or with hundreds of digits: only texts that may have such a number are read with _CAREFUL.
 _READER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
 _CAREFUL = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite)
 _EXPONENT = re.compile(r"[eE]\+?[0-9]{3}")
 
 
 def _has_large(text: str) -> bool:
-    """Whether a number may have an exponent of three digits, or 300 digits: every such run fills a block of 150."""
+    """Whether a number may have an exponent of three digits, or 300 digits: such a run fills a block of 150."""
     blocks = (text[at : at + 150] for at in range(0, len(text), 150))
     return _EXPONENT.search(text) is not None or any(map(str.isdecimal, blocks))
 
 
 def _check_depth(value: Any) -> None:
-    """Raises ValueError where more than DEPTH lists and objects stand within each other."""
+    """Raise ValueError if more than DEPTH lists and objects are nested."""
     level = [value]
     for _ in range(DEPTH):
         inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, list | dict))
@@ -188,10 +188,10 @@ def _check_depth(value: Any) -> None:
 
 
 def _check_characters(value: Any) -> None:
-    """Raises ValueError where a text holds half of a character, which no file can be named by or written with."""
+    """Raise ValueError if a text contains a lone surrogate, which can be in neither the name nor the text of a file."""
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise ValueError(f"{value[:40]!a} holds half of a character (a lone surrogate)")
+            raise ValueError(f"{value[:40]!a} contains half of a character (a lone surrogate)")
     elif isinstance(value, dict):
         for key, inner in value.items():
             _check_characters(key)

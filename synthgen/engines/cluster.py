@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from synthgen.common.errors import SynthgenError
-from synthgen.common.logs import told
+from synthgen.common.logs import describe
 
 CONNECT = 5.0  # seconds that an address gets to answer
 ELASTIC = ("CPU", "GPU", "memory")  # what nodes that a cluster does not have yet may bring
@@ -122,7 +122,7 @@ def _reason(error: BaseException) -> str:
         if "AuthenticationError" in f"{type(cause).__name__} {cause}":
             return "it asks for a token: export RAY_AUTH_MODE=token, with the cluster's in RAY_AUTH_TOKEN or ~/.ray"
         cause = cause.__cause__
-    return told(error)
+    return describe(error)
 
 
 def _check_resources(ray: Any, wanted: dict[str, float], *, elastic: bool) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from synthgen.common.errors import SynthgenError
-from synthgen.common.logs import Failure, failure_of, told
+from synthgen.common.logs import Failure, describe, failure_of
 from synthgen.common.printing import say
 from synthgen.common.processes import worker_name
 from synthgen.engines.claims import drop_of
@@ -204,7 +204,7 @@ def _cause(error: Any) -> str:
     """Why a task or an actor ended, in one line without Ray's own traceback."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException):
-        return told(cause)
+        return describe(cause)
     lines = [line.strip() for line in str(error).splitlines()]
     said = [line for line in lines if line and not line.startswith(("class_name:", "actor_id:", "pid:", "namespace:"))]
     return f"{type(error).__name__}: {' '.join(said)}"[:200]
