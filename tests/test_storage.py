@@ -90,7 +90,7 @@ def test_what_is_written_is_read_sized_listed_and_removed(root: Place, tmp_path:
 
 @pytest.mark.parametrize("name", ["../x", "/x", "data/../../x", "a//b", "", "a\\b", "."])
 def test_no_name_leaves_a_set(root: Place, name: str) -> None:
-    with pytest.raises(SynthgenError, match="is no name of a file within it"):
+    with pytest.raises(SynthgenError, match="is not the name of a file within it"):
         store_of(root).target(root, name)
 
 
@@ -112,12 +112,12 @@ def test_a_file_is_created_once_and_replaced_only_as_it_was(root: Place) -> None
 def test_a_claim_is_one_worker_s_until_it_is_dropped_lost_or_taken_over(root: Place) -> None:
     store, path = store_of(root), root / "claims/x.json"
     store.write(root / "plan.json", b"{}")
-    mine = store.claim(path, b"mine", force=False, counts=60.0)
+    mine = store.claim(path, b"mine", force=False, timeout=60.0)
     assert mine is not None
     mine.renew(b"still mine")
     assert read_file(path) == b"still mine"
-    assert (store.claim(path, b"another", force=False, counts=60.0) is not None) == store.locks
-    taken = store.claim(path, b"taken over", force=True, counts=0.0)
+    assert (store.claim(path, b"another", force=False, timeout=60.0) is not None) == store.locks
+    taken = store.claim(path, b"taken over", force=True, timeout=0.0)
     assert taken is not None
     time.sleep(0.01)
     assert taken.lost != store.locks

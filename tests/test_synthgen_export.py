@@ -401,8 +401,8 @@ def test_a_folder_that_is_not_this_export_is_refused_and_left_as_it_is(dataset: 
         (tmp_path / "file", "parquet", SMALL, "not a directory"),
         (out, "parquet", SMALL, "another export .layout webdataset there, parquet asked"),
         (out, "webdataset", SMALL + 1, f"another export .shard_bytes {SMALL} there, {SMALL + 1} asked"),
-        (dataset / "out", "parquet", SMALL, "lies in the dataset .* itself; name another place"),
-        (dataset, "parquet", SMALL, "lies in the dataset .* itself; name another place"),
+        (dataset / "out", "parquet", SMALL, "is inside the dataset .* itself; choose another place"),
+        (dataset, "parquet", SMALL, "is inside the dataset .* itself; choose another place"),
     ):
         with pytest.raises(SynthgenError, match=told):
             written(dataset, folder, layout, shard_bytes)

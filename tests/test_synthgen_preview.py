@@ -275,7 +275,7 @@ def test_the_folder_is_beside_the_set_by_default_and_never_within(
     for out in (copy, copy / "data/looks"):
         done = synthgen_here("preview", copy, "--out", out)
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == f"synthgen: {out}: lies in the dataset {copy} itself; name another place\n"
+        assert done.stderr == f"synthgen: {out}: is inside the dataset {copy} itself; choose another place\n"
     assert sorted(copy.rglob("*")) == before
 
 

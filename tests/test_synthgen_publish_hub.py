@@ -16,7 +16,7 @@ from synthgen.common.errors import SynthgenError
 from synthgen.dataset.manifest import DOCUMENTS
 from synthgen.dataset.plan import read_plan
 from synthgen.storage import hub_outlet
-from synthgen.storage.hub_outlet import told
+from synthgen.storage.hub_outlet import explained
 from synthgen.storage.outlet import File, Work
 
 REPO, TARGET = "ann/fractals", "hf://datasets/ann/fractals"
@@ -149,9 +149,9 @@ def test_an_upload_killed_three_times_ends_complete_and_sends_nothing_whole_agai
         process = subprocess.Popen(command(dataset, TARGET), env=environment, stdout=-1, stderr=-1)
         assert hub.stalled.wait(60)
         process.kill()
-        told = b"".join(process.communicate())
+        output = b"".join(process.communicate())
         assert process.returncode == -signal.SIGKILL
-        assert TOKEN.encode() not in told
+        assert TOKEN.encode() not in output
         assert "manifest.json" not in there(hub)
     assert hub.uploads  # some were whole
     hub.stall_on = set()
@@ -245,13 +245,13 @@ def test_a_public_repository_is_used_only_where_that_is_said_and_a_private_one_o
 @pytest.mark.parametrize(
     ("pattern", "statuses", "answer"),
     [
-        ("whoami", [401], "the Hub answers 401 Unauthorized: the token is not valid here; see hf auth login"),
-        ("whoami", [599], "the Hub answers 599 unknown"),
-        ("repos/create", [403], "the Hub answers 403 Forbidden: the token may not write there"),
-        ("preupload", [403], "the Hub answers 403 Forbidden: the token may not write there"),
-        ("objects/batch", [413], "the Hub answers 413 "),
-        ("commit/main", [400], "the Hub answers 400 Bad Request"),
-        ("POST .*/tag/", [403], "the Hub answers 403 Forbidden"),
+        ("whoami", [401], "the Hub responded 401 Unauthorized: the token is not valid; see hf auth login"),
+        ("whoami", [599], "the Hub responded 599 unknown"),
+        ("repos/create", [403], "the Hub responded 403 Forbidden: the token may not write there"),
+        ("preupload", [403], "the Hub responded 403 Forbidden: the token may not write there"),
+        ("objects/batch", [413], "the Hub responded 413 "),
+        ("commit/main", [400], "the Hub responded 400 Bad Request"),
+        ("POST .*/tag/", [403], "the Hub responded 403 Forbidden"),
     ],
 )
 def test_a_refusal_of_the_hub_is_told_by_its_status_and_never_by_its_text(
@@ -269,7 +269,7 @@ def test_a_token_that_only_reads_is_refused_before_the_set_is_verified(
 ) -> None:
     hub.role = "read"
     done = publish()
-    assert refused(done) == f"{TARGET}: the token can only read; make one that can write"
+    assert refused(done) == f"{TARGET}: the token can only read; create one that can write"
     assert "verify" not in done.stderr
     assert publish("--dry-run").returncode == 0
 
@@ -319,7 +319,7 @@ def test_an_error_without_status_is_told_in_one_line_without_the_token() -> None
     cause = OSError(f"cannot reach the host\nwith Bearer {TOKEN}")
     error = RuntimeError("Error while uploading")
     error.__cause__ = cause
-    assert told(error, TOKEN) == "cannot reach the host with Bearer *** (OSError)"
+    assert explained(error, TOKEN) == "cannot reach the host with Bearer *** (OSError)"
 
 
 def test_the_reader_of_these_tests_sees_when_a_manifest_lies(dataset: Path, publish: Publish) -> None:

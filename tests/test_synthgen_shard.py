@@ -186,7 +186,7 @@ def test_a_full_device_gives_one_line_and_leaves_no_part_and_no_record(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        with pytest.raises(SynthgenError, match=r"no space left on the device at .*; the finished shards stand"):
+        with pytest.raises(SynthgenError, match=r"no space left on the device at .*; the finished shards are kept"):
             write(tmp_path)
     assert contents(tmp_path) == {}
     assert write(tmp_path) is not None

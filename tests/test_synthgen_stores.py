@@ -83,8 +83,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "SILENT", 1.0)
     monkeypatch.setattr(claims, "BEAT", 0.2)
     monkeypatch.setattr(generate_module, "BEAT", 0.2)
-    monkeypatch.setattr(retries, "WAITS", (0.1, 0.1, 0.1))
-    monkeypatch.setattr(retries, "BRIEF", (0.1, 0.1))
+    monkeypatch.setattr(retries, "BACKOFF", (0.1, 0.1, 0.1))
+    monkeypatch.setattr(retries, "BRIEF_BACKOFF", (0.1, 0.1))
 
 
 def test_a_set_in_a_store_has_the_bytes_of_one_in_a_folder_also_when_it_grows(
@@ -259,8 +259,8 @@ def test_the_hub_is_no_store_to_write_to(synthgen_here: Command) -> None:
     done = synthgen_here("fractal", "--out", "hf://datasets/someone/set", "--categories", 1000)
     assert done.returncode == 2
     assert done.stderr == (
-        "synthgen: hf://datasets/someone/set: the Hub is no place to write to shard by shard; write to a folder or"
-        " a store, then synthgen publish\n"
+        "synthgen: hf://datasets/someone/set: the Hub cannot be written to shard by shard; write to a folder or"
+        " an object store, then use synthgen publish\n"
     )
 
 

@@ -136,7 +136,7 @@ def test_nothing_is_written_through_a_folder_that_is_a_link(
     }[command]
     told = synthgen_here(*line)
     assert told.returncode == 2
-    assert f"{half / folder}: a link, through which nothing is written" in told.stderr
+    assert f"{half / folder}: a link, and nothing is written through links" in told.stderr
     assert (contents(elsewhere), contents(half)) == before
 
 
@@ -658,8 +658,8 @@ def test_repair_names_what_it_mended_and_says_why_it_leaves_the_rest(whole: Path
 @pytest.mark.parametrize(
     ("code", "what"),
     [
-        (errno.ENOSPC, "what was sent stands: free some space and run the same command again"),
-        (errno.EDQUOT, "what was sent stands: free some space and run the same command again"),
+        (errno.ENOSPC, "what was sent is kept: free some space and run the same command again"),
+        (errno.EDQUOT, "what was sent is kept: free some space and run the same command again"),
         (errno.EROFS, "Read-only"),
         (errno.EACCES, "Permission denied"),
         (errno.ENAMETOOLONG, "File name too long"),
@@ -708,7 +708,7 @@ def test_a_folder_in_the_place_of_a_shard_is_named(whole: Path, synthgen_here: C
     assert (tar / "mine").is_dir()
     told = synthgen_here(*MAKE, whole)
     assert told.returncode == 2
-    assert told.stderr.splitlines()[-1].endswith("a folder has the name that this file is to have; move it away")
+    assert told.stderr.splitlines()[-1].endswith("a folder already has the name of this file; move it away")
 
 
 def test_a_link_to_itself_and_a_pipe_are_no_prompt_file_or_category(tmp_path: Path, synthgen_here: Command) -> None:

@@ -184,7 +184,7 @@ def test_the_rate_is_what_was_seen_to_grow_and_gives_the_time_left(
 
 
 def test_watching_outlasts_a_store_that_fails_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synthgen.storage.retries.WAITS", (0.01,) * 3)
+    monkeypatch.setattr("synthgen.storage.retries.BACKOFF", (0.01,) * 3)
     monkeypatch.setattr(module, "EVERY", 0.01)
     url = place(f"memory://watched/{tmp_path.name}")
     lay(url, PLAN)
@@ -206,7 +206,7 @@ def test_watching_outlasts_a_store_that_fails_for_a_moment(tmp_path: Path, monke
 def test_a_set_is_finished_though_its_store_fails_for_a_moment(
     tmp_path: Path, log: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("synthgen.storage.retries.WAITS", (0.01,) * 3)
+    monkeypatch.setattr("synthgen.storage.retries.BACKOFF", (0.01,) * 3)
     url = place(f"memory://watched/{tmp_path.name}")
     lay(url, PLAN)
     generate(url, renderer=Maker(log=log)(None))

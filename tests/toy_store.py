@@ -135,10 +135,10 @@ class Shelves(Publishable[Spot]):
     def disk(self, directory: Spot) -> Path:
         return Path(os.devnull).parent
 
-    def claim(self, path: Spot, data: bytes, *, force: bool, counts: float) -> Label | None:
+    def claim(self, path: Spot, data: bytes, *, force: bool, timeout: float) -> Label | None:
         if not force and not self.create(path, data):
             return None
-        label = Label(path, counts)
+        label = Label(path, timeout)
         label.renew(data)
         return label
 
@@ -179,12 +179,12 @@ class Sketch:
 
 
 class Label:
-    def __init__(self, path: Spot, counts: float) -> None:
-        self._path, self._counts, self._since = path, counts, time.monotonic()
+    def __init__(self, path: Spot, timeout: float) -> None:
+        self._path, self._timeout, self._since = path, timeout, time.monotonic()
 
     @property
     def lost(self) -> bool:
-        return time.monotonic() - self._since > self._counts
+        return time.monotonic() - self._since > self._timeout
 
     def renew(self, data: bytes) -> None:
         SHELVES.write(self._path, data)

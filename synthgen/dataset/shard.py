@@ -23,7 +23,7 @@ from synthgen.common.records import STRICT
 from synthgen.dataset.plan import ShardSpan
 from synthgen.dataset.tar import END, IMAGES, member, read_samples
 from synthgen.storage import reading
-from synthgen.storage.atomic import claimed, move_into_place, told_of_space, write_if_new
+from synthgen.storage.atomic import claimed, move_into_place, reporting_full_disk, write_if_new
 from synthgen.storage.inside import target
 from synthgen.storage.places import store_of
 from synthgen.storage.reading import opened, read_file
@@ -172,7 +172,7 @@ def rewrite_shard(
     shard as it was drawn, or None where another process is at it; raises as write_shard does.
     """
     path, record_place = target(directory, data_name(span)), target(directory, record_name(span))
-    with told_of_space(path), claimed(path) as file:
+    with reporting_full_disk(path), claimed(path) as file:
         if file is None:
             return None
         shard, table = write_tar(file, span, items, plan_digest, environment)

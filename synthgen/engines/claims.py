@@ -27,7 +27,7 @@ from synthgen.dataset.shard import data_path
 from synthgen.kinds.base import MAX_IMAGES
 from synthgen.storage.places import store_of
 from synthgen.storage.reading import read_file, reading
-from synthgen.storage.retries import patiently
+from synthgen.storage.retries import with_retries
 from synthgen.storage.store import CLAIMS, Hold, P, Place
 
 BEAT = 5.0  # seconds between two writings of a claim
@@ -74,7 +74,7 @@ def read_claims(directory: Place) -> dict[str, Claim]:
 
 def _read_all(directory: Place) -> dict[str, bytes]:
     with reading(directory):
-        paths = patiently(lambda: _files(directory), brief=True)
+        paths = with_retries(lambda: _files(directory), brief=True)
     found = zip(paths, concurrently(_read, paths, at=directory), strict=True)
     return {path.name.removesuffix(ENDING): data for path, data in found if data is not None}
 
@@ -117,7 +117,7 @@ def telling(
     path, progress = claim_path(directory, span), Progress()
     n_samples = span.stop - span.start
     claim = Claim(worker=worker_name(), shard=span.index, done=0, of=n_samples, rate=progress.rate, beat=0)
-    hold = store_of(path).claim(path, _bytes(claim), force=force, counts=SILENT)
+    hold = store_of(path).claim(path, _bytes(claim), force=force, timeout=SILENT)
     if hold is None:
         yield None
         return
@@ -170,7 +170,7 @@ def tell_failed(directory: Place, span: ShardSpan, worker: str, why: str) -> Non
         worker=worker, shard=span.index, done=0, of=span.stop - span.start, rate=0.0, beat=0, failed=why[:500]
     )
     path = claim_path(directory, span)
-    store_of(path).claim(path, _bytes(claim), force=True, counts=SILENT)
+    store_of(path).claim(path, _bytes(claim), force=True, timeout=SILENT)
 
 
 def remove_claims(directory: Place) -> None:

@@ -27,7 +27,7 @@ from synthgen.storage import logs
 from synthgen.storage.disk import free_space
 from synthgen.storage.places import store_of
 from synthgen.storage.reading import reading
-from synthgen.storage.retries import patiently
+from synthgen.storage.retries import with_retries
 from synthgen.storage.store import CLAIMS, Place
 
 DISK_MARGIN = 1.1  # free space wanted over the estimate
@@ -51,7 +51,7 @@ def existing_plan(directory: Place) -> Plan | None:
     store = store_of(directory)
     store.check_writable(directory)
     with reading(directory):
-        names = patiently(lambda: store.names_in(directory), brief=True)
+        names = with_retries(lambda: store.names_in(directory), brief=True)
     if plan := standing_plan(directory):  # asked after the listing: another process may just be laying it down
         return plan
     if any(not name.endswith(".tmp") and name not in (CLAIMS, logs.FOLDER) for name in names):  # others are starting
@@ -114,7 +114,7 @@ def _unfinish(directory: Place) -> None:
     for path in (directory / "manifest.json", directory / "SHA256SUMS"):
         store = store_of(path)
         with reading(path):
-            if patiently(partial(store.exists, path)):
+            if with_retries(partial(store.exists, path)):
                 store.remove(path)
 
 
@@ -204,7 +204,7 @@ def _grown_only(directory: Place, before: Plan, now: Plan) -> Plan:
 
 def _looked(look: Callable[[], T]) -> T:
     """A look at the output, which a store that fails for a moment does not end."""
-    return patiently(look, final=lambda error: False)
+    return with_retries(look, final=lambda error: False)
 
 
 class _Passed:

@@ -16,7 +16,7 @@ from synthgen.dataset.plan import Plan
 from synthgen.dataset.shard import Shard
 from synthgen.engines.claims import SILENT, Claim, Unchanged, read_claims
 from synthgen.storage.places import store_of
-from synthgen.storage.retries import patiently
+from synthgen.storage.retries import with_retries
 from synthgen.storage.store import Place
 
 EVERY = 2.0  # seconds between looks
@@ -92,7 +92,7 @@ def follow(directory: Place) -> Iterator[dict[str, Any]]:
     yield state
     while not state["complete"]:
         time.sleep(EVERY)
-        state = patiently(eye.look, final=lambda error: False)
+        state = with_retries(eye.look, final=lambda error: False)
         yield state
 
 

@@ -22,7 +22,7 @@ from synthgen.dataset.manifest import Manifest
 from synthgen.dataset.shard import Item, data_path, read_shard
 from synthgen.dataset.tar import END, member
 from synthgen.kinds.base import Sample
-from synthgen.publishing.export_record import FORMAT, Part, opened_export, told_of_space
+from synthgen.publishing.export_record import FORMAT, Part, opened_export, reporting_full_disk
 from synthgen.publishing.names import CLASSES, class_folders, class_table
 from synthgen.storage.atomic import claimed, move_into_place, open_own, write_if_new
 from synthgen.storage.inside import check_folder, target
@@ -53,7 +53,7 @@ def export(
             f"{manifest.directory}: {manifest.n_samples} of {manifest.plan.n} images stand; finish it first"
         )
     parts = () if layout == "imagefolder" else cut(manifest, layout, shard_bytes)
-    with told_of_space(out), opened_export(manifest, out, layout, shard_bytes, parts):
+    with reporting_full_disk(out), opened_export(manifest, out, layout, shard_bytes, parts):
         if layout == "imagefolder":
             _write_folders(manifest, out, progress)
         else:

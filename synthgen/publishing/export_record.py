@@ -114,7 +114,7 @@ def _check_disk(manifest: Manifest, out: Path, layout: str, parts: Sequence[Part
 
 
 @contextmanager
-def told_of_space(out: Path) -> Iterator[None]:
+def reporting_full_disk(out: Path) -> Iterator[None]:
     """Turn a full device into a SynthgenError."""
     try:
         yield

@@ -22,7 +22,7 @@ from synthgen.dataset.shard import data_name, data_path, record_name, record_pat
 from synthgen.dataset.verify import inspect
 from synthgen.publishing.card import documents
 from synthgen.publishing.upload import CLOSING, arrange
-from synthgen.storage.atomic import told_of_space, write_if_new
+from synthgen.storage.atomic import reporting_full_disk, write_if_new
 from synthgen.storage.outlet import File, Outlet, Standing, Work
 from synthgen.storage.places import store_named, store_of
 from synthgen.storage.reading import opened
@@ -78,7 +78,7 @@ def publish(directory: Path, target: str, *, public: bool = False, allow_incompl
     _refuse_another(to, to.standing(), manifest, _names(manifest))
     manifest, faults, quality = _checked(manifest, allow_incomplete)
     for name, content in documents(manifest, quality, faults=faults, repo=to.repo).items():
-        with told_of_space(directory / name):
+        with reporting_full_disk(directory / name):
             write_if_new(directory / name, content)
     files = _files(directory, manifest, finished=not faults)
     standing = to.standing()

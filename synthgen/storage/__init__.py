@@ -1,1 +1,1 @@
-"""Where files stand: folders and stores."""
+"""Where files are kept: folders, object stores, the Hub."""

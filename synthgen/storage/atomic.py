@@ -1,8 +1,7 @@
-"""Files that stand whole or not at all.
+"""Files that are complete or absent.
 
-A file is written beside its place, flushed to disk and renamed.  Whoever writes one holds a lock on the
-unfinished file, so several processes can work on one directory, and a killed one leaves only an
-unlocked orphan.
+A file is written beside its final path, flushed to disk and renamed.  Its writer holds a lock on the unfinished file,
+so several processes can work on one directory, and a killed one leaves only an unlocked orphan.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from typing import IO
 from synthgen.common.errors import SynthgenError
 from synthgen.storage.regular import read_regular
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or a user's share of it
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or a user's quota
 
 
 @contextmanager
 def claimed(path: Path) -> Iterator[IO[bytes] | None]:
-    """Hold the unfinished file of ``path`` for writing; None where another process holds it.
+    """Hold the unfinished file of ``path`` for writing; None if another process holds it.
 
-    On leaving, what was not renamed into place is removed.  Raises SynthgenError where the unfinished file
-    is none, but a link or a pipe that somebody put in its place.
+    When the block ends, a file that was not renamed into place is removed.  Raises SynthgenError if there is a link or
+    a pipe in place of the unfinished file.
     """
     part = path.with_name(path.name + ".tmp")
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -47,15 +46,15 @@ def claimed(path: Path) -> Iterator[IO[bytes] | None]:
 def remove_orphans(directory: Path) -> None:
     """Remove the unfinished files that killed processes left in a folder."""
     for part in directory.glob("*.tmp"):
-        # Open for writing, without which NFS gives no lock; another user's file is that user's to remove, and what
-        # is no regular file is nobody's unfinished one.
+        # Opened for writing, as NFS gives no lock otherwise.  Another user's file is left to that user, and what is not
+        # a regular file is not an unfinished file of ours.
         with suppress(FileNotFoundError, PermissionError, SynthgenError), open_own(part, "rb+") as file:
             if _lock(part, file):
                 part.unlink()
 
 
 def held(path: Path) -> bool:
-    """Whether a process is writing a file; raises OSError where that cannot be told, as on a disk without locks."""
+    """Whether a process is writing a file; raises OSError if that is unknown, as on a disk without locks."""
     part = path.with_name(path.name + ".tmp")
     with suppress(FileNotFoundError, SynthgenError), open_own(part, "rb") as file:
         return not _lock(part, file, fcntl.LOCK_SH) and _is(part, file)
@@ -63,7 +62,7 @@ def held(path: Path) -> bool:
 
 
 def open_own(path: Path | str, mode: str) -> IO[bytes]:
-    """Open a file that is ours to write; raises SynthgenError for all but a regular one.
+    """Open a file for us to write; raises SynthgenError for anything but a regular file.
 
     A link would lead elsewhere, and a pipe would block.
     """
@@ -71,7 +70,7 @@ def open_own(path: Path | str, mode: str) -> IO[bytes]:
         return open(path, mode, opener=_open_regular)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
-            what = "a link, a pipe or a folder, where a file of ours is to stand"
+            what = "a link, a pipe or a folder is in the place of a file to be written"
             raise SynthgenError(f"{path}: {what}; remove it") from None
         raise
 
@@ -85,7 +84,7 @@ def _open_regular(path: str, flags: int) -> int:
 
 
 def _lock(path: Path, file: IO[bytes], kind: int = fcntl.LOCK_EX) -> bool:
-    """Whether we now hold the lock of a file that still has its name (its last owner may have finished)."""
+    """Whether we now hold the lock on a file that still has its name (its last owner may have finished)."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -101,7 +100,7 @@ def _is(path: Path, file: IO[bytes]) -> bool:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; of several writers, the last one's content stands."""
+    """Write a file completely or not at all; of several writers, the last one wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with claimed(path) as file:
@@ -114,24 +113,24 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_if_new(path: Path, data: bytes) -> None:
-    """The same, but a file that has this content already, here or behind a link, is not touched."""
-    with suppress(OSError):  # among them that of a pipe, which is replaced
+    """Like ``write_atomically``, but leave a file alone that has this content already, directly or through a link."""
+    with suppress(OSError):  # including that of a pipe, which is replaced
         if read_regular(path) == data:
             return
     write_atomically(path, data)
 
 
 def move_into_place(file: IO[bytes], path: Path) -> None:
-    """Give a claimed file, now whole, the name ``path``, safely on the disk.
+    """Flush a claimed file, now complete, to disk and rename it to ``path``.
 
-    Raises SynthgenError where a folder has that name.
+    Raises SynthgenError if there is a folder of that name.
     """
     file.flush()
     os.fsync(file.fileno())
     try:
         os.replace(file.name, path)
     except IsADirectoryError:
-        raise SynthgenError(f"{path}: a folder has the name that this file is to have; move it away") from None
+        raise SynthgenError(f"{path}: a folder already has the name of this file; move it away") from None
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -140,13 +139,13 @@ def move_into_place(file: IO[bytes], path: Path) -> None:
 
 
 @contextmanager
-def told_of_space(path: Path) -> Iterator[None]:
-    """A full disk, in one line."""
+def reporting_full_disk(path: Path) -> Iterator[None]:
+    """Report a full disk as a SynthgenError, in one line."""
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
             raise SynthgenError(
-                f"no space left on the device at {path}; the finished shards stand: free some space and run again"
+                f"no space left on the device at {path}; the finished shards are kept: free some space and run again"
             ) from None
         raise

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def free_space(directory: Path) -> int:
-    """Bytes free on the disk where a directory stands or would stand."""
+    """Bytes free on the disk that a directory is on, or would be on."""
     place = directory.absolute()
     while not place.exists():
         place = place.parent

@@ -1,4 +1,4 @@
-"""Publishing to a place that takes files one by one."""
+"""Publishing to a place that accepts files one by one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from synthgen.common.errors import SynthgenError
 from synthgen.common.masking import one_line
 from synthgen.storage.atomic import FULL
 from synthgen.storage.outlet import File, Standing, Work
-from synthgen.storage.retries import patiently
+from synthgen.storage.retries import with_retries
 from synthgen.storage.store import CLAIMS, FOLDERS, Place, Publishable
 
-SENDERS = 4  # shards on their way at once
-READERS = 16  # files read at once: mostly waiting
-SMALL = 8 * 2**20  # bytes: read whole, to compare
+SENDERS = 4  # shards sent at once
+READERS = 16  # files read at once, mostly waiting
+SMALL = 8 * 2**20  # bytes; files up to this size are read whole to be compared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileByFile:
-    """A place of a store, as an ``Outlet``."""
+    """A place in a store, as an ``Outlet``."""
 
     store: Publishable[Any]
     root: Place
@@ -33,31 +33,31 @@ class FileByFile:
 
     @property
     def repo(self) -> None:
-        """It is not a repository."""
+        """None: it is not a repository."""
         return None
 
     def check(self, *, write: bool) -> None:
-        """Raise where the place cannot be reached, or, with ``write``, not be written to."""
+        """Raise SynthgenError if the place cannot be reached or, with ``write``, cannot be written to."""
         with self._told():
             self.store.check_outlet(self.root, self.shown, write=write)
             for name in (*FOLDERS, CLAIMS):
                 self.store.check_folder(self.root / name)
 
     def standing(self) -> dict[str, Standing]:
-        """The files that stand there, by name."""
+        """The files that are there already, by name."""
         with self._told():
             return {name: Standing(size=size) for name, size in self.store.find(self.root).items()}
 
     def read(self, name: str) -> bytes:
-        """A small file that stands there."""
+        """The content of a small file that is there."""
         with self._told():
             return self.store.read(self.root / name, patient=True)
 
     def same(self, files: Sequence[File], standing: Mapping[str, Standing]) -> set[str]:
-        """Names of those of ``files`` that stand there with the same content.
+        """Names of those of ``files`` that are there already with the same content.
 
-        A table and a tar of the right size are taken for whole where their record stands, for it
-        is sent after them; all else is read.
+        A table and a tar of the right size are trusted if their record is there, as it is sent after them; everything
+        else is read.
         """
         alike = [file for file in files if file.name in standing and standing[file.name].size == file.size]
         with self._told(), ThreadPoolExecutor(READERS) as pool:
@@ -75,12 +75,12 @@ class FileByFile:
             return hashlib.file_digest(cast("Any", stream), "sha256").hexdigest() == file.sha256
 
     def send(self, work: Work, sent: Callable[[File], object]) -> None:
-        """Send what is to be sent; ``sent`` is told of each file, from any thread."""
-        self.store.clear(self.root)  # of copies that were killed
+        """Send the files of ``work``; ``sent`` is called with each file, from any thread."""
+        self.store.clear(self.root)  # what killed copies left
 
         def one(files: Iterable[File]) -> None:
             for file in files:
-                patiently(partial(self._put, file))
+                with_retries(partial(self._put, file))
                 sent(file)
 
         with self._told():
@@ -96,10 +96,10 @@ class FileByFile:
             one(work.closing)
 
     def finish(self, name: str, sums: File | None) -> None:
-        """Nothing: stores have no tags."""
+        """Do nothing: stores have no tags."""
 
     def load(self, tag: str | None) -> str:
-        """How to read the set with the datasets library."""
+        """Code that reads the set with the datasets library."""
         return self.store.loads(self.shown)
 
     def _put(self, file: File) -> None:
@@ -111,12 +111,12 @@ class FileByFile:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Clients raise all sorts of errors: tell each in one line."""
+        """Report whatever errors a store's client raises in one line."""
         try:
             yield
         except SynthgenError:
             raise
         except Exception as error:
             full = isinstance(error, OSError) and error.errno in FULL
-            todo = "; what was sent stands: free some space and run the same command again to go on" if full else ""
+            todo = "; what was sent is kept: free some space and run the same command again to go on" if full else ""
             raise SynthgenError(f"{self.shown}: {one_line(error, self.secrets)}{todo}") from None

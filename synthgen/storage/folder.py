@@ -1,4 +1,4 @@
-"""Folders of this machine, or of a disk that it mounts: files are locked while they are written, and renamed."""
+"""Folders on local and mounted disks: files are locked while they are written, and then renamed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from synthgen.storage.atomic import (
     move_into_place,
     open_own,
     remove_orphans,
-    told_of_space,
+    reporting_full_disk,
     write_atomically,
     write_if_new,
 )
@@ -28,11 +28,11 @@ from synthgen.storage.file_by_file import FileByFile
 from synthgen.storage.inside import check_folder, check_outside, target
 from synthgen.storage.outlet import Outlet, refuse_public
 from synthgen.storage.regular import LIMIT, open_regular, read_regular
-from synthgen.storage.retries import patiently
+from synthgen.storage.retries import with_retries
 from synthgen.storage.store import FOLDERS as SETS
 from synthgen.storage.store import NO_FILE, Publishable
 
-BUSY = 0.01  # seconds before another look at a file that somebody else is writing
+BUSY = 0.01  # seconds before looking again at a file that another process is writing
 
 
 class Folders(Publishable[Path]):
@@ -58,7 +58,7 @@ class Folders(Publishable[Path]):
         return open_regular(path)
 
     def read(self, path: Path, *, limit: int = LIMIT, patient: bool = False) -> bytes:
-        return patiently(lambda: read_regular(path, limit)) if patient else read_regular(path, limit)
+        return with_retries(lambda: read_regular(path, limit)) if patient else read_regular(path, limit)
 
     def fetch(self, path: Path, to: Path) -> None:
         with open_regular(path) as file, to.open("wb") as copy:
@@ -98,11 +98,11 @@ class Folders(Publishable[Path]):
         return target(directory, name)
 
     def write(self, path: Path, data: bytes) -> None:
-        with told_of_space(path):
+        with reporting_full_disk(path):
             write_atomically(path, data)
 
     def update(self, path: Path, data: bytes) -> None:
-        with told_of_space(path):
+        with reporting_full_disk(path):
             write_if_new(path, data)
 
     def create(self, path: Path, data: bytes) -> bool:
@@ -112,7 +112,7 @@ class Folders(Publishable[Path]):
         return self.replace(path, data, unchanged=lambda: not path.exists(), first=lambda: None)
 
     def replace(self, path: Path, data: bytes, *, unchanged: Callable[[], bool], first: Callable[[], object]) -> bool:
-        with told_of_space(path), claimed(path) as file:
+        with reporting_full_disk(path), claimed(path) as file:
             if file is None or not unchanged():
                 time.sleep(BUSY)
                 return False
@@ -139,27 +139,27 @@ class Folders(Publishable[Path]):
 
     @contextmanager
     def draft(self, tar: Path, table: Path, record: Path, stands: Callable[[], bool]) -> Iterator[_LockedDraft | None]:
-        with told_of_space(tar), claimed(tar) as file:
+        with reporting_full_disk(tar), claimed(tar) as file:
             if file is None or stands():
                 yield None
                 return
-            record.unlink(missing_ok=True)  # of a tar that is damaged or gone
+            record.unlink(missing_ok=True)  # its tar is damaged or gone
             yield _LockedDraft(file, tar, table, record)
 
     def clear(self, directory: Path) -> None:
         remove_orphans(directory)
         for name in SETS:
-            if not (directory / name).is_symlink():  # what lies behind one may be a stranger's
+            if not (directory / name).is_symlink():  # what is behind it may not be ours
                 remove_orphans(directory / name)
 
     def disk(self, directory: Path) -> Path:
         return directory
 
-    def claim(self, path: Path, data: bytes, *, force: bool, counts: float) -> _Note:
-        note = _Note(path)
+    def claim(self, path: Path, data: bytes, *, force: bool, timeout: float) -> _AdvisoryClaim:
+        claim = _AdvisoryClaim(path)
         with suppress(Exception):
-            note.renew(data)
-        return note
+            claim.renew(data)
+        return claim
 
     def is_locked(self, path: Path) -> bool:
         return held(path)
@@ -194,7 +194,7 @@ FOLDERS = Folders()
 
 @dataclass(frozen=True, slots=True)
 class _LockedDraft:
-    """The lock on the unfinished tar keeps others from the shard."""
+    """A shard being written; the lock on its unfinished tar keeps others away."""
 
     file: IO[bytes]
     tar: Path
@@ -209,8 +209,8 @@ class _LockedDraft:
 
 
 @dataclass(frozen=True, slots=True)
-class _Note:
-    """Who is at a shard, for those who look; the lock on the shard decides."""
+class _AdvisoryClaim:
+    """A claim that only informs readers which worker is writing a shard; the lock on the tar decides."""
 
     path: Path
     lost = False

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: sets are read there as from a store of objects, and published in commits."""
+"""The Hugging Face Hub: sets are read as from an object store, and published in commits."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Hub(ObjectStore):
 
     def check_writable(self, directory: UPath) -> None:
         raise SynthgenError(
-            f"{directory}: the Hub is no place to write to shard by shard; write to a folder or a store, then"
-            " synthgen publish"
+            f"{directory}: the Hub cannot be written to shard by shard; write to a folder or an object store, then"
+            " use synthgen publish"
         )
 
     def outlet(self, text: str, *, source: Path, public: bool) -> Outlet:

@@ -1,8 +1,8 @@
 """Sending a dataset to the Hugging Face Hub; huggingface_hub does the transfer.
 
-Files that the repository has, by its own hashes, are not sent again, nor are large files of a killed
-run that it holds without a commit yet.  Shards go in commits of bounded size; sums, documents
-and manifest in the last one, so that every commit is what a reader may see.
+Files that the repository has already, by its own hashes, are not sent again, nor are large files that a killed run
+uploaded without committing them.  Shards go in commits of bounded size, and checksums, documents and manifest in the
+last one, so that a reader may see any of the commits.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from synthgen.common.errors import SynthgenError
 from synthgen.common.masking import one_line
 from synthgen.storage.outlet import File, Standing, Work
 from synthgen.storage.regular import read_regular
-from synthgen.storage.retries import patiently
+from synthgen.storage.retries import with_retries
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi, RepoFile
     from huggingface_hub.hf_api import DatasetInfo
 
 TARGET = re.compile(r"hf://datasets/([^/@]+/[^/@]+?)(?:@([^@]+))?/?")
-COMMIT_FILES, COMMIT_BYTES = 99, 4 * 10**9  # of a commit, at most (a shard is not split); the Hub advises 50 to 100
-SLICE_FILES, SLICE_BYTES = 24, 10**9  # sent at once: the steps of the progress shown
+COMMIT_FILES, COMMIT_BYTES = 99, 4 * 10**9  # most per commit (a shard is not split); the Hub advises 50 to 100 files
+SLICE_FILES, SLICE_BYTES = 24, 10**9  # most sent at once: the steps in which progress is shown
 ADVICE = {
-    401: "the token is not valid here; see hf auth login",
-    403: "the token may not write there; make one with the permission at huggingface.co/settings/tokens",
-    413: "the Hub refuses so large a file; make the set with a smaller --shard-size",
+    401: "the token is not valid; see hf auth login",
+    403: "the token may not write there; create one with write permission at huggingface.co/settings/tokens",
+    413: "the Hub refuses a file this large; make the set with a smaller --shard-size",
     429: "too many requests; run the same command again later to go on",
 }
 
@@ -51,16 +51,16 @@ class Hub:
 
     @property
     def shown(self) -> str:
-        """The place in words."""
+        """The branch in words."""
         return f"hf://datasets/{self.repo}" + ("" if self.branch == "main" else f"@{self.branch}")
 
     def check(self, *, write: bool) -> None:
-        """Raise where the place cannot be reached, or, with ``write``, not be written to."""
+        """Raise SynthgenError if the place cannot be reached or, with ``write``, cannot be written to."""
         with self._api() as api:
             me = api.whoami()
             role = me.get("auth", {}).get("accessToken", {}).get("role")
             if write and role == "read":
-                raise SynthgenError(f"{self.shown}: the token can only read; make one that can write")
+                raise SynthgenError(f"{self.shown}: the token can only read; create one that can write")
             info = self._info(api)
         if info is not None and not info.private and not self.public:
             raise SynthgenError(f"{self.shown}: the repository is public; add --public to publish there")
@@ -76,7 +76,7 @@ class Hub:
             raise
 
     def standing(self) -> dict[str, Standing]:
-        """The files that stand there, by name."""
+        """The files that are there already, by name."""
         from huggingface_hub import RepoFile
 
         with self._api() as api:
@@ -88,14 +88,14 @@ class Hub:
         return {entry.path: _standing(entry) for entry in entries if isinstance(entry, RepoFile)}
 
     def _start(self, api: HfApi) -> str:
-        """The branch, or the commit that it would start from: the first one, which holds no data."""
+        """The branch or, if it does not exist, the commit to start it from: the first one, which contains no data."""
         refs = api.list_repo_refs(self.repo, repo_type="dataset")
         if self.branch in {branch.name for branch in refs.branches}:
             return self.branch
         return api.list_repo_commits(self.repo, repo_type="dataset")[-1].commit_id
 
     def read(self, name: str) -> bytes:
-        """A small file that stands there."""
+        """The content of a small file that is there."""
         with self._api() as api, tempfile.TemporaryDirectory() as folder:
             path = api.hf_hub_download(
                 self.repo, name, repo_type="dataset", revision=self._start(api), local_dir=folder
@@ -103,11 +103,11 @@ class Hub:
             return Path(path).read_bytes()
 
     def same(self, files: Sequence[File], standing: Mapping[str, Standing]) -> set[str]:
-        """Names of those of ``files`` that stand there with the same content."""
+        """Names of those of ``files`` that are there already with the same content."""
         return {file.name for file in files if file.name in standing and _is(file, standing[file.name])}
 
     def send(self, work: Work, sent: Callable[[File], object]) -> None:
-        """Send what is to be sent; ``sent`` is told of each file."""
+        """Send the files of ``work``; ``sent`` is called with each file."""
         with self._api() as api:
             api.create_repo(self.repo, repo_type="dataset", private=not self.public, exist_ok=True)
             if self.branch != "main":
@@ -139,7 +139,7 @@ class Hub:
                 additions += operations
                 for file in part:
                     sent(file)
-            there = self.standing() if removed else {}  # the attempt before may have got through
+            there = self.standing() if removed else {}  # the previous attempt may have succeeded
             deletions = [CommitOperationDelete(name) for name in removed if name in there]
             if additions or deletions:
                 api.create_commit(
@@ -150,12 +150,12 @@ class Hub:
                     revision=self.branch,
                 )
 
-        patiently(attempt, final=_refused)
+        with_retries(attempt, final=_refused)
 
     def finish(self, name: str, sums: File | None) -> str | None:
-        """Tag a finished set, whose sums are given, and make it public where that is asked; returns the tag.
+        """Tag a finished set, whose checksums are given, and make it public if that was asked; returns the tag.
 
-        A tag that names the same files moves along; one that names others stands, and the new one gets a number.
+        An existing tag on the same files is moved; one on other files is kept, and the new one gets a number.
         """
         with self._api() as api:
             tag = self._tag(api, name, sums) if sums is not None else None
@@ -165,7 +165,7 @@ class Hub:
         return tag
 
     def load(self, tag: str | None) -> str:
-        """How to read the set with the datasets library."""
+        """Code that reads the set with the datasets library."""
         revision = tag or (self.branch if self.branch != "main" else None)
         return f'datasets.load_dataset("{self.repo}"' + (f', revision="{revision}")' if revision else ")")
 
@@ -189,13 +189,13 @@ class Hub:
 
     @contextmanager
     def _api(self) -> Iterator[HfApi]:
-        """The client; tells what goes wrong in one line, and nothing else."""
+        """The client; whatever fails is reported in one line, and the client itself prints nothing."""
         from huggingface_hub import HfApi
         from huggingface_hub.utils import logging
         from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
         level, bars = logging.get_verbosity(), not are_progress_bars_disabled()
-        logging.set_verbosity_error()  # it logs URLs, which may be signed, and what servers say
+        logging.set_verbosity_error()  # it logs URLs, which may be signed, and responses
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             disable_progress_bars()
@@ -204,7 +204,7 @@ class Hub:
             except SynthgenError:
                 raise
             except Exception as error:
-                raise SynthgenError(f"{self.shown}: {told(error, self.token)}") from None
+                raise SynthgenError(f"{self.shown}: {explained(error, self.token)}") from None
             finally:
                 logging.set_verbosity(level)
                 if bars:
@@ -214,28 +214,28 @@ class Hub:
 def hub(target: str, *, public: bool) -> Hub:
     """The branch that ``hf://datasets/USER/NAME[@BRANCH]`` names, with the user's token from its usual places.
 
-    Raises SynthgenError where the target is written otherwise or there is no token.
+    Raises SynthgenError if the target has another form or there is no token.
     """
     from huggingface_hub import get_token
 
     match = TARGET.fullmatch(target)
     if match is None:
-        raise SynthgenError(f"{target}: not a dataset of the Hub; write hf://datasets/USER/NAME or .../NAME@BRANCH")
+        raise SynthgenError(f"{target}: not a dataset on the Hub; write hf://datasets/USER/NAME or .../NAME@BRANCH")
     token = get_token()
     if token is None:
-        raise SynthgenError(f"{target}: no token of the Hugging Face Hub found; run hf auth login or set HF_TOKEN")
+        raise SynthgenError(f"{target}: no Hugging Face Hub token found; run hf auth login or set HF_TOKEN")
     return Hub(repo=match[1], branch=unquote(match[2] or "main"), public=public, token=token)
 
 
-def told(error: BaseException, token: str) -> str:
-    """What went wrong, in one line: of an answer of the Hub its status alone, for its text is not ours to trust."""
+def explained(error: BaseException, token: str) -> str:
+    """What went wrong, in one line; of the Hub's response only the status, as its text is not to be trusted."""
     status = _status(error)
     if status is None:
         while error.__cause__ is not None:
             error = error.__cause__
         return f"{one_line(error, [token])} ({type(error).__name__})"
     phrase = HTTPStatus(status).phrase if status in {known.value for known in HTTPStatus} else "unknown"
-    return f"the Hub answers {status} {phrase}" + (f": {ADVICE[status]}" if status in ADVICE else "")
+    return f"the Hub responded {status} {phrase}" + (f": {ADVICE[status]}" if status in ADVICE else "")
 
 
 def _status(error: BaseException | None) -> int | None:
@@ -249,7 +249,7 @@ def _status(error: BaseException | None) -> int | None:
 
 
 def _refused(error: Exception) -> bool:
-    """Whether trying again would change nothing."""
+    """Whether a retry cannot help."""
     status = _status(error)
     if status is None:
         return isinstance(error, SynthgenError | ValueError | FileNotFoundError)
@@ -274,12 +274,12 @@ def _addition(file: File) -> CommitOperationAdd:
     from huggingface_hub import CommitOperationAdd
 
     addition = CommitOperationAdd(file.name, file.source)
-    addition.upload_info.sha256 = bytes.fromhex(file.sha256)  # else it would be hashed again
+    addition.upload_info.sha256 = bytes.fromhex(file.sha256)  # or it would be hashed again
     return addition
 
 
 def _commits(work: Work) -> list[list[File]]:
-    """The files of each commit: whole shards together, the closing files last."""
+    """The files of each commit: every shard in one commit, the closing files last."""
     commits: list[list[File]] = [list(work.claim)]
     for shard in work.shards:
         if commits[-1] and not _fits([*commits[-1], *shard], COMMIT_FILES, COMMIT_BYTES):

@@ -1,4 +1,4 @@
-"""The folder ``logs/`` beside the files of a set or of runs, not a part of these: tracebacks of what failed."""
+"""The folder ``logs/`` beside the files of a set or of runs, but not part of them: tracebacks of failures."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from synthgen.storage.places import store_of
 from synthgen.storage.store import Place
 
 FOLDER = "logs"
-MOST = 100  # logs that are kept, the newest
-NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[\w.-]+\.log")  # the time first, by which they are in order
+MOST = 100  # newest logs that are kept
+NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[\w.-]+\.log")  # the time first, to sort by
 
 
 def go_beside(directory: Place) -> None:
-    """Have a bug of this process logged beside this set or these runs, which it writes from now on."""
+    """From now on, log bugs of this process beside the set or the runs that it writes here."""
     setting.keep = partial(keep, directory)
 
 
 def keep(directory: Place, name: str, failure: Failure, about: str) -> str:
-    """Write a log, whole or not at all, and show the traceback where that was asked for.
+    """Write a log, completely or not at all, and show the traceback if ``--debug`` was given.
 
     The file is ``logs/TIME-NAME.log``, with ``about`` in its first line.  Returns words that say where it is, or why
-    there is none: a log that cannot be written is worth no other failure.
+    there is none: failing to write a log never causes another failure.
     """
     if setting.debug:
         show(failure.traceback)
@@ -40,20 +40,20 @@ def keep(directory: Place, name: str, failure: Failure, about: str) -> str:
         _write(path, f"{head}\n{failure.traceback}\n".encode())
         for old in sorted(_logs(directory), key=lambda old: old.name)[:-MOST]:
             store_of(old).remove(old)
-    except Exception as error:  # each store's client has errors of its own
+    except Exception as error:  # each store's client has its own errors
         return f"no log could be written: {one_line(error)}"
     return f"traceback in {shown(str(path))}"
 
 
 def forget(directory: Place, name: str = "") -> None:
-    """Remove the logs of what has succeeded since: all, or those of one ``name``, also where it has an attempt."""
+    """Remove the logs of what has succeeded since: all of them, or those of all attempts at ``name``."""
     store, folder = store_of(directory), directory / FOLDER
     with suppress(Exception):
         store.check_folder(folder)
         for path in _logs(directory):
             if name in path.name:
                 store.remove(path)
-        if not store.names_in(folder):  # as a log that is being written is one
+        if not store.names_in(folder):  # a log that is being written is a file, too
             store.remove_folder(folder)
 
 

@@ -1,4 +1,4 @@
-"""Stores of objects that fsspec reaches: objects are whole or absent, and what fails is tried again."""
+"""Object stores that fsspec can reach: objects are complete or absent, and failed requests are retried."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from urllib.request import url2pathname
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.masking import LOGIN, one_line, secrets_in, shown, without
-from synthgen.storage.atomic import told_of_space
+from synthgen.storage.atomic import reporting_full_disk
 from synthgen.storage.file_by_file import FileByFile
 from synthgen.storage.folder import FOLDERS
 from synthgen.storage.inside import check_name
 from synthgen.storage.outlet import Outlet, refuse_public
 from synthgen.storage.regular import LIMIT
-from synthgen.storage.retries import patiently, refused
+from synthgen.storage.retries import refused, with_retries
 from synthgen.storage.store import FOLDERS as SETS
 from synthgen.storage.store import Publishable
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 # Protocol -> the extra of this package that installs its client; hf:// comes with huggingface_hub.
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
-ON_DISK = ("file", "local")  # protocols of URLs of files of this machine
+ON_DISK = ("file", "local")  # protocols of URLs of local files
 PROBE = "claims/write-test"
 PUBLISHED_PROBE = ".synthgen-write-test"
-COMPARED = 1 << 18  # bytes of a tar that tell it from another worker's
+COMPARED = 1 << 18  # first bytes of a tar, by which it is distinguished from another worker's
 
 
 class ObjectStore(Publishable["UPath"]):
@@ -53,7 +53,7 @@ class ObjectStore(Publishable["UPath"]):
 
     def place(self, text: str) -> UPath:
         if secrets_in(text, elsewhere=False):
-            raise SynthgenError(f"{shown(text)}: keys in a URL would be printed; give them as the store's client says")
+            raise SynthgenError(f"{shown(text)}: keys in a URL would be printed; give them in the client's own way")
         return _reached(text)
 
     def local(self, path: UPath) -> Path | None:
@@ -63,7 +63,7 @@ class ObjectStore(Publishable["UPath"]):
         return path.open("rb")
 
     def read(self, path: UPath, *, limit: int = LIMIT, patient: bool = False) -> bytes:
-        return patiently(path.read_bytes, brief=not patient)
+        return with_retries(path.read_bytes, brief=not patient)
 
     def fetch(self, path: UPath, to: Path) -> None:
         path.fs.get_file(path.path, str(to))
@@ -78,12 +78,12 @@ class ObjectStore(Publishable["UPath"]):
 
     def listing(self, directory: UPath) -> dict[str, int]:
         root = str(directory.fs._strip_protocol(directory.path)).strip("/")
-        with _read_to_know(directory):
-            files = patiently(lambda: _found(directory), brief=True)
+        with _reporting_reads(directory):
+            files = with_retries(lambda: _found(directory), brief=True)
         names = {}
         for path, info in files.items():
             name = path.strip("/").removeprefix(root).strip("/")
-            if not name:  # the folder itself, for which some tools make an object
+            if not name:  # the folder itself, for which some tools create an object
                 continue
             folder, _, rest = name.partition("/")
             if folder in SETS and rest:
@@ -102,28 +102,28 @@ class ObjectStore(Publishable["UPath"]):
             return []
 
     def check_writable(self, directory: UPath) -> None:
-        with _told(directory):
+        with _reporting_writes(directory):
             _probe(directory / PROBE)
 
     def check_folder(self, folder: UPath) -> None:
-        """Stores have no links."""
+        """Do nothing: object stores have no links."""
 
     def target(self, directory: UPath, name: str) -> UPath:
         check_name(directory, name)
         return directory / name
 
     def write(self, path: UPath, data: bytes) -> None:
-        with _told(path):
+        with _reporting_writes(path):
             _send(path, data)
 
     def update(self, path: UPath, data: bytes) -> None:
-        with _read_to_know(path):
-            stands = patiently(lambda: path.exists() and path.read_bytes() == data, brief=True)
+        with _reporting_reads(path):
+            stands = with_retries(lambda: path.exists() and path.read_bytes() == data, brief=True)
         if not stands:
             self.write(path, data)
 
     def create(self, path: UPath, data: bytes) -> bool:
-        with _told(path):
+        with _reporting_writes(path):
             return _created(path, data)
 
     def replace(self, path: UPath, data: bytes, *, unchanged: Callable[[], bool], first: Callable[[], object]) -> bool:
@@ -135,13 +135,13 @@ class ObjectStore(Publishable["UPath"]):
 
     def remove(self, path: UPath) -> None:
         with suppress(FileNotFoundError):
-            patiently(lambda: path.fs.rm_file(path.path))
+            with_retries(lambda: path.fs.rm_file(path.path))
 
     def remove_folder(self, folder: UPath) -> None:
-        """Stores have no folders."""
+        """Do nothing: object stores have no folders."""
 
     def put(self, path: UPath, source: Path) -> None:
-        if path.protocol not in EXTRAS:  # stores of objects have no folders; SFTP and the like do
+        if path.protocol not in EXTRAS:  # object stores have no folders; SFTP and the like do
             path.fs.makedirs(path.fs._parent(path.path), exist_ok=True)
         path.fs.put_file(str(source), path.path)
 
@@ -149,24 +149,24 @@ class ObjectStore(Publishable["UPath"]):
     def draft(self, tar: UPath, table: UPath, record: UPath, stands: Callable[[], bool]) -> Iterator[_Upload | None]:
         def standing() -> bool:
             record.fs.invalidate_cache()
-            return _start_of(record, 1) is not None and patiently(stands)  # one request where there is no record
+            return _start_of(record, 1) is not None and with_retries(stands)  # one request if there is no record
 
         if standing():
             yield None
             return
-        with told_of_space(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
+        with reporting_full_disk(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
             yield _Upload(file, tar, table, record, standing)
 
     def clear(self, directory: UPath) -> None:
-        """Unfinished objects are not seen, and go by the store's own rules."""
+        """Do nothing: unfinished objects are invisible, and the store itself removes them."""
 
     def disk(self, directory: UPath) -> Path:
         return Path(tempfile.gettempdir())
 
-    def claim(self, path: UPath, data: bytes, *, force: bool, counts: float) -> _Claim | None:
-        claim = _Claim(path, counts)
+    def claim(self, path: UPath, data: bytes, *, force: bool, timeout: float) -> _Claim | None:
+        claim = _Claim(path, timeout)
         if force:
-            with suppress(Exception):  # a claim is worth no failure
+            with suppress(Exception):  # a claim must not cause a failure
                 claim.renew(data)
             return claim
         return claim if _created(path, data) else None
@@ -180,9 +180,9 @@ class ObjectStore(Publishable["UPath"]):
         if protocol in ON_DISK:
             return FOLDERS.outlet(url2pathname(urlsplit(text).path), source=source, public=public)
         if protocol in ("http", "https"):
-            raise SynthgenError(f"{shown(text)}: the web cannot be written to; use hf://, s3://, gs:// or a folder")
+            raise SynthgenError(f"{shown(text)}: http(s) cannot be written to; use hf://, s3://, gs:// or a folder")
         if protocol in EXTRAS and LOGIN.search(text):
-            raise SynthgenError(f"{shown(text)}: keys do not go into the URL; set them in the environment")
+            raise SynthgenError(f"{shown(text)}: keys must not be in the URL; set them in the environment")
         try:
             return FileByFile(store=self, root=_reached(text), shown=shown(text), secrets=secrets)
         except SynthgenError as error:
@@ -191,7 +191,7 @@ class ObjectStore(Publishable["UPath"]):
     def check_outlet(self, root: UPath, shown: str, *, write: bool) -> None:
         bucket = root.path.partition("/")[0]
         if bucket and not root.fs.exists(bucket):
-            raise SynthgenError(f"{shown}: there is no {bucket}, or it cannot be seen with these keys")
+            raise SynthgenError(f"{shown}: {bucket} does not exist, or is not visible with these keys")
         if write:
             _probe(root / PUBLISHED_PROBE)
 
@@ -210,15 +210,15 @@ OBJECTS = ObjectStore()
 
 
 def _reached(text: str) -> UPath:
-    """The path of a URL, whose client is there; raises SynthgenError where it is not."""
+    """The path of a URL; raises SynthgenError if its client is missing or cannot start."""
     from upath import UPath
 
-    for name in ("gcsfs", "asyncio"):  # which would print tracebacks of what is told in one line
+    for name in ("gcsfs", "asyncio"):  # they would print tracebacks of what is reported in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     protocol = text.partition("://")[0]
     try:
         found = UPath(text)
-        found.fs  # noqa: B018 - makes the client
+        found.fs  # noqa: B018 - creates the client
     except (ImportError, ValueError, OSError) as error:
         extra = f"; pip install 'synthgen[{EXTRAS[protocol]}]'" if protocol in EXTRAS else ""
         why = one_line(error, secrets_in(text))
@@ -227,20 +227,20 @@ def _reached(text: str) -> UPath:
 
 
 @contextmanager
-def _told(path: UPath) -> Iterator[None]:
-    """What a store refuses to take, in one line without keys."""
+def _reporting_writes(path: UPath) -> Iterator[None]:
+    """Report a failure to write in one line without keys."""
     try:
         yield
     except SynthgenError:
         raise
-    except Exception as error:  # each client has errors of its own
+    except Exception as error:  # each client has its own errors
         why = one_line(error, secrets_in(str(path)))
         raise SynthgenError(f"{shown(str(path))}: cannot be written to ({why})") from None
 
 
 @contextmanager
-def _read_to_know(path: UPath) -> Iterator[None]:
-    """What a store refuses to give, in one line, without the client's words, which may tell of requests and keys."""
+def _reporting_reads(path: UPath) -> Iterator[None]:
+    """Report a failure to read in one line, without the client's message, which may contain requests and keys."""
     try:
         yield
     except Exception as error:
@@ -249,23 +249,23 @@ def _read_to_know(path: UPath) -> Iterator[None]:
 
 
 def _found(directory: UPath) -> dict[str, Any]:
-    directory.fs.invalidate_cache()  # else a listing from before its files were written
+    directory.fs.invalidate_cache()  # or a listing from before its files were written
     return dict(directory.fs.find(str(directory.fs._strip_protocol(directory.path)).rstrip("/"), detail=True))
 
 
 def _probe(path: UPath) -> None:
     path.fs.pipe_file(path.path, b"")
-    with suppress(Exception):  # another process has; or the keys do not allow it, which is not needed
+    with suppress(Exception):  # another process did; or the keys do not allow it, which is no harm
         path.fs.rm_file(path.path)
 
 
 def _send(path: UPath, data: bytes) -> None:
-    # Not through an open file, which its client writes once more when it is collected.
-    patiently(lambda: path.fs.pipe_file(path.path, data))
+    # Not through an open file, which its client writes again when it is garbage-collected.
+    with_retries(lambda: path.fs.pipe_file(path.path, data))
 
 
-def _there(path: UPath) -> bool:
-    """Whether an object stands, as the store has it now."""
+def _exists_now(path: UPath) -> bool:
+    """Whether an object exists, as the store has it now."""
     path.fs.invalidate_cache()
     return path.exists()
 
@@ -276,59 +276,59 @@ def _created(path: UPath, data: bytes) -> bool:
 
     def same() -> bool:
         with suppress(FileNotFoundError, PermissionError):
-            return patiently(path.read_bytes, brief=True) == data
+            return with_retries(path.read_bytes, brief=True) == data
         return False
 
     return _sent_anew(path, send, same)
 
 
 def _sent_anew(path: UPath, send: Callable[[str], object], same: Callable[[], bool]) -> bool:
-    """Have ``send`` make an object where there is none; whether it then stands as sent.
+    """Have ``send`` create an object if there is none; whether the object is then the one sent.
 
-    ``send`` takes the mode, "create" or "overwrite".  An object that is there already may be our own,
-    whose answer was lost: ``same`` tells.  A store that knows no conditions is asked what stands first.
+    ``send`` takes the mode, "create" or "overwrite".  An object that exists already may be our own, if the response
+    was lost: ``same`` says.  A store without conditional writes is first asked whether the object exists.
     """
     try:
-        patiently(lambda: send("create"), final=_final)
+        with_retries(lambda: send("create"), final=_final)
     except FileExistsError:
         return same()
-    except Exception:  # perhaps a store that knows no conditions
-        if patiently(lambda: _there(path)):
+    except Exception:  # perhaps a store without conditional writes
+        if with_retries(lambda: _exists_now(path)):
             return same()
-        patiently(lambda: send("overwrite"))
+        with_retries(lambda: send("overwrite"))
     return True
 
 
-def _unknown(error: Exception) -> bool:
-    """Whether a store may have refused because it does not know what is asked; clients tell it in several ways."""
+def _unsupported(error: Exception) -> bool:
+    """Whether a store may have refused because it does not support the request; clients report it in several ways."""
     return isinstance(error, TypeError) or getattr(error, "errno", None) in (errno.EINVAL, errno.ENOSYS)
 
 
 def _final(error: Exception) -> bool:
-    return refused(error) or _unknown(error)
+    return refused(error) or _unsupported(error)
 
 
 def _start_of(path: UPath, n: int) -> bytes | None:
-    """The first so many bytes of an object; None where there is none."""
+    """The first ``n`` bytes of an object; None if there is none."""
     try:
-        return bytes(patiently(lambda: path.fs.cat_file(path.path, start=0, end=n), final=_final))
+        return bytes(with_retries(lambda: path.fs.cat_file(path.path, start=0, end=n), final=_final))
     except FileNotFoundError:
         return None
     except OSError as error:
-        if _unknown(error):  # S3 has no range of an empty object
-            return bytes(patiently(path.read_bytes)[:n])
+        if _unsupported(error):  # S3 refuses ranges of an empty object
+            return bytes(with_retries(path.read_bytes)[:n])
         raise
 
 
 class _Claim:
-    """An object made on the condition that there is none, which counts as long as it changes."""
+    """An object created on the condition that there is none; it counts as long as it keeps changing."""
 
-    def __init__(self, path: UPath, counts: float) -> None:
-        self._path, self._counts, self._renewed = path, counts, time.monotonic()
+    def __init__(self, path: UPath, timeout: float) -> None:
+        self._path, self._timeout, self._renewed = path, timeout, time.monotonic()
 
     @property
     def lost(self) -> bool:
-        return time.monotonic() - self._renewed > self._counts
+        return time.monotonic() - self._renewed > self._timeout
 
     def renew(self, data: bytes) -> None:
         self._path.fs.pipe_file(self._path.path, data)
@@ -341,31 +341,31 @@ class _Claim:
 
 
 class _Upload:
-    """A shard on its way to a store, where another worker may be sending the same one.
+    """A shard being sent to a store, to which another worker may be sending the same shard.
 
-    The tar is first written to a local file without a name, which goes with its process.  On another kind of machine
-    the other worker's bytes differ: a tar takes no other's place where none stood before, and the record comes last, of
-    a tar and a table that are ours.
+    The tar is first written to an unnamed local file, which disappears with its process.  The bytes of a worker on
+    another kind of machine differ: a tar never replaces one that was not there at the start, and the record comes
+    last, once the tar and the table are known to be ours.
     """
 
     def __init__(self, file: IO[bytes], tar: UPath, table: UPath, record: UPath, standing: Callable[[], bool]) -> None:
         self.file = file
         self._tar, self._table, self._record, self._standing = tar, table, record, standing
-        self._overwrite = patiently(lambda: _there(tar))  # damaged, or of a killed worker
+        self._overwrite = with_retries(lambda: _exists_now(tar))  # damaged, or left by a killed worker
 
     def commit(self, table: bytes, record: bytes) -> bool:
-        if self._standing():  # we were slow, or frozen, and another did it
+        if self._standing():  # we were slow or suspended, and another worker did it
             return False
         self.file.flush()
         self.file.seek(0)
         start = self.file.read(COMPARED)
 
         def tar_is_ours() -> bool:
-            """Whether it begins as ours; one that another kind of machine drew differs in its first images."""
+            """Whether it begins as ours does; one drawn on another kind of machine differs in its first images."""
             return _start_of(self._tar, len(start)) == start
 
         if self._overwrite:
-            patiently(lambda: self._put("overwrite"))
+            with_retries(lambda: self._put("overwrite"))
         elif not _sent_anew(self._tar, self._put, tar_is_ours):
             return False
         _send(self._table, table)
@@ -373,7 +373,7 @@ class _Upload:
             _send(self._record, record)
             if tar_is_ours() and _start_of(self._table, len(table) + 1) == table:
                 return True
-        OBJECTS.remove(self._record)  # whoever finds no record writes the shard again
+        OBJECTS.remove(self._record)  # without a record the shard is written again
         return False
 
     def _put(self, mode: str) -> None:

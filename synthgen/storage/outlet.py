@@ -1,4 +1,4 @@
-"""Places that finished sets are published to: what is there, what is still to be sent, and how it gets there."""
+"""Places that finished sets are published to: what is there, what remains to be sent, and how it is sent."""
 
 from __future__ import annotations
 
@@ -19,77 +19,77 @@ class File:
     source: Path
     size: int  # bytes
     sha256: str
-    record: str | None = None  # name of the completion record that vouches for it, of a table or tar
+    record: str | None = None  # of a table or tar: name of the completion record that vouches for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What a place says of a file that stands there, without reading it."""
+    """What a place reports about a file that is there, without reading it."""
 
     size: int  # bytes
     sha256: str | None = None
-    git: str | None = None  # git's hash of it
+    git: str | None = None  # its git hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What is still to be sent, in this order."""
+    """What remains to be sent, in this order."""
 
-    withdraw: tuple[str, ...]  # names to remove first: a file that they tell of is about to be replaced
+    withdraw: tuple[str, ...]  # names to remove first: they list a file that is about to be replaced
     claim: tuple[File, ...]
-    shards: tuple[tuple[File, ...], ...]  # of each shard what is missing of table, tar and record
+    shards: tuple[tuple[File, ...], ...]  # per shard, the missing ones of table, tar and record
     withdraw_late: tuple[str, ...]  # names to remove before the closing files
     closing: tuple[File, ...]  # manifest last
 
     @property
     def files(self) -> tuple[File, ...]:
-        """All of them."""
+        """All files to be sent."""
         return (*self.claim, *(file for shard in self.shards for file in shard), *self.closing)
 
 
 class Outlet(Protocol):
-    """A place to publish to.  Its methods raise SynthgenError, in one line without secrets."""
+    """A place to publish to.  Its methods raise SynthgenError, with one line without secrets."""
 
     @property
     def shown(self) -> str:
-        """It in words, without secrets."""
+        """The place in words, without secrets."""
         ...
 
     @property
     def repo(self) -> str | None:
-        """USER/NAME on the Hub."""
+        """USER/NAME on the Hub; None elsewhere."""
         ...
 
     def check(self, *, write: bool) -> None:
-        """Raise where the place cannot be reached, or, with ``write``, not be written to."""
+        """Raise SynthgenError if the place cannot be reached or, with ``write``, cannot be written to."""
         ...
 
     def standing(self) -> dict[str, Standing]:
-        """The files that stand there, by name."""
+        """The files that are there already, by name."""
         ...
 
     def read(self, name: str) -> bytes:
-        """A small file that stands there."""
+        """The content of a small file that is there."""
         ...
 
     def same(self, files: Sequence[File], standing: Mapping[str, Standing]) -> set[str]:
-        """Names of those of ``files`` that stand there with the same content."""
+        """Names of those of ``files`` that are there already with the same content."""
         ...
 
     def send(self, work: Work, sent: Callable[[File], object]) -> None:
-        """Send what is to be sent; ``sent`` is told of each file, from any thread."""
+        """Send the files of ``work``; ``sent`` is called with each file, from any thread."""
         ...
 
     def finish(self, name: str, sums: File | None) -> str | None:
-        """After sending: tag a finished set, whose sums are given, where there are tags; returns the tag."""
+        """After sending: tag a finished set, whose checksums are given, if the place has tags; returns the tag."""
         ...
 
     def load(self, tag: str | None) -> str:
-        """How to read the set with the datasets library."""
+        """Code that reads the set with the datasets library."""
         ...
 
 
 def refuse_public(text: str, *, public: bool) -> None:
-    """Raise SynthgenError where a set is to be public, and this is not for the command to say."""
+    """Raise SynthgenError if ``--public`` is given for a place other than the Hub."""
     if public:
-        raise SynthgenError(f"--public is for hf://; who may read {shown(text)} is settled there")
+        raise SynthgenError(f"--public is for hf://; who may read {shown(text)} is configured there")

@@ -1,4 +1,4 @@
-"""Which store a place is of: the list of all kinds of places, and the only function that tells them apart."""
+"""Which store a place belongs to: the list of all stores, and the only functions that distinguish them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from synthgen.storage.store import Place, Store
 
 P = TypeVar("P", bound=Place)
 
-# The first that says that a text names a place of its kind, or that a place is one, has it.
+# A place belongs to the first of these that accepts its text, or the place itself.
 STORES: list[Store[Any]] = [
     FOLDERS,
     HUB,
@@ -21,31 +21,31 @@ STORES: list[Store[Any]] = [
 
 
 def store_of(place: P) -> Store[P]:
-    """The store that a place is of."""
+    """The store that a place belongs to."""
     for store in STORES:
         if store.holds(place):
             return cast(Store[P], store)
-    raise TypeError(f"{place!r}: a place of no store")
+    raise TypeError(f"{place!r}: not a place of any store")
 
 
 def store_named(text: str) -> Store[Any]:
-    """The store of which a text names a place."""
+    """The store of the place that a text names."""
     return next(store for store in STORES if store.names(text))
 
 
 def place(text: str | Path) -> Place:
     """The place that a text names: a local path, or a URL such as s3://BUCKET/PREFIX.
 
-    Raises SynthgenError where nothing is installed that speaks the URL's protocol, or where the URL holds secrets: it
-    will be printed.
+    Raises SynthgenError if no client of the URL's protocol is installed, or if the URL contains secrets: it will be
+    printed.
     """
     return cast(Place, store_named(str(text)).place(str(text)))
 
 
 def state_of(text: str) -> tuple[tuple[str, int, int], ...]:
-    """Name, time of change and size of the file that a text names, or of a folder and what is in it.
+    """Name, modification time and size of the file that a text names, or of a folder and what is in it.
 
-    Empty for what is not of this machine, whose state is not asked for.
+    Empty for places elsewhere, which are not asked.
     """
     inner = text.rsplit("::", 1)[-1].removeprefix("file://")
     if not FOLDERS.names(inner):
@@ -57,5 +57,5 @@ def state_of(text: str) -> tuple[tuple[str, int, int], ...]:
 
 
 def extra_of(text: str) -> str | None:
-    """The extra of this package that installs the client of a URL; None where there is none."""
+    """The extra of this package that installs the client of a URL; None if there is none."""
     return EXTRAS.get(text.partition("://")[0])

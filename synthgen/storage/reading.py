@@ -1,4 +1,4 @@
-"""Reading a file wherever it is, with failures told in one line."""
+"""Reading a file wherever it is, with failures reported in one line."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def read_file(path: Place, *, limit: int = LIMIT, patient: bool = False) -> byte
 
 
 def read_record(path: Place, kind: type[T], *, limit: int = LIMIT) -> T:
-    """The record of a file, of a type of pydantic's; raises OSError, or SynthgenError naming file and key."""
+    """The record in a file, as a type that pydantic knows; raises OSError, or SynthgenError naming file and key."""
     return record(read_file(path, limit=limit), kind, path)
 
 
 @contextmanager
 def opened(path: Place) -> Iterator[IO[bytes]]:
-    """A file open for reading; whatever then goes wrong is a SynthgenError that names the file."""
+    """A file open for reading; whatever fails in the block becomes a SynthgenError that names the file."""
     with reading(path), open_file(path) as file:
         try:
             yield file
@@ -42,7 +42,7 @@ def opened(path: Place) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def reading(path: Place) -> Iterator[None]:
-    """Failures to read a file, in one line that names it."""
+    """Report failures to read a file as SynthgenError, in one line that names it."""
     try:
         yield
     except OSError as error:
@@ -52,5 +52,5 @@ def reading(path: Place) -> Iterator[None]:
     except Exception as error:
         if not store_of(path).remote:
             raise
-        # Each store's client has errors of its own, whose texts may tell of requests and keys.
+        # Each store's client has its own errors, whose messages may contain requests and keys.
         raise SynthgenError(f"{path}: cannot be read ({type(error).__name__})") from None

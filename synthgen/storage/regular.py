@@ -1,4 +1,4 @@
-"""Reading files of a local disk that come from elsewhere: regular files alone, and of bounded size."""
+"""Reading local files that may come from elsewhere: only regular files, and of bounded size."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 from typing import IO
 
-LIMIT = 1 << 30  # bytes of a file that is read whole
-PIECE = 1 << 20  # bytes of a file, such as most are, that one call of the system reads
+LIMIT = 1 << 30  # most bytes of a file that is read whole
+PIECE = 1 << 20  # bytes; smaller files, as most are, are read by one system call
 KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -20,7 +20,7 @@ KINDS = {
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """Open a file for reading, through links too, but a regular one alone: a pipe would block for ever.
+    """Open a file for reading, also through links, but only a regular one: a pipe would block forever.
 
     Raises OSError.
     """
@@ -33,7 +33,7 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def read_regular(path: Path, limit: int = LIMIT) -> bytes:
-    """The content of a regular file; raises OSError, also where it has more than ``limit`` bytes."""
+    """The content of a regular file; raises OSError, also if it has more than ``limit`` bytes."""
     descriptor, size = _open(path)
     try:
         if size > limit:
@@ -42,7 +42,7 @@ def read_regular(path: Path, limit: int = LIMIT) -> bytes:
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 return file.read()
         data = os.read(descriptor, size + 1)
-        while piece := os.read(descriptor, PIECE):  # of a file that grew meanwhile
+        while piece := os.read(descriptor, PIECE):  # it grew in the meantime
             data += piece
         return data
     finally:
@@ -50,11 +50,11 @@ def read_regular(path: Path, limit: int = LIMIT) -> bytes:
 
 
 def _open(path: Path) -> tuple[int, int]:
-    """A descriptor of a regular file, and the file's size in bytes; raises OSError."""
+    """A descriptor of a regular file, and the size in bytes; raises OSError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # which sockets answer
+        if error.errno == errno.ENXIO:  # what opening a socket gives
             raise OSError(errno.EINVAL, "a socket, not a regular file", str(path)) from None
         raise
     found = os.fstat(descriptor)

@@ -1,4 +1,4 @@
-"""Trying again what a store or a network disk refuses for a moment."""
+"""Retries with backoff, for transient failures of stores and network disks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from synthgen.common.errors import SynthgenError
 
-WAITS = (1, 5, 20)  # seconds before trying again; the clients have tried for some seconds by then
-BRIEF = (0.5, 2)  # the same where somebody waits for the answer
-# What a disk says that it will say again: full, over quota, read-only, no permission, a name that it cannot take.
+BACKOFF = (1, 5, 20)  # seconds before each retry; by then the clients have retried for some seconds themselves
+BRIEF_BACKOFF = (0.5, 2)  # the same when somebody is waiting for the result
+# Errors of a disk that a retry cannot help: full, over quota, read-only, no permission, an impossible name.
 FINAL = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -27,9 +27,14 @@ FINAL = (
 T = TypeVar("T")
 
 
-def patiently(action: Callable[[], T], *, brief: bool = False, final: Callable[[Exception], bool] | None = None) -> T:
-    """Do it, again after each of WAITS (BRIEF with ``brief``) where it fails, unless the failure is ``final``."""
-    for wait in BRIEF if brief else WAITS:
+def with_retries(
+    action: Callable[[], T], *, brief: bool = False, final: Callable[[Exception], bool] | None = None
+) -> T:
+    """The result of ``action``, retried after each wait of BACKOFF (with ``brief``, BRIEF_BACKOFF) while it fails.
+
+    A failure that is ``final`` (by default ``refused``) is raised at once, as is the last one.
+    """
+    for wait in BRIEF_BACKOFF if brief else BACKOFF:
         try:
             return action()
         except Exception as error:
@@ -40,6 +45,6 @@ def patiently(action: Callable[[], T], *, brief: bool = False, final: Callable[[
 
 
 def refused(error: Exception) -> bool:
-    """Whether trying again would change nothing."""
+    """Whether a retry cannot help."""
     final = SynthgenError | FileNotFoundError | FileExistsError | PermissionError | NotImplementedError | ValueError
     return isinstance(error, final) or (isinstance(error, OSError) and error.errno in FINAL)
