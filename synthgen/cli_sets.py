@@ -31,14 +31,14 @@ def status(
     ] = False,
 ) -> None:
     """Show how much of a dataset is done, which workers are on it, how fast, and what failed."""
-    from synthgen.engines.watch import Eye, tell, words
+    from synthgen.engines.watch import Observer, show, words
     from synthgen.storage.places import place
 
     where = place(directory)
     if watch:
-        tell(where, directory, as_json=as_json)
+        show(where, directory, as_json=as_json)
         return
-    state = Eye(where).look()
+    state = Observer(where).look()
     say(*([json.dumps(state)] if as_json else words(directory, state)))
 
 

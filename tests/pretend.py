@@ -111,14 +111,14 @@ def run(
 ) -> int:
     """Fill a directory as the command does; returns the exit code.
 
-    Without ``devices`` this process is the worker.  ``short`` sets BEAT and SILENT.
+    Without ``devices`` this process is the worker.  ``short`` sets HEARTBEAT and TIMEOUT.
     """
     from synthgen.engines import claims
     from synthgen.engines import generate as module
 
     for name, seconds in short.items():
         setattr(claims, name.upper(), seconds)
-    module.BEAT = claims.BEAT
+    module.HEARTBEAT = claims.HEARTBEAT
     app = typer.Typer()
 
     @app.command()

@@ -17,8 +17,8 @@ from synthgen.common.errors import SynthgenError
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.shard import data_path, record_path, table_path, write_shard
 from synthgen.dataset.verify import check
-from synthgen.engines.generate import generate, open_directory, replace_plan, standing_plan
-from synthgen.engines.watch import Eye
+from synthgen.engines.generate import generate, open_directory, replace_plan, stored_plan
+from synthgen.engines.watch import Observer
 from synthgen.storage import places
 from synthgen.storage.places import place, store_of
 from synthgen.storage.reading import opened, read_file
@@ -162,7 +162,7 @@ def test_a_set_is_made_taken_up_grown_and_verified_with_the_bytes_of_a_folder(
     assert {fault.name for fault in check(root)} >= {f"metadata/{span.stem}.parquet", f"data/{PLAN.shard(2).stem}.tar"}
     assert filled(root, 50) == filled(tmp_path / "local", 50)
     assert check(root) == []
-    assert Eye(root).look()["complete"]
+    assert Observer(root).look()["complete"]
     done = synthgen_here("verify", url)
     assert (done.returncode, done.stdout) == (0, f"{url}: 5 shards, 0 faults\n")
 
@@ -179,7 +179,7 @@ def test_two_plans_at_once_leave_one(root: Place) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    there = standing_plan(root)
+    there = stored_plan(root)
     assert there is not None
     assert taken.count(True) == 1
 

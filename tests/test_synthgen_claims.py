@@ -18,7 +18,7 @@ from synthgen.dataset.plan import Plan
 from synthgen.dataset.shard import data_path
 from synthgen.engines import claims
 from synthgen.engines import generate as generate_module
-from synthgen.engines.claims import Claim, Watch, claim_path, read_claims, remove_claims, tell_failed, telling
+from synthgen.engines.claims import Claim, Watch, claim_path, claiming, read_claims, remove_claims, report_failure
 from synthgen.engines.generate import generate
 from synthgen.engines.local import local
 from synthgen.storage.atomic import claimed
@@ -28,7 +28,7 @@ pytest.importorskip("s3fs")
 
 PLAN = plan()  # 6 shards of 10 images
 SPAN = PLAN.shard(2)
-SHORT = {"silent": 1.0, "beat": 0.2}
+SHORT = {"timeout": 1.0, "heartbeat": 0.2}
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def memory() -> Iterator[str]:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "SILENT", SHORT["silent"])
-    monkeypatch.setattr(claims, "BEAT", SHORT["beat"])
-    monkeypatch.setattr(generate_module, "BEAT", SHORT["beat"])
+    monkeypatch.setattr(claims, "TIMEOUT", SHORT["timeout"])
+    monkeypatch.setattr(claims, "HEARTBEAT", SHORT["heartbeat"])
+    monkeypatch.setattr(generate_module, "HEARTBEAT", SHORT["heartbeat"])
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_drivers_on_one_bucket_share_the_shards_without_doing_any_twice(
     tmp_path: Path, s3: str, log: str, start: Start, n: int
 ) -> None:
     asked = plan(240)  # 24 shards
-    runs = [start(f"{s3}/set", Maker(log=log, seconds=0.01), asked, silent=10.0) for _ in range(n)]
+    runs = [start(f"{s3}/set", Maker(log=log, seconds=0.01), asked, timeout=10.0) for _ in range(n)]
     for run in runs:
         _, told = run.communicate(timeout=60)
         assert run.returncode == 0, told
@@ -102,7 +102,7 @@ def test_a_claim_that_does_not_change_is_taken_over_after_a_while_and_not_before
     put(memory, claim)
     start = time.monotonic()
     fill(memory, log)
-    assert claims.SILENT < time.monotonic() - start < claims.SILENT + 10
+    assert claims.TIMEOUT < time.monotonic() - start < claims.TIMEOUT + 10
     assert read_manifest(place(memory)).complete
     assert [index // 10 for _, _, index in read_log(log)][-1] == SPAN.index  # the others were done in the meantime
     assert not read_claims(place(memory))
@@ -113,7 +113,7 @@ def test_a_claim_that_changes_is_respected_however_long_its_shard_takes(memory: 
     over, begun = threading.Event(), threading.Event()
 
     def work_slowly() -> None:
-        with telling(place(memory), SPAN) as progress:
+        with claiming(place(memory), SPAN) as progress:
             assert progress is not None
             begun.set()
             over.wait(20)
@@ -123,7 +123,7 @@ def test_a_claim_that_changes_is_respected_however_long_its_shard_takes(memory: 
     begun.wait()
     driver = threading.Thread(target=fill, args=(memory, log))
     driver.start()
-    time.sleep(2.5 * claims.SILENT)
+    time.sleep(2.5 * claims.TIMEOUT)
     assert {index // 10 for _, _, index in read_log(log)} == {0, 1, 3, 4, 5}
     over.set()  # it ends without a shard
     other.join()
@@ -133,10 +133,10 @@ def test_a_claim_that_changes_is_respected_however_long_its_shard_takes(memory: 
 
 def test_a_shard_that_another_driver_gave_up_is_tried_at_once(memory: str, log: str) -> None:
     lay(place(memory), PLAN)
-    tell_failed(place(memory), SPAN, "far-7", "no memory")
+    report_failure(place(memory), SPAN, "far-7", "no memory")
     start = time.monotonic()
     fill(memory, log)
-    assert time.monotonic() - start < claims.BEAT
+    assert time.monotonic() - start < claims.HEARTBEAT
 
 
 def test_a_claim_is_made_once_by_however_many_ask_at_a_time(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_a_claim_is_made_once_by_however_many_ask_at_a_time(s3: str, monkeypatch
     root, got, all_asked = place(s3), list[bool](), threading.Barrier(8)
 
     def ask() -> None:
-        with telling(root, SPAN) as progress:
+        with claiming(root, SPAN) as progress:
             got.append(progress is not None)
             all_asked.wait(20)
 
@@ -160,9 +160,9 @@ def test_a_claim_is_made_once_by_however_many_ask_at_a_time(s3: str, monkeypatch
 def test_who_was_frozen_neither_renews_nor_drops_a_claim_that_is_another_worker_s_now(
     memory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "SILENT", 0.3)
+    monkeypatch.setattr(claims, "TIMEOUT", 0.3)
     path = claim_path(place(memory), SPAN)
-    with telling(place(memory), SPAN, beat=0.6):  # of which the first comes too late
+    with claiming(place(memory), SPAN, heartbeat=0.6):  # of which the first comes too late
         put(memory, FOREIGN)
         time.sleep(1.0)
         assert path.read_bytes() == FOREIGN
@@ -172,7 +172,7 @@ def test_who_was_frozen_neither_renews_nor_drops_a_claim_that_is_another_worker_
 def test_a_worker_that_dies_is_replaced_by_its_own_driver_without_a_wait(
     tmp_path: Path, s3: str, log: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "SILENT", 3600.0)
+    monkeypatch.setattr(claims, "TIMEOUT", 3600.0)
     lay(place(s3), PLAN)
     generate(place(s3), engine=local([None, None]), make=Maker(log=log, dies={25: 2, 41: 1}))
     assert objects(s3) == filled(tmp_path / "set")
@@ -238,23 +238,23 @@ def test_a_clock_that_jumps_changes_nothing(
     fill(memory, log)
     assert objects(memory) == whole
     assert len(read_log(log)) == PLAN.n
-    assert time.monotonic() - start < claims.BEAT
+    assert time.monotonic() - start < claims.HEARTBEAT
     lay(tmp_path / "again", PLAN)
     generate(tmp_path / "again", engine=local([None, None]), make=Maker(log=f"{log}-2"))
     assert contents(tmp_path / "again") == whole
 
 
 def test_the_claims_of_a_folder_tell_who_is_where_and_go_with_the_last_shard(tmp_path: Path) -> None:
-    with telling(tmp_path, SPAN, beat=0.05) as progress:
+    with claiming(tmp_path, SPAN, heartbeat=0.05) as progress:
         assert progress is not None
         progress.done = 4
         wait(lambda: next(iter(read_claims(tmp_path).values())).done == 4)
         claim = read_claims(tmp_path)[SPAN.stem]
-        with telling(tmp_path, SPAN) as another:
+        with claiming(tmp_path, SPAN) as another:
             assert another is not None  # there the lock on the tar decides
     assert (claim.worker, claim.shard, claim.of, claim.failed) == (worker_name(), 2, 10, "")
     assert claim.rate > 0
-    with telling(tmp_path, SPAN):  # before it has anything to tell of its own
+    with claiming(tmp_path, SPAN):  # before it has anything to tell of its own
         assert 0 < read_claims(tmp_path)[SPAN.stem].rate < claim.rate
     (tmp_path / "claims/.x.json.1.tmp").write_text("{")  # of a worker that was killed
     remove_claims(tmp_path)

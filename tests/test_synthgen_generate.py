@@ -346,7 +346,7 @@ def test_a_plan_is_not_exchanged_under_a_run(tmp_path: Path, categories: Path) -
         yield from ()
 
     other = small(categories, 100, seed=2)
-    with pytest.raises(SynthgenError, match="set: another plan was laid down while this one was at work"):
+    with pytest.raises(SynthgenError, match="set: another plan was written while this one was being carried out"):
         generate(tmp_path / "set", engine=lambda *_: exchange(other))
 
 

@@ -21,7 +21,7 @@ from synthgen.dataset.plan import Plan
 from synthgen.engines import local as module
 from synthgen.engines.generate import generate
 from synthgen.engines.local import local
-from synthgen.engines.watch import Eye, words
+from synthgen.engines.watch import Observer, words
 from synthgen.engines.work import ATTEMPTS, Done, FailedShardsError, Task, Work
 
 PROMPTS = Path(__file__).parents[1] / "prompts/quickstart.txt"
@@ -94,15 +94,15 @@ def test_a_shard_that_ends_each_attempt_is_given_up_told_and_done_by_a_later_run
     why += f" (traceback in {logs[-1]})" if logs else ""
     lines = [line for line in told.splitlines() if not line.startswith("generate: ")]
     assert lines == [
-        f"synthgen: {out}: 1 shards were given up (pretend-train-000003: {why}); the others stand: run the same command"
-        " again to try them anew"
+        f"synthgen: {out}: 1 shards were given up (pretend-train-000003: {why}); the others are finished: run the same"
+        " command again to retry them"
     ]
     assert Counter(index for _, _, index in read_log(log))[33] == ATTEMPTS
     manifest = read_manifest(out)
     assert [span.index for span in manifest.missing] == [3]
     for shard_ in manifest.shards:
         assert contents(out)[f"data/{shard_.filename}"] == undisturbed[f"data/{shard_.filename}"]
-    state = Eye(out).look()
+    state = Observer(out).look()
     assert state["failed"] == {"pretend-train-000003": why}
     assert state["workers"] == []
     assert words("set", state)[1:] == [f"  failed: pretend-train-000003: {why}"]

@@ -249,7 +249,7 @@ cli.main()
     ("fault", "why"),
     [
         ("raise ZeroDivisionError('never mind')", "ZeroDivisionError: never mind"),
-        ("import os; os.kill(os.getpid(), 9)", f"{LOSSES} workers were lost at it (ActorDiedError"),
+        ("import os; os.kill(os.getpid(), 9)", f"{LOSSES} workers were lost on it (ActorDiedError"),
     ],
 )
 def test_a_shard_that_always_fails_is_given_up_and_all_others_stand(
@@ -368,7 +368,7 @@ def test_a_store_gets_the_bytes_that_a_folder_gets_and_an_interrupted_run_goes_o
     assert process.returncode == 130
     begin = time.monotonic()
     succeeded(start(out, *options))
-    assert time.monotonic() - begin < claims.SILENT  # no dead worker's claim was waited for
+    assert time.monotonic() - begin < claims.TIMEOUT  # no dead worker's claim was waited for
     found = {path.removeprefix(f"{out.path}/"): out.fs.cat_file(path) for path in listed(out, "**/*")}
     assert found == undisturbed
 
@@ -396,12 +396,12 @@ def test_diffusion_images_of_two_nodes_are_those_of_the_local_engine(
 
 
 REFUSED = {
-    "nobody": "no Ray answers (Connection refused); start it with `ray start --head`",
-    "web": "what answers is not Ray; give the port of `ray start --head`",
-    "silent": "no Ray answers (timed out); start it with `ray start --head`",
-    "no.such.host.invalid:6379": "no Ray answers (",
+    "nobody": "Ray does not respond (Connection refused); start it with `ray start --head`",
+    "web": "what responds is not Ray; give the port of `ray start --head`",
+    "silent": "Ray does not respond (timed out); start it with `ray start --head`",
+    "no.such.host.invalid:6379": "Ray does not respond (",
     "127.0.0.1": "HOST:PORT, such as 10.0.0.1:6379, or auto",
-    "127.0.0.1:99999": "no Ray answers (",
+    "127.0.0.1:99999": "Ray does not respond (",
     "ray://127.0.0.1:10001": "HOST:PORT or auto, on a node of the cluster; from elsewhere use `ray job submit`",
 }
 

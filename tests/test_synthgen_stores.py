@@ -80,9 +80,9 @@ def through(s3: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Claims count for a second, and what fails is tried again at once."""
-    monkeypatch.setattr(claims, "SILENT", 1.0)
-    monkeypatch.setattr(claims, "BEAT", 0.2)
-    monkeypatch.setattr(generate_module, "BEAT", 0.2)
+    monkeypatch.setattr(claims, "TIMEOUT", 1.0)
+    monkeypatch.setattr(claims, "HEARTBEAT", 0.2)
+    monkeypatch.setattr(generate_module, "HEARTBEAT", 0.2)
     monkeypatch.setattr(retries, "BACKOFF", (0.1, 0.1, 0.1))
     monkeypatch.setattr(retries, "BRIEF_BACKOFF", (0.1, 0.1))
 
@@ -140,7 +140,7 @@ def test_a_run_killed_between_any_two_writes_goes_on_from_what_the_store_has(
         n = len(due)
         running.append(
             subprocess.Popen(
-                command(f"{s3}/set", Maker(log=log), PLAN, devices=(), silent=0.5, beat=0.1),
+                command(f"{s3}/set", Maker(log=log), PLAN, devices=(), timeout=0.5, heartbeat=0.1),
                 env=environment(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -162,7 +162,7 @@ def test_runs_killed_at_random_moments_go_on_from_what_the_store_has(
     rng = random.Random(0)
     for kill in (True,) * 6 + (False,):
         process = subprocess.Popen(
-            command(f"{s3}/set", Maker(log=log, seconds=0.02), PLAN, silent=0.5, beat=0.1),
+            command(f"{s3}/set", Maker(log=log, seconds=0.02), PLAN, timeout=0.5, heartbeat=0.1),
             env=environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -302,7 +302,7 @@ def test_with_every_kind_of_error_many_times_a_set_is_the_same(
     folder = fill(f"{Path(log).parent}/set", Maker(log=log), asked)
     proxy = through(flaky.now_and_then(share, seed=2))
     done = subprocess.run(
-        command(f"{s3}/set", Maker(log=log), asked, silent=3.0, beat=0.5), env=environment(), capture_output=True
+        command(f"{s3}/set", Maker(log=log), asked, timeout=3.0, heartbeat=0.5), env=environment(), capture_output=True
     )
     assert done.returncode == 0, done.stderr
     assert set(proxy.faults()) == set(flaky.FAULTS)
@@ -317,7 +317,7 @@ def test_an_answer_that_is_lost_costs_neither_a_wait_nor_another_attempt(
     through: Callable[..., flaky.Proxy],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(claims, "SILENT", 3600.0)
+    monkeypatch.setattr(claims, "TIMEOUT", 3600.0)
     heard = set()
 
     def once(method: str, path: str) -> str | None:

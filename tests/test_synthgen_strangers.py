@@ -221,7 +221,7 @@ def test_a_shard_that_stands_and_is_never_seen_is_given_up(half: Path, monkeypat
         for task in tasks:
             yield Done(span=task.span, n_samples=0, worker="w")
 
-    with pytest.raises(FailedShardsError, match="not to be seen from here"):
+    with pytest.raises(FailedShardsError, match="not visible from here"):
         generate(half, engine=engine)
 
 

@@ -15,9 +15,9 @@ from synthgen.common.errors import SynthgenError
 from synthgen.common.processes import worker_name
 from synthgen.dataset import watch as module
 from synthgen.dataset.manifest import finish, read_manifest
-from synthgen.engines.claims import claim_path, tell_failed, telling
+from synthgen.engines.claims import claim_path, claiming, report_failure
 from synthgen.engines.generate import generate
-from synthgen.engines.watch import Eye, duration, events, words
+from synthgen.engines.watch import Observer, duration, events, words
 from synthgen.storage.places import place
 
 PLAN = plan()  # 6 shards of 10 images
@@ -52,7 +52,7 @@ def test_the_events_of_a_run_are_lines_of_json_that_grow_to_its_end(
     out = str(tmp_path / "set") if where == "folder" else f"{request.getfixturevalue('s3')}/set"
     lay(place(out), PLAN)
     watcher = start(watching(out))
-    run = start(command(out, Maker(log=log, seconds=0.15), PLAN, beat=0.2, silent=20.0))
+    run = start(command(out, Maker(log=log, seconds=0.15), PLAN, heartbeat=0.2, timeout=20.0))
     told, errors = watcher.communicate(timeout=60)
     assert (watcher.returncode, errors) == (0, "")
     assert run.wait(60) == 0
@@ -99,15 +99,15 @@ def test_workers_that_die_in_a_folder_are_told_as_silent_at_once(
 def test_a_worker_of_a_store_whose_claim_does_not_change_is_told_as_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SILENT", 0.3)
+    monkeypatch.setattr(module, "TIMEOUT", 0.3)
     url = place(f"memory://watched/{tmp_path.name}")
     lay(url, PLAN)
-    eye, told = Eye(url), []
-    with telling(url, PLAN.shard(1), beat=0.05):
-        before = eye.look()
+    observer, told = Observer(url), []
+    with claiming(url, PLAN.shard(1), heartbeat=0.05):
+        before = observer.look()
         for _ in range(3):
             time.sleep(0.2)
-            state = eye.look()
+            state = observer.look()
             told += list(events(before, state))
             before = state
     assert "worker silent" not in [event["event"] for event in told]
@@ -115,7 +115,7 @@ def test_a_worker_of_a_store_whose_claim_does_not_change_is_told_as_silent(
     path.write_bytes(b'{"worker": "far-7", "shard": 1, "done": 3, "of": 10, "rate": 1.5, "beat": 4, "failed": ""}')
     told = []
     for _ in range(3):
-        state = eye.look()
+        state = observer.look()
         told += list(events(before, state))
         before = state
         time.sleep(0.2)
@@ -123,22 +123,22 @@ def test_a_worker_of_a_store_whose_claim_does_not_change_is_told_as_silent(
     assert silent | {"rate": 1.5, "silent": True} in told
     assert state["rate"] == 0
     path.unlink()
-    assert {"event": "worker gone", "worker": "far-7"} in list(events(before, eye.look()))
+    assert {"event": "worker gone", "worker": "far-7"} in list(events(before, observer.look()))
 
 
 def test_failed_shards_are_told_once_and_until_they_are_done(tmp_path: Path, log: str, synthgen_here: Command) -> None:
     out = tmp_path / "set"
     lay(out, PLAN)
-    tell_failed(out, PLAN.shard(4), "node-7", "RuntimeError: no memory")
-    eye = Eye(out)
-    first, second = eye.look(), eye.look()
+    report_failure(out, PLAN.shard(4), "node-7", "RuntimeError: no memory")
+    observer = Observer(out)
+    first, second = observer.look(), observer.look()
     failed = {"event": "failed", "shard": PLAN.shard(4).stem, "why": "RuntimeError: no memory"}
     assert [event for event in events(None, first) if event["event"] == "failed"] == [failed]
     assert list(events(first, second)) == []
     done = synthgen_here("status", out)
     assert done.stdout.splitlines()[1] == f"  failed: {PLAN.shard(4).stem}: RuntimeError: no memory"
     generate(out, renderer=Maker(log=log)(None))
-    assert eye.look()["failed"] == {}
+    assert observer.look()["failed"] == {}
 
 
 def test_status_is_one_object_with_all_that_is_told(tmp_path: Path, log: str, synthgen_here: Command) -> None:
@@ -170,17 +170,17 @@ def test_the_rate_is_what_was_seen_to_grow_and_gives_the_time_left(
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     out = tmp_path / "set"
     lay(out, PLAN)
-    eye = Eye(out)
-    assert (eye.look()["rate"], eye.look()["left"]) == (0, None)
+    observer = Observer(out)
+    assert (observer.look()["rate"], observer.look()["left"]) == (0, None)
     now[0] += 10
     for share in range(2):
         generate(out, renderer=Maker(log=log)(None), share=(share, 6))
-    state = eye.look()
+    state = observer.look()
     assert (state["rate"], state["left"]) == (2.0, 20)
     now[0] += module.WINDOW + 1  # nothing more: the old rate is no promise
-    eye.look()
+    observer.look()
     now[0] += module.EVERY
-    assert (eye.look()["rate"], eye.look()["left"]) == (0, None)
+    assert (observer.look()["rate"], observer.look()["left"]) == (0, None)
 
 
 def test_watching_outlasts_a_store_that_fails_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,6 +250,6 @@ def test_a_complete_set_is_told_in_one_line(tmp_path: Path, log: str) -> None:
     lay(tmp_path / "set", PLAN)
     generate(tmp_path / "set", renderer=Maker(log=log)(None))
     assert not (tmp_path / "set/claims").exists()
-    (line,) = words("set", Eye(tmp_path / "set").look())
+    (line,) = words("set", Observer(tmp_path / "set").look())
     assert line.startswith("set: 60 of 60 images of 5 classes, 6 of 6 shards, ")
     assert line.endswith(" MB: complete")

@@ -1,6 +1,7 @@
-"""Who does the missing shards: workers of this machine, of a Ray cluster, tasks of an array job; and how they share.
+"""How missing shards are made: by workers on this machine or a Ray cluster, or by tasks of an array job.
 
-``Request`` is what was asked of an engine, ``with_request`` gives a command its options: all that others need to know.
+Other rooms need only ``Request``, which says what was asked of an engine, and ``with_request``, which gives a command
+the options of engines.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
-"""Fill a dataset directory: for each missing shard, render and write.
+"""Fill a dataset directory: render and write each missing shard.
 
-``open_directory`` lays the plan down or takes up the one that stands; ``generate`` does what is
-missing.  Both may be killed at any moment and called again, by several processes at once.
+``open_directory`` writes the plan or continues the existing one; ``generate`` makes the missing shards.  Both may be
+killed at any moment and called again, also by several processes at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from synthgen.common.errors import SynthgenError
 from synthgen.common.progress import progress
 from synthgen.dataset.manifest import Manifest, check_folders, finish, read_manifest
 from synthgen.dataset.plan import Plan, ShardSpan, difference, read_plan
-from synthgen.engines.claims import BEAT, Watch, remove_claims, tell_failed
+from synthgen.engines.claims import HEARTBEAT, Watch, remove_claims, report_failure
 from synthgen.engines.local import local
 from synthgen.engines.work import Bugs, Done, Engine, FailedShardsError, Task, Work, here
 from synthgen.kinds.base import Renderer
@@ -30,29 +30,29 @@ from synthgen.storage.reading import reading
 from synthgen.storage.retries import with_retries
 from synthgen.storage.store import CLAIMS, Place
 
-DISK_MARGIN = 1.1  # free space wanted over the estimate
+DISK_MARGIN = 1.1  # free space required, relative to the estimate
 T = TypeVar("T")
 POLL = 0.5  # seconds between looks at shards that another process is writing
-UNSEEN = 120.0  # seconds for which a shard may be said to stand and not be seen, as the caches of a network disk allow
+UNSEEN = 120.0  # seconds for which a shard reported as finished may be invisible, as caches of network disks cause
 
 
-def standing_plan(directory: Place) -> Plan | None:
-    """The plan in a directory, where there is one.  Raises SynthgenError where it cannot be read."""
+def stored_plan(directory: Place) -> Plan | None:
+    """The plan in a directory; None if there is none.  Raises SynthgenError if it cannot be read."""
     path = directory / "plan.json"
     with reading(path):
         return read_plan(path) if store_of(path).exists(path) else None
 
 
 def existing_plan(directory: Place) -> Plan | None:
-    """The plan that a directory was made by; None where there is nothing yet.
+    """The plan that a directory was made by; None if there is nothing yet.
 
-    Raises SynthgenError where the directory holds something else, or a store cannot be reached.
+    Raises SynthgenError if the directory contains something else, or a store cannot be reached.
     """
     store = store_of(directory)
     store.check_writable(directory)
     with reading(directory):
         names = with_retries(lambda: store.names_in(directory), brief=True)
-    if plan := standing_plan(directory):  # asked after the listing: another process may just be laying it down
+    if plan := stored_plan(directory):  # read after the listing: another process may be writing it just now
         return plan
     if any(not name.endswith(".tmp") and name not in (CLAIMS, logs.FOLDER) for name in names):  # others are starting
         raise SynthgenError(f"{directory}: not empty and not a dataset (no plan.json); choose another --out")
@@ -60,14 +60,14 @@ def existing_plan(directory: Place) -> Plan | None:
 
 
 def open_directory(directory: Place, plan: Plan, *, workers: int = 1) -> Plan:
-    """Lay ``plan`` down in a directory, or take up the one that stands there, grown to as many samples.
+    """Write ``plan`` in a directory, or continue the plan that is there, grown to the same number of samples.
 
-    Raises SynthgenError, before anything is written, where another plan made the directory, it was
-    planned for more samples, the disk is too small for what is missing (where it is sent elsewhere: for a
-    shard of each of the ``workers``), or the directory cannot be written to.
+    Raises SynthgenError, before anything is written, if the directory was made by another plan, it was planned for
+    more samples, the disk is too small for what is missing (if shards are sent elsewhere: for one shard of each of the
+    ``workers``), or the directory cannot be written to.
     """
     store = store_of(directory)
-    while True:  # another process may be at the same
+    while True:  # another process may be doing the same
         old = existing_plan(directory)
         grown = plan if old is None else _grown(directory, old, plan)
         if grown is not old:
@@ -93,9 +93,9 @@ def _grown(directory: Place, old: Plan, plan: Plan) -> Plan:
 
 
 def replace_plan(directory: Place, old: Plan | None, new: Plan) -> bool:
-    """Write a plan in the place of ``old`` (None: of none); False where another process has just written one.
+    """Write a plan in place of ``old`` (None if there is none); False if another process has just written one.
 
-    Of a store that is certain only of the first plan: two that grow it at once are not told apart.
+    An object store guarantees this only for the first plan: two processes that grow it at once are not detected.
     """
     store, path, data = store_of(directory), directory / "plan.json", new.to_json().encode()
     if old is None:
@@ -103,14 +103,14 @@ def replace_plan(directory: Place, old: Plan | None, new: Plan) -> bool:
     before = old.to_json()
 
     def unchanged() -> bool:
-        there = standing_plan(directory)
+        there = stored_plan(directory)
         return there is not None and there.to_json() == before
 
     return store.replace(path, data, unchanged=unchanged, first=partial(_unfinish, directory))
 
 
 def _unfinish(directory: Place) -> None:
-    """Remove what tells of a finished directory."""
+    """Remove the files that mark a directory as finished."""
     for path in (directory / "manifest.json", directory / "SHA256SUMS"):
         store = store_of(path)
         with reading(path):
@@ -139,14 +139,15 @@ def generate(
     make: Callable[[str | None], Renderer] | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> Manifest:
-    """Render and write the missing shards of a dataset; returns the manifest of what then stands.
+    """Render and write the missing shards of a dataset; returns the manifest of what is then there.
 
-    With a ``renderer`` this process does it.  Without one ``engine`` does, by default ``workers``
-    processes of this machine (all cores), each with a renderer from ``make`` (by default the kind's).
-    ``share`` (i, k) does every k-th shard alone, from the i-th, and leaves the others to others; else
-    shards that another process is writing are waited for, and taken over where it dies.  Raises
-    SynthgenError where a folder to write in is a link, FailedShardsError where shards were given up, once all
-    others stand, and RepeatedBugError at once where a bug costs shard after shard.
+    With a ``renderer`` this process does it.  Without one ``engine`` does, by default ``workers`` processes on this
+    machine (one per core), each with a renderer from ``make`` (by default the kind's).  ``share`` (i, k) does only
+    every k-th shard, starting at the i-th, and leaves the others to other tasks.  Shards of the share that another
+    process is writing are waited for, and taken over if that process dies.
+
+    Raises SynthgenError if a folder to write in is a link, FailedShardsError if shards were given up, once all others
+    are finished, and RepeatedBugError at once if the same bug makes shard after shard fail.
     """
     logs.go_beside(directory)
     store = store_of(directory)
@@ -175,7 +176,7 @@ def generate(
                     passed.note(done)
                     if done.failed:
                         failed[done.span.index] = done
-                        tell_failed(directory, done.span, done.worker, done.failed)
+                        report_failure(directory, done.span, done.worker, done.failed)
                         bugs.note(done)
                 manifest = _looked(partial(read_manifest, directory, manifest.shards))
                 work = replace(work, plan=_grown_only(directory, work.plan, manifest.plan))
@@ -183,9 +184,9 @@ def generate(
                 failed |= _unseen(manifest, wrote, passed.long())
                 todo = [span for span in _shared(manifest, share) if span.index not in failed]
                 if todo and wrote.total() == before:
-                    time.sleep(POLL if store.locks else BEAT)
+                    time.sleep(POLL if store.locks else HEARTBEAT)
         finally:
-            store.clear(directory)  # of processes killed in the meantime
+            store.clear(directory)  # what processes killed in the meantime left
     if manifest.complete:
         finish(manifest)
         remove_claims(directory)
@@ -196,22 +197,22 @@ def generate(
 
 
 def _grown_only(directory: Place, before: Plan, now: Plan) -> Plan:
-    """The plan that stands now, which another process may have grown, but not exchanged."""
+    """The current plan, which another process may have grown, but not replaced."""
     if now.digest != before.digest:
-        raise SynthgenError(f"{directory}: another plan was laid down while this one was at work")
+        raise SynthgenError(f"{directory}: another plan was written while this one was being carried out")
     return now
 
 
 def _looked(look: Callable[[], T]) -> T:
-    """A look at the output, which a store that fails for a moment does not end."""
+    """A look at the output, retried if a store fails transiently."""
     return with_retries(look, final=lambda error: False)
 
 
 class _Passed:
-    """Shards that workers leave again and again, as another has them or they stand."""
+    """Shards that workers skip again and again, as another worker has them or they are finished."""
 
     def __init__(self) -> None:
-        self._since: dict[int, float] = {}  # by shard: when the first of these times was
+        self._since: dict[int, float] = {}  # by shard: when it was first skipped
         self._round: dict[int, float] = {}
 
     def note(self, done: Done) -> None:
@@ -219,14 +220,14 @@ class _Passed:
             self._round[done.span.index] = self._since.get(done.span.index, time.monotonic())
 
     def long(self) -> set[int]:
-        """Those of this round that have been left in every round for more than UNSEEN seconds; ends the round."""
+        """Those of this round that were skipped in every round for more than UNSEEN seconds; ends the round."""
         self._since, self._round = self._round, {}
         return {index for index, since in self._since.items() if time.monotonic() - since > UNSEEN}
 
 
 def _unseen(manifest: Manifest, wrote: Counter[int], passed: set[int]) -> dict[int, Done]:
-    """Shards that workers have written more than once, or say stand, and that are not there."""
-    why = "written, but not to be seen from here; all workers must reach the same place"
+    """Shards that workers have written more than once, or report as finished, but that are not there."""
+    why = "written, but not visible from here; all workers must reach the same place"
     unseen = [span for span in manifest.missing if wrote[span.index] > 1 or span.index in passed]
     return {span.index: Done(span=span, n_samples=0, worker="", failed=why) for span in unseen}
 
@@ -247,7 +248,7 @@ def _tasks(todo: Sequence[ShardSpan], watch: Watch) -> list[Task]:
 
 
 class _Count:
-    """Rendered images, for the progress that is shown."""
+    """The number of rendered images, for the progress that is shown."""
 
     def __init__(self, n: int, show: Callable[[int], None]) -> None:
         self._n, self._show = n, show

@@ -1,4 +1,4 @@
-"""The local engine: worker processes on this machine, one a core or one a GPU, started anew where one dies."""
+"""The local engine: worker processes on this machine, one per core or GPU, replaced if they die."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from synthgen.common.logs import Failure, failure_of
 from synthgen.common.processes import end_with_parent, how_ended, interrupts, keep_interruptions, unheard, worker_name
 from synthgen.engines.work import ATTEMPTS, Done, Engine, Task, Work, failed_at, write_one
 
-TELL_EVERY = 0.2  # seconds between a worker's messages on how far it is
-GRACE = 5.0  # seconds that workers get to clean up when the run is stopped
+REPORT_EVERY = 0.2  # seconds between a worker's progress messages
+GRACE = 5.0  # seconds that workers have to clean up when the run is stopped
 
 
 @dataclass(slots=True, kw_only=True)
 class _Slot:
-    """A worker's place: its device, and the process that is there now."""
+    """The place of one worker: its device, and the process that currently fills it."""
 
     device: str | None
     process: SpawnProcess | None = None
@@ -36,7 +36,7 @@ class _Slot:
     in_a_row: int = 0  # failures without a success between them
 
     def clear(self) -> None:
-        """Let go of a process that has ended."""
+        """Release a process that has ended."""
         assert self.process is not None
         assert self.pipe is not None
         self.process.join()
@@ -47,15 +47,15 @@ class _Slot:
 
 @dataclass(slots=True, kw_only=True)
 class _Course:
-    """How far the tasks are."""
+    """The progress of the tasks."""
 
     queue: deque[Task]
     advance: Callable[[int], None]
     failures: Counter[int] = field(default_factory=Counter)  # by shard
-    shown: Counter[int] = field(default_factory=Counter)  # images told to ``advance``, by shard
+    shown: Counter[int] = field(default_factory=Counter)  # images reported to ``advance``, by shard
 
     def show(self, shard: int, n: int) -> None:
-        """Tell that ``n`` images of a shard are rendered; not again those of a worker that died."""
+        """Report that ``n`` images of a shard are rendered, without counting those of a worker that died twice."""
         more = n - self.shown[shard]
         if more > 0:
             self.shown[shard] = n
@@ -63,7 +63,7 @@ class _Course:
 
 
 def local(devices: Sequence[str | None]) -> Engine:
-    """An engine of one worker a device; None stands for a core."""
+    """An engine with one worker per device; None means a core."""
 
     def run(work: Work, tasks: Sequence[Task], advance: Callable[[int], None]) -> Iterator[Done]:
         slots = [_Slot(device=device) for device in devices[: len(tasks)]]
@@ -74,7 +74,7 @@ def local(devices: Sequence[str | None]) -> Engine:
                     if slot.task is None and course.queue:
                         _give(slot, work, course.queue.popleft())
                 for slot, message in _messages(slots):
-                    done = _hear(slot, message, work, course)
+                    done = _receive(slot, message, work, course)
                     if done is not None:
                         yield done
         except KeyboardInterrupt:
@@ -88,14 +88,14 @@ def local(devices: Sequence[str | None]) -> Engine:
 
 
 def _able(slots: Sequence[_Slot]) -> Sequence[_Slot]:
-    """Those that may get a task: not one that fails at all, as on a broken device, while others do not."""
+    """Those that may get a task: not one that keeps failing, as on a broken device, while others do not."""
     return [slot for slot in slots if slot.in_a_row < ATTEMPTS] or slots
 
 
 def _give(slot: _Slot, work: Work, task: Task) -> None:
     if slot.process is None:
         context = multiprocessing.get_context("spawn")
-        with interrupts(signal.SIG_BLOCK):  # until the worker knows what to do, and we of it
+        with interrupts(signal.SIG_BLOCK):  # until the worker is ready, and known to us
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, work, slot.device), daemon=True)
             process.start()
@@ -103,12 +103,12 @@ def _give(slot: _Slot, work: Work, task: Task) -> None:
         theirs.close()
     assert slot.pipe is not None
     slot.task = task
-    with suppress(ConnectionError):  # it has just died, which the next look at it tells
+    with suppress(ConnectionError):  # it has just died, as the next message will show
         slot.pipe.send(task)
 
 
 def _messages(slots: Sequence[_Slot]) -> Iterator[tuple[_Slot, Any]]:
-    """What busy workers say; None where one died."""
+    """The messages of busy workers; None if one died."""
     pipes = {slot.pipe: slot for slot in slots if slot.pipe is not None and slot.task is not None}
     for pipe in wait(list(pipes)):
         assert isinstance(pipe, Connection)
@@ -119,8 +119,8 @@ def _messages(slots: Sequence[_Slot]) -> Iterator[tuple[_Slot, Any]]:
         yield pipes[pipe], message
 
 
-def _hear(slot: _Slot, message: Any, work: Work, course: _Course) -> Done | None:
-    """Take a worker's message in; the end of its task where it is one."""
+def _receive(slot: _Slot, message: Any, work: Work, course: _Course) -> Done | None:
+    """Handle a worker's message; the result of its task if that has ended, else None."""
     assert slot.task is not None
     assert slot.process is not None
     task, name = slot.task, worker_name(slot.process.pid)
@@ -142,7 +142,7 @@ def _hear(slot: _Slot, message: Any, work: Work, course: _Course) -> Done | None
         slot.process.join()
         why = f"its worker was killed ({how_ended(slot.process.exitcode)})"
         slot.clear()
-        task = replace(task, force=True)  # the claim of the dead is ours
+        task = replace(task, force=True)  # the dead worker's claim is ours
         done = Done(span=task.span, n_samples=0, worker=name, failed=why)
     if done.bug or attempt == ATTEMPTS:
         return done
@@ -151,7 +151,7 @@ def _hear(slot: _Slot, message: Any, work: Work, course: _Course) -> Done | None
 
 
 def _stop(slots: Sequence[_Slot]) -> None:
-    """End the workers: idle ones at once, busy ones after they have removed what is unfinished."""
+    """End the workers: idle ones at once, busy ones after they have removed their unfinished files."""
     living = [slot for slot in slots if slot.process is not None]
     for slot in living:
         assert slot.process is not None
@@ -171,7 +171,7 @@ def _stop(slots: Sequence[_Slot]) -> None:
 
 
 def _work(pipe: Connection, work: Work, device: str | None) -> None:
-    """A worker process: takes tasks until it is told None."""
+    """A worker process: does tasks until it receives None."""
     code = 0
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -183,7 +183,7 @@ def _work(pipe: Connection, work: Work, device: str | None) -> None:
     except SystemExit as end:
         code = int(end.code or 0)
     sys.stderr.flush()
-    os._exit(code)  # else threads of libraries may abort at Python's own end
+    os._exit(code)  # or threads of libraries may abort when Python exits
 
 
 def _take_tasks(pipe: Connection, work: Work, device: str | None) -> None:
@@ -192,9 +192,9 @@ def _take_tasks(pipe: Connection, work: Work, device: str | None) -> None:
         while (task := pipe.recv()) is not None:
             try:
                 renderer = renderer or work.make(device)
-                teller = _Teller(pipe)
-                n_samples = write_one(work, renderer, task, teller)
-                teller.send()
+                reporter = _Reporter(pipe)
+                n_samples = write_one(work, renderer, task, reporter)
+                reporter.send()
                 pipe.send(Done(span=task.span, n_samples=n_samples, worker=worker_name()))
             except SynthgenError as error:
                 pipe.send(SynthgenError(str(error)))
@@ -205,25 +205,25 @@ def _take_tasks(pipe: Connection, work: Work, device: str | None) -> None:
 def _end(number: int, frame: object) -> None:
     for other in (signal.SIGTERM, signal.SIGINT):  # the parent's comes after the terminal's
         signal.signal(other, _once)
-    raise SystemExit(128 + number)  # through the blocks that remove what is unfinished
+    raise SystemExit(128 + number)  # through the blocks that remove unfinished files
 
 
 def _once(number: int, frame: object) -> None:
-    """Do nothing; to ignore a signal that has come already is an error that Python tells of."""
+    """Do nothing; Python reports an error if a signal that has already arrived is set to be ignored."""
 
 
-class _Teller:
-    """Tells the parent how many images of a shard are rendered, not too often."""
+class _Reporter:
+    """Reports to the parent how many images of a shard are rendered, not too often."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe, self._n, self._last = pipe, 0, time.monotonic()
 
     def __call__(self, n_samples: int) -> None:
         self._n += n_samples
-        if time.monotonic() - self._last >= TELL_EVERY:
+        if time.monotonic() - self._last >= REPORT_EVERY:
             self.send()
 
     def send(self) -> None:
-        """Tell now."""
+        """Report now."""
         self._pipe.send(self._n)
         self._last = time.monotonic()

@@ -1,7 +1,7 @@
-"""The Ray engine: one task a shard, on actors that hold the renderer, wherever the cluster has room.
+"""The Ray engine: one task per shard, on actors that hold the renderer, wherever the cluster has room.
 
-Nodes may come and go: an actor that is lost gives its shard back, and new actors are asked for as the
-cluster's resources allow.  The output must be a place that every node reaches: a mounted folder or a URL.
+Nodes may join and leave: the shard of a lost actor is given to another, and new actors are requested as the cluster's
+resources allow.  The output must be a place that every node can reach: a mounted folder or a URL.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from synthgen.common.errors import SynthgenError
 from synthgen.common.logs import Failure, describe, failure_of
 from synthgen.common.printing import say
 from synthgen.common.processes import worker_name
-from synthgen.engines.claims import drop_of
+from synthgen.engines.claims import drop_claims
 from synthgen.engines.cluster import Cluster
 from synthgen.engines.work import ATTEMPTS, Done, Engine, Task, Work, failed_at, write_one
 from synthgen.kinds.base import Renderer
@@ -26,13 +26,13 @@ from synthgen.storage.logs import keep
 from synthgen.storage.places import place
 
 LOOK_EVERY = 1.0  # seconds between looks for more room in the cluster
-PATIENCE = 20.0  # seconds without any worker after which we say what is waited for
-LOSSES = 10  # of workers at a shard before it is given up: it may be at fault, or nodes that are taken away
-STARTS = 5  # of workers that failed in a row, after which none is expected to start
+PATIENCE = 20.0  # seconds without any worker after which we report what we are waiting for
+LOSSES = 10  # workers lost at a shard before it is given up: the shard may be the cause, or nodes that were taken away
+STARTS = 5  # workers in a row that failed to start, after which none is expected to
 
 
 def on_ray(cluster: Cluster, device: str | None) -> Engine:
-    """An engine of actors on a Ray cluster; ``device`` is what each finds itself on, None for the cores.
+    """An engine of actors on a Ray cluster; ``device`` is what each of them uses, None for the cores.
 
     Raises SynthgenError as ``Cluster.connected`` does.
     """
@@ -49,7 +49,7 @@ def on_ray(cluster: Cluster, device: str | None) -> Engine:
 
 
 class _Writer:
-    """An actor: holds the renderer and writes shards."""
+    """An actor that holds the renderer and writes shards."""
 
     def __init__(self, work: Work, device: str | None) -> None:
         self._work, self._device = work, device
@@ -86,7 +86,7 @@ class _Member:
 
 
 class _Crew:
-    """The actors of a run and what each is at."""
+    """The actors of a run and what each is doing."""
 
     def __init__(self, ray: Any, cluster: Cluster, work: Work, device: str | None, n_tasks: int) -> None:
         self._ray, self._work, self._device = ray, work, device
@@ -94,10 +94,10 @@ class _Crew:
         self._most = min(n_tasks, cluster.workers or n_tasks)
         self._actor = ray.remote(**cluster.remote_options, max_restarts=0)(_Writer)
         self._shared = ray.put(work)
-        self._coming: dict[Any, Any] = {}  # future of its name -> actor
+        self._coming: dict[Any, Any] = {}  # future of the worker's name -> actor
         self._idle: list[_Member] = []
-        self._busy: dict[Any, tuple[_Member, Task]] = {}  # future of what came of it -> who is at which task
-        self._stillborn = 0  # since the last that came up
+        self._busy: dict[Any, tuple[_Member, Task]] = {}  # future of the result -> the actor and its task
+        self._failed_starts = 0  # since the last successful start
         self._failures, self._losses = Counter[int](), Counter[int]()  # by shard
 
     def do(self, tasks: Sequence[Task], advance: Callable[[int], None]) -> Iterator[Done]:
@@ -121,19 +121,19 @@ class _Crew:
             for future in ready:
                 if future in self._coming:
                     self._welcome(future)
-                elif (done := self._hear(future, queue)) is not None:
+                elif (done := self._receive(future, queue)) is not None:
                     advance(done.n_samples)
                     yield done
 
     def _grow(self, wanted: int) -> None:
-        """Ask for actors as there is room for them, and for one more, which comes with the next node."""
+        """Request as many actors as there is room for, and at least one, for the next node."""
         room = self._cluster.room(self._ray.available_resources())
         most = min(wanted - len(self._idle), self._most - len(self._idle) - len(self._busy))
         ask = min(max(room, 1), most) - len(self._coming)
         for _ in range(ask):
             try:
                 actor = self._actor.remote(self._shared, self._device)
-            except ValueError as error:  # as of one GPU and a half
+            except ValueError as error:  # such as for one and a half GPUs
                 raise SynthgenError(f"--resources: {''.join(map(str, error.args))}") from None
             self._coming[actor.prepare.remote()] = actor
 
@@ -142,7 +142,7 @@ class _Crew:
         say(f"synthgen: the cluster has no room yet for a worker ({what}); waiting for it", file=sys.stderr)
 
     def _welcome(self, future: Any) -> None:
-        """Take in an actor that is up.  Raises SynthgenError where none is expected to start."""
+        """Add an actor that has started.  Raises SynthgenError if none is expected to start."""
         actor, why = self._coming.pop(future), ""
         try:
             answer = self._ray.get(future)
@@ -150,21 +150,21 @@ class _Crew:
             why = _cause(error)
         else:
             if isinstance(answer, Failure):
-                name = f"start-{self._stillborn + 1}"
+                name = f"start-{self._failed_starts + 1}"
                 where = keep(place(self._work.directory), name, answer, "start of a worker of Ray")
                 why = f"{answer.line} ({where})"
         if why:
-            self._stillborn += 1
-            if self._stillborn == STARTS:
+            self._failed_starts += 1
+            if self._failed_starts == STARTS:
                 raise SynthgenError(f"--engine ray: {STARTS} workers in a row did not start ({why})")
             return
         if isinstance(answer, SynthgenError):
             raise answer
-        self._stillborn = 0
+        self._failed_starts = 0
         self._idle.append(_Member(actor=actor, name=answer))
 
-    def _hear(self, future: Any, queue: deque[Task]) -> Done | None:
-        """The end of a task; None where it is tried again."""
+    def _receive(self, future: Any, queue: deque[Task]) -> Done | None:
+        """The result of a task; None if it is tried again."""
         member, task = self._busy.pop(future)
         shard = task.span.index
         answer: Done | SynthgenError | Failure
@@ -172,10 +172,10 @@ class _Crew:
             answer = self._ray.get(future)
             self._idle.append(member)
         except self._ray.exceptions.RayError as error:  # the actor or its node is lost
-            self._ray.kill(member.actor)  # it may be out of sight only
+            self._ray.kill(member.actor)  # it may only be unreachable
             self._losses[shard] += 1
-            task = replace(task, force=True)  # its claim counts no longer
-            why = f"{self._losses[shard]} workers were lost at it ({_cause(error)})"
+            task = replace(task, force=True)  # its claim is no longer valid
+            why = f"{self._losses[shard]} workers were lost on it ({_cause(error)})"
             done = Done(span=task.span, n_samples=0, worker=member.name, failed=why)
         else:
             if isinstance(answer, SynthgenError):
@@ -190,14 +190,14 @@ class _Crew:
         return None
 
     def end(self) -> None:
-        """Let all actors go, and the claims of those that were at work."""
+        """Release all actors, and remove the claims of those that were working."""
         names = {member.name for member, _ in self._busy.values()}
         members = [*self._idle, *(member for member, _ in self._busy.values())]
         for actor in [*self._coming.values(), *(member.actor for member in members)]:
             with suppress(Exception):
                 self._ray.kill(actor)
-        with suppress(SynthgenError):  # a store that is gone; there claims end by themselves
-            drop_of(place(self._work.directory), names)
+        with suppress(SynthgenError):  # the store is unreachable; its claims time out
+            drop_claims(place(self._work.directory), names)
 
 
 def _cause(error: Any) -> str:

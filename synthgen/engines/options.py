@@ -11,7 +11,7 @@ import typer
 
 from synthgen.engines.request import Request
 
-OPTIONS: dict[str, tuple[Any, Any]] = {  # of Request's fields: type and default
+OPTIONS: dict[str, tuple[Any, Any]] = {  # per field of Request: type and default
     "engine": (
         Annotated[
             str, typer.Option("--engine", help="local (processes of this machine) or ray (tasks on a Ray cluster).")
@@ -19,14 +19,13 @@ OPTIONS: dict[str, tuple[Any, Any]] = {  # of Request's fields: type and default
         "local",
     ),
     "workers": (
-        Annotated[
-            int | None, typer.Option(min=1, help="Most workers at once; one a core or GPU of the machine or cluster.")
-        ],
+        Annotated[int | None, typer.Option(min=1, help="Most workers at once; by default one per core or GPU.")],
         None,
     ),
     "address": (
         Annotated[
-            str | None, typer.Option(help="With --engine ray: of the cluster, or auto; without, Ray starts here.")
+            str | None,
+            typer.Option(help="With --engine ray: address of the cluster, or auto; by default Ray starts here."),
         ],
         None,
     ),
@@ -34,23 +33,25 @@ OPTIONS: dict[str, tuple[Any, Any]] = {  # of Request's fields: type and default
         Annotated[
             list[str] | None,
             typer.Option(
-                metavar="NAME=AMOUNT", help="With --engine ray: what a worker takes, such as GPU=1; may be repeated."
+                metavar="NAME=AMOUNT", help="With --engine ray: what each worker takes, such as GPU=1; may be repeated."
             ),
         ],
         None,
     ),
     "task_index": (
-        Annotated[int | None, typer.Option(help="Do this share alone, from 0: of array jobs; with --num-tasks.")],
+        Annotated[
+            int | None, typer.Option(help="For array jobs: do only this share, counted from 0; with --num-tasks.")
+        ],
         None,
     ),
-    "num_tasks": (Annotated[int | None, typer.Option(help="Into how many shares the work is divided.")], None),
+    "num_tasks": (Annotated[int | None, typer.Option(help="Number of shares that the work is divided into.")], None),
 }
 
 
 def with_request(**changed: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command, in place of its parameter ``request``, the options of engines, of which it gets a Request.
+    """Replace the parameter ``request`` of a command by the options of engines, and pass it a Request made of these.
 
-    ``changed`` has other types of single options, whose help says what they do there.
+    ``changed`` maps options to other types, with help that says what the option does in that command.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -72,7 +73,7 @@ def with_request(**changed: Any) -> Callable[[Callable[..., None]], Callable[...
             asked["resources"] = tuple(asked["resources"] or ())
             command(**values, request=Request(**asked))
 
-        del run.__wrapped__  # typer would ask it for its parameters
+        del run.__wrapped__  # or typer would take its parameters
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {**annotations, "return": None}
         return run

@@ -1,4 +1,4 @@
-"""From what is asked of ``--engine`` and its options to an engine and a share of the shards."""
+"""From ``--engine`` and its options to an engine and a share of the shards."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Request:
     engine: str = "local"
     workers: int | None = None  # most at once
     address: str | None = None  # of a Ray cluster
-    resources: tuple[str, ...] = ()  # that a Ray actor takes, each NAME=AMOUNT
+    resources: tuple[str, ...] = ()  # taken by a Ray actor, each NAME=AMOUNT
     task_index: int | None = None
     num_tasks: int | None = None
 
     def check(self) -> None:
-        """Look at the options themselves, and whether somebody answers at the address.
+        """Check the options, and that a cluster responds at the address.
 
-        Raises SynthgenError where they are out of range or do not go together, Ray is not installed or not there.
+        Raises SynthgenError if they are out of range or conflict, or Ray is not installed or does not respond.
         """
         if self.engine not in ENGINES:
             raise SynthgenError(f"--engine {self.engine}: one of {', '.join(ENGINES)}")
@@ -50,9 +50,9 @@ class Request:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """For as long as the work takes: what was asked is possible, and Ray, if that was asked, is connected.
+        """While the block runs, what was asked is possible, and Ray, if asked for, is connected.
 
-        Raises SynthgenError as ``check`` does, and where no Ray answers or none of its nodes has the resources.
+        Raises SynthgenError as ``check`` does, and if Ray does not respond or none of its nodes has the resources.
         """
         self.check()
         if self.engine == "local":
@@ -63,7 +63,7 @@ class Request:
 
     @property
     def share(self) -> tuple[int, int]:
-        """Which of how many equal shares of the work is this process's: (0, 1) is all."""
+        """This process's share of the work, as (index, number of shares): (0, 1) is everything."""
         index, n = self.task_index, self.num_tasks
         if index is None and n is None:
             return 0, 1
@@ -77,11 +77,11 @@ class Request:
         return index, n
 
     def cores(self) -> list[str | None]:
-        """The local workers that draw on a core each."""
+        """The local workers that use one core each."""
         return [None] * (self.workers or os.cpu_count() or 1)
 
     def find(self, devices: Sequence[str | None], *, per_worker: str = "CPU") -> Engine:
-        """The engine: of one local worker a device, or of Ray actors that take one ``per_worker``."""
+        """The engine: one local worker per device, or Ray actors that take one ``per_worker`` each."""
         if self.engine == "local":
             from synthgen.engines.local import local
 
@@ -91,7 +91,7 @@ class Request:
         return on_ray(self.cluster(per_worker), None)
 
     def cluster(self, per_worker: str | None) -> Cluster:
-        """The Ray cluster, and what a worker takes of it: what was asked, else one ``per_worker``, if any."""
+        """The Ray cluster, and what a worker takes: what was asked, otherwise one ``per_worker``, if given."""
         from synthgen.engines.cluster import Cluster
 
         amounts = dict(map(_amount, self.resources)) or ({per_worker: 1.0} if per_worker else {})

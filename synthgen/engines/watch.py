@@ -1,4 +1,4 @@
-"""How far a dataset is: in words, once or as it goes on, from any machine that sees the output."""
+"""The progress of a dataset in words, once or continuously, from any machine that can reach the output."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from synthgen.common.printing import printable, say
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.plan import Plan
 from synthgen.dataset.shard import Shard
-from synthgen.engines.claims import SILENT, Claim, Unchanged, read_claims
+from synthgen.engines.claims import TIMEOUT, Claim, Unchanged, read_claims
 from synthgen.storage.places import store_of
 from synthgen.storage.retries import with_retries
 from synthgen.storage.store import Place
 
 EVERY = 2.0  # seconds between looks
-WINDOW = 300.0  # seconds over which the rate is taken
+WINDOW = 300.0  # seconds over which the rate is measured
 
 
-class Eye:
-    """Looks at a dataset again and again: what changed since the last time, and how fast it goes."""
+class Observer:
+    """Looks at a dataset repeatedly: what changed since the last look, and how fast it grows."""
 
     def __init__(self, directory: Place) -> None:
         self._directory = directory
@@ -33,11 +33,11 @@ class Eye:
         self._past: deque[tuple[float, int]] = deque()  # time and images of the looks in WINDOW
 
     def look(self) -> dict[str, Any]:
-        """The summary of the manifest with ``workers``, ``failed``, ``rate`` (images a second) and ``left`` (seconds).
+        """The summary of the manifest with ``workers``, ``failed``, ``rate`` (images/s) and ``left`` (seconds).
 
-        A worker is told as silent whose claim did not change for SILENT seconds while we looked, or, in a
-        folder, that does not hold its shard.  The rate is what was seen to grow in the last WINDOW seconds,
-        or at the first look what the workers tell.
+        A worker is silent if its claim did not change for TIMEOUT seconds while we watched or, in a folder, if it does
+        not hold the lock on its shard.  The rate is the growth seen in the last WINDOW seconds or, at the first look,
+        what the workers report.
         """
         claims = read_claims(self._directory)
         held = {stem: self._held(stem) for stem, claim in claims.items() if not claim.failed}
@@ -47,7 +47,7 @@ class Eye:
         there = {shard.filename.removesuffix(".tar") for shard in manifest.shards}
         workers = [
             {key: value for key, value in asdict(claims[stem]).items() if key not in ("failed", "beat")}
-            | {"shard": stem, "silent": still[stem] > SILENT or not holds}
+            | {"shard": stem, "silent": still[stem] > TIMEOUT or not holds}
             for stem, holds in sorted(held.items())
             if stem in claims and stem not in there
         ]
@@ -60,7 +60,7 @@ class Eye:
         return {**manifest.summary(), "rate": rate, "left": left, "workers": workers, "failed": failed}
 
     def _held(self, stem: str) -> bool:
-        """Whether a worker may be at a shard: where locks decide, one holds the tar, or has just finished it."""
+        """Whether a worker may be writing a shard: with locks, a worker holds the tar or has just finished it."""
         store, tar = store_of(self._directory), self._directory / "data" / f"{stem}.tar"
         if not store.locks:
             return True
@@ -81,23 +81,23 @@ class Eye:
 
 
 def _fits(claim: Claim, stem: str, plan: Plan) -> bool:
-    """Whether a claim is of a shard of the plan, and in its place."""
+    """Whether a claim is for a shard of the plan, under the right name."""
     return claim.shard < plan.n_shards and plan.shard(claim.shard).stem == stem
 
 
 def follow(directory: Place) -> Iterator[dict[str, Any]]:
-    """Looks, until the dataset is complete; once it was seen, a store may fail for a while."""
-    eye = Eye(directory)
-    state = eye.look()
+    """Repeated looks until the dataset is complete; after the first, a store may fail for a while."""
+    observer = Observer(directory)
+    state = observer.look()
     yield state
     while not state["complete"]:
         time.sleep(EVERY)
-        state = with_retries(eye.look, final=lambda error: False)
+        state = with_retries(observer.look, final=lambda error: False)
         yield state
 
 
 def events(before: dict[str, Any] | None, state: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What happened between two looks: progress, workers that came, went or fell silent, failures, the end."""
+    """What happened between two looks: progress; workers that appeared, left or fell silent; failures; completion."""
     old = before or {"n_done": -1, "workers": [], "failed": {}, "complete": False}
     if state["n_done"] != old["n_done"]:
         keys = ("n", "n_done", "n_shards", "n_shards_done", "n_bytes", "rate", "left")
@@ -117,7 +117,7 @@ def events(before: dict[str, Any] | None, state: dict[str, Any]) -> Iterator[dic
 
 
 def words(directory: str, state: dict[str, Any]) -> list[str]:
-    """The state, a line each: the whole, workers, failed shards."""
+    """The state in lines: the total, then one line per worker and per failed shard."""
     how = "complete" if state["complete"] else "unfinished; run the same command again to go on"
     if not state["complete"] and not all(worker["silent"] for worker in state["workers"]):
         how = f"{state['rate']:g} images/s" if state["rate"] else "under way"
@@ -144,8 +144,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def tell(directory: Place, name: str, *, as_json: bool) -> None:
-    """Print how far a dataset is until it is complete: events as lines of JSON, or a text that is kept up to date."""
+def show(directory: Place, name: str, *, as_json: bool) -> None:
+    """Print the progress of a dataset until it is complete: events as lines of JSON, or text that is updated."""
     if as_json or not sys.stdout.isatty():
         before = None
         for state in follow(directory):

@@ -1,4 +1,4 @@
-"""What every engine's workers do: make a renderer once, then render and write one shard after the other."""
+"""What the workers of every engine do: make a renderer once, then render and write one shard after another."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from synthgen.common.masking import one_line, secrets_in, shown
 from synthgen.common.processes import worker_name
 from synthgen.dataset.plan import Plan, ShardSpan
 from synthgen.dataset.shard import Item, write_shard
-from synthgen.engines.claims import Progress, telling
+from synthgen.engines.claims import Progress, claiming
 from synthgen.kinds.base import Renderer
 from synthgen.storage.logs import keep
 from synthgen.storage.places import place
 from synthgen.storage.store import Place
 
-ATTEMPTS = 3  # at a shard whose worker dies or fails, before it is given up; of a bug one
+ATTEMPTS = 3  # at a shard whose worker dies or fails, before it is given up; one if the failure is a bug
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """All that a worker needs to know; it can be sent to another process or machine."""
+    """Everything that a worker needs to know; it can be sent to another process or machine."""
 
     directory: str  # path or URL
     plan: Plan
-    make: Callable[[str | None], Renderer]  # by device; None where it finds one itself
+    make: Callable[[str | None], Renderer]  # takes a device; None if the renderer chooses one itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,27 +37,27 @@ class Task:
     """A shard to write."""
 
     span: ShardSpan
-    force: bool = False  # whether the claim of another worker, which no longer counts, is taken over
+    force: bool = False  # whether another worker's claim, which is no longer valid, is taken over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What came of a task."""
+    """The result of a task."""
 
     span: ShardSpan
-    n_samples: int  # 0 where another process has the shard
+    n_samples: int  # 0 if another process has the shard
     worker: str
     failed: str = ""  # why it was given up
-    bug: str = ""  # where it was for a bug: the type and place of that
+    bug: str = ""  # if that was because of a bug: its type and location
 
 
 class Engine(Protocol):
-    """Has shards written, by workers of its own."""
+    """Has shards written by its workers."""
 
     def __call__(self, work: Work, tasks: Sequence[Task], advance: Callable[[int], None]) -> Iterator[Done]:
-        """Yield each task's end; ``advance`` takes how many more images are rendered.
+        """Yield each task's result; ``advance`` takes how many more images are rendered.
 
-        Raises SynthgenError where nothing would help: a full disk, a model that cannot be loaded.
+        Raises SynthgenError if retrying cannot help: a full disk, a model that cannot be loaded.
         """
         ...
 
@@ -65,19 +65,19 @@ class Engine(Protocol):
 def write_one(
     work: Work, renderer: Renderer, task: Task, advance: Callable[[int], None] = lambda n_samples: None
 ) -> int:
-    """Render and write one shard; returns its number of samples, 0 where another process has it.
+    """Render and write one shard; returns its number of samples, 0 if another process has it.
 
-    Raises SynthgenError where no shard can be written.
+    Raises SynthgenError if no shard can be written.
     """
     directory, span = place(work.directory), task.span
-    with _told_of_rights(directory), telling(directory, span, force=task.force) as progress:
+    with _reporting_permissions(directory), claiming(directory, span, force=task.force) as progress:
         if progress is None:
             return 0
         items = renderer.render(work.plan.sample(index) for index in range(span.start, span.stop))
         shard = write_shard(
             directory,
             span,
-            _shown(items, progress, advance),
+            _counted(items, progress, advance),
             plan_digest=work.plan.digest,
             environment=renderer.environment,
         )
@@ -85,8 +85,8 @@ def write_one(
 
 
 @contextmanager
-def _told_of_rights(directory: Place) -> Iterator[None]:
-    """A place that cannot be written to, or no longer, as with keys that expired: in one line."""
+def _reporting_permissions(directory: Place) -> Iterator[None]:
+    """Report in one line that a place cannot be written to, or no longer, as with keys that expired."""
     try:
         yield
     except OSError as error:
@@ -96,7 +96,7 @@ def _told_of_rights(directory: Place) -> Iterator[None]:
         raise
 
 
-def _shown(items: Iterator[Item], progress: Progress, advance: Callable[[int], None]) -> Iterator[Item]:
+def _counted(items: Iterator[Item], progress: Progress, advance: Callable[[int], None]) -> Iterator[Item]:
     for item in items:
         yield item
         progress.done += 1
@@ -104,7 +104,7 @@ def _shown(items: Iterator[Item], progress: Progress, advance: Callable[[int], N
 
 
 def here(renderer: Renderer) -> Engine:
-    """The engine that is this process."""
+    """The engine that does the work in this process."""
 
     def run(work: Work, tasks: Sequence[Task], advance: Callable[[int], None]) -> Iterator[Done]:
         for task in tasks:
@@ -130,7 +130,7 @@ def _attempted(work: Work, renderer: Renderer, task: Task, advance: Callable[[in
 
 
 def failed_at(work: Work, task: Task, failure: Failure, *, worker: str, attempt: int) -> Done:
-    """The end of a task whose worker failed, where it is not tried again; its traceback is kept in a log."""
+    """The result of a task whose worker failed, if it is not tried again; the traceback is written to a log."""
     stem = task.span.stem
     where = keep(
         place(work.directory), f"{stem}-{attempt}", failure, f"shard {stem}, attempt {attempt}, worker {worker}"
@@ -139,7 +139,7 @@ def failed_at(work: Work, task: Task, failure: Failure, *, worker: str, attempt:
 
 
 class FailedShardsError(SynthgenError):
-    """Shards were given up; all others stand."""
+    """Shards were given up; all others are finished."""
 
     exit_code = 1
 
@@ -147,19 +147,19 @@ class FailedShardsError(SynthgenError):
         first = "; ".join(f"{done.span.stem}: {done.failed}" for done in failed[:3])
         more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
         super().__init__(
-            f"{directory}: {len(failed)} shards were given up ({first}{more}); the others stand: run the same command"
-            " again to try them anew"
+            f"{directory}: {len(failed)} shards were given up ({first}{more}); the others are finished: run the same"
+            " command again to retry them"
         )
 
 
 class RepeatedBugError(SynthgenError):
-    """Shards fail in the same way, and so would the others."""
+    """Shards fail in the same way, and so would the remaining ones."""
 
     exit_code = 1
 
 
 class Bugs:
-    """Watches over the shards that bugs cost."""
+    """Counts the shards that fail because of bugs."""
 
     def __init__(self, directory: str) -> None:
         self._directory, self._repeats = directory, Repeats()
@@ -169,5 +169,5 @@ class Bugs:
         if self._repeats.too_many(done.bug):
             raise RepeatedBugError(
                 f"{self._directory}: stopped at the third shard that failed in the same way ({done.span.stem}:"
-                f" {done.failed}); the finished shards stand: run the same command again once the bug is mended"
+                f" {done.failed}); the finished shards are kept: run the same command again once the bug is fixed"
             )

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synthgen.engines.claims import BEAT, SILENT
+from synthgen.engines.claims import HEARTBEAT, TIMEOUT
 from synthgen_evaluate.design.cost import of_run, stated, stated_size
 from synthgen_evaluate.design.suite import read_suite
 
@@ -83,7 +83,7 @@ class Fleet:
     slow_factor: float = 1.0  # by which those take longer
     preempted: float = 0.0  # times a worker and hour
     away: float = 600.0  # seconds until a replacement
-    silent: float = SILENT  # seconds until a dead worker's shard may be taken over
+    silent: float = TIMEOUT  # seconds until a dead worker's shard may be taken over
     upload: float = math.inf  # bytes a second of one worker
     store: float = math.inf  # bytes a second of all together
 
@@ -401,7 +401,7 @@ def requests(n: int, size: int, workers: int) -> dict[str, float]:
     """Requests of a set that is written, opened once by each worker, and listed once more: PUT-like and GET-like."""
     job = images(n, size)
     parts = 1 if job.n_bytes < 100 * MIB else 2 + math.ceil(job.n_bytes / (50 * MIB))
-    beats = math.floor(job.useful * job.filled / BEAT)
+    beats = math.floor(job.useful * job.filled / HEARTBEAT)
     opened = (math.ceil(3 * job.shards / 1000) + 1, job.shards + 2)  # the listing in pages, claims; plan, records
     return {
         "shard": 5 + parts,  # claim, look for a record, table, record, end of the claim; the tar
@@ -525,10 +525,10 @@ def limits() -> str:
         f" 150,000 images and {good[10**6]} for 1,000,000.",
         f"A GPU writes {rate / 1e6:.2f} MB/s, so a store of 1 Gb/s is full at {125e6 / rate:.0f} GPUs, one of 10 Gb/s"
         f" at {1250e6 / rate:,.0f}.",
-        f"512 workers send {512 / BEAT:.0f} heartbeats per second; S3 takes 3,500 writes and {GETS:,} reads per second"
-        " and prefix.",
-        f"A driver that waits for others looks every {BEAT:.0f} seconds, {look} requests at 1,000 shards and 64"
-        f" workers: about {GETS * BEAT / look:.0f} waiting drivers reach what S3 takes of one prefix.",
+        f"512 workers send {512 / HEARTBEAT:.0f} heartbeats per second; S3 takes 3,500 writes and {GETS:,} reads"
+        " per second and prefix.",
+        f"A driver that waits for others looks every {HEARTBEAT:.0f} seconds, {look} requests at 1,000 shards and 64"
+        f" workers: about {GETS * HEARTBEAT / look:.0f} waiting drivers reach what S3 takes of one prefix.",
         f"Reading the million JPEGs out of S3 to another provider costs ${number(SD_BYTES['jpg'] * 1e6 / 1e9 * EGRESS)}"
         " each time.",
         f"Training keeps a checkpoint per epoch.  The longest epoch takes {number(epoch * 60)} minutes, so"

@@ -73,7 +73,7 @@ def sd(
     Of a set that stands, options that are not given stay as they are.
     """
     from synthgen.dataset.plan import check_request, new_plan
-    from synthgen.engines.generate import standing_plan
+    from synthgen.engines.generate import stored_plan
     from synthgen.kinds.diffusion.prompts import class_list_path, read_classes, read_prompts
     from synthgen.kinds.diffusion.render import remake_file
     from synthgen.kinds.diffusion.request import (
@@ -117,10 +117,10 @@ def sd(
     settings.check()
     request.check()
     check_request(n=n, shard_size=SHARD_SIZE if shard_size is None else shard_size)
-    old = standing_plan(place(out)) if out else None
+    old = stored_plan(place(out)) if out else None
     weights = settled_model(model, revision, dtype, old)
     out = out or f"{weights.name.rpartition('/')[2]}-{templates.name}"
-    old = old or standing_plan(place(out))
+    old = old or stored_plan(place(out))
     content = diffusion_content(templates, class_list, weights, settled(settings, old))
     shard_size = shard_size or (old.segments[-1].shard_size if old else SHARD_SIZE)
     origin = {"prompts": prompts.name, "classes": class_file.name}  # without folders, which are nobody's business
