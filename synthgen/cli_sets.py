@@ -17,7 +17,7 @@ from synthgen.common.options import Anywhere, AsJson, Directory, local
 from synthgen.common.printing import say
 
 if TYPE_CHECKING:
-    from synthgen.dataset.scan import Fault
+    from synthgen.dataset.scan import Defect
 
 app = typer.Typer()
 
@@ -73,45 +73,45 @@ def verify(
         raise SynthgenError(f"--{'model' if model else 'device'} is for --repair")
     n_shards = read_manifest(where).plan.n_shards
     with progress("verify", n_shards, "shards") as show:
-        faults, measured = inspect(where, quality=quality, progress=show)
-    mended, before = list[int](), faults
-    if mend and faults and here is not None:
+        defects, measured = inspect(where, quality=quality, progress=show)
+    mended, before = list[int](), defects
+    if mend and defects and here is not None:
         say(*map(_with_advice, before), file=sys.stderr)  # repairing may remove them
         mended = _repair(here, before, model, device)
         with progress("verify", n_shards, "shards") as show:
-            faults, measured = inspect(where, quality=quality, progress=show)
-    report: dict[str, Any] = {"directory": directory, "faults": [str(fault) for fault in faults]}
-    lines = [*report["faults"], f"{directory}: {n_shards} shards, {len(faults)} faults"]
+            defects, measured = inspect(where, quality=quality, progress=show)
+    report: dict[str, Any] = {"directory": directory, "faults": [str(defect) for defect in defects]}
+    lines = [*report["faults"], f"{directory}: {n_shards} shards, {len(defects)} defects"]
     if mend:
         report["repaired"] = mended
-        lines = [*map(_with_advice, faults), lines[-1], f"repaired: {_repaired(mended, before, faults)}"]
+        lines = [*map(_with_advice, defects), lines[-1], f"repaired: {_repaired(mended, before, defects)}"]
     if measured is not None:
         report["quality"] = measured.summary()
         lines += measured.lines()
     say(*([json.dumps(report)] if as_json else lines))
-    if faults:
+    if defects:
         raise Exit(1)
 
 
-def _with_advice(fault: Fault) -> str:
-    """A fault and, if ``--repair`` leaves it, why and what to do."""
+def _with_advice(defect: Defect) -> str:
+    """A defect and, if ``--repair`` leaves it, why and what to do."""
     from synthgen.dataset.repair import why_left
 
-    why = why_left(fault)
-    return f"{fault}; --repair leaves it: {why}" if why else str(fault)
+    why = why_left(defect)
+    return f"{defect}; --repair leaves it: {why}" if why else str(defect)
 
 
-def _repaired(mended: list[int], before: list[Fault], after: list[Fault]) -> str:
+def _repaired(mended: list[int], before: list[Defect], after: list[Defect]) -> str:
     """What was repaired, in words: shards, and files that belong to none."""
     from synthgen.dataset.repair import why_left
 
-    left = {fault.name for fault in after}
-    files = {fault.name: None for fault in before if fault.shard is None and not why_left(fault)}
+    left = {defect.name for defect in after}
+    files = {defect.name: None for defect in before if defect.shard is None and not why_left(defect)}
     words = [f"shard {index}" for index in mended] + [name for name in files if name not in left]
     return ", ".join(words) or "nothing"
 
 
-def _repair(directory: Path, faults: list[Fault], model: str | None, device: str | None) -> list[int]:
+def _repair(directory: Path, defects: list[Defect], model: str | None, device: str | None) -> list[int]:
     from synthgen.common.progress import progress
     from synthgen.dataset.plan import read_plan
     from synthgen.dataset.repair import repair
@@ -120,10 +120,10 @@ def _repair(directory: Path, faults: list[Fault], model: str | None, device: str
     given = {name: value for name, value in (("model", model), ("device", device)) if value}
     for name in given.keys() - plan.kind.options:
         raise SynthgenError(f"--{name}: {directory} holds {plan.kind.facts(plan).made_by}, which need no such option")
-    damaged = {fault.shard for fault in faults if fault.shard is not None}
+    damaged = {defect.shard for defect in defects if defect.shard is not None}
     with progress("repair", len(damaged), "shards") as show:
         renderer = partial(plan.kind.renderer, plan, **given)
-        return repair(directory, faults, renderer=renderer, progress=show)
+        return repair(directory, defects, renderer=renderer, progress=show)
 
 
 @app.command(epilog="Example: synthgen preview fractaldb-1k   (then open fractaldb-1k-preview/gallery.html)")

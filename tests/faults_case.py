@@ -136,4 +136,4 @@ def _verified(stage: Stage) -> list[str]:
     run = stage.call(scene.command(1)[0], "verify", where)
     end = run.end()
     said = run.log.with_suffix(".out").read_text()
-    return [] if end.code == 0 and "0 faults" in said else [f"verify: exit code {end.code}: {said[:300]} {end.lines}"]
+    return [] if end.code == 0 and "0 defects" in said else [f"verify: exit code {end.code}: {said[:300]} {end.lines}"]

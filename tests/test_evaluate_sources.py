@@ -288,7 +288,7 @@ def test_an_unfinished_set_is_refused(tmp_path: Path, synthgen_here: Command) ->
     command = "fractal --categories 2 --n 80 --size 32 --points 500 --shard-size 40 --workers 1 --out"
     assert synthgen_here(*command.split(), tmp_path).returncode == 0
     (tmp_path / "data" / "fractal-train-000001.json").unlink()
-    with pytest.raises(EvaluateError, match="40 of 80 images stand"):
+    with pytest.raises(EvaluateError, match="40 of 80 images are there"):
         Shards(str(tmp_path))
 
 

@@ -176,14 +176,14 @@ def test_a_record_cannot_choose_where_its_copy_lies(dataset: Path, tmp_path: Pat
     shutil.copytree(dataset, tmp_path / "set")
     amend(tmp_path / "set" / "data" / "fractal-train-000000.tar", sha256="../../outside")
     url = copied(tmp_path / "set", f"memory://{tmp_path.name}-hostile")
-    with pytest.raises(EvaluateError, match="150 of 200 images stand"):
+    with pytest.raises(EvaluateError, match="150 of 200 images are there"):
         Shards(url)
     assert not cache.exists()
 
 
 def test_an_unfinished_set_at_a_url_is_refused(memory: str) -> None:
     fsspec.filesystem("memory").rm_file(f"{memory.removeprefix('memory:/')}/data/fractal-train-000002.json")
-    with pytest.raises(EvaluateError, match=f"^{memory}: 150 of 200 images stand"):
+    with pytest.raises(EvaluateError, match=f"^{memory}: 150 of 200 images are there"):
         Shards(memory)
 
 

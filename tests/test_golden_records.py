@@ -41,7 +41,7 @@ def images(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", SETS)
 def test_a_finished_set_verifies_and_is_told_as_complete(name: str, records: Path, synthgen_here: Command) -> None:
     before = contents(records / name)
-    assert "0 faults" in ran(synthgen_here("verify", name))
+    assert "0 defects" in ran(synthgen_here("verify", name))
     assert json.loads(ran(synthgen_here("status", name, "--json")))["complete"]
     assert contents(records / name) == before
 
@@ -55,7 +55,7 @@ def test_a_set_of_fractals_is_taken_up_and_grown(name: str, records: Path, synth
     ran(synthgen_here(*FRACTAL, "--shard-size", "5", "--n", "31", "--out", name))
     after = contents(records / name)
     assert {key: after[key] for key in before} == before
-    assert "0 faults" in ran(synthgen_here("verify", name))
+    assert "0 defects" in ran(synthgen_here("verify", name))
 
 
 def test_half_a_set_is_resumed_to_the_bytes_that_the_whole_one_has(records: Path, synthgen_here: Command) -> None:
@@ -81,14 +81,14 @@ def test_a_damaged_shard_is_repaired(records: Path, synthgen_here: Command) -> N
 
 def test_a_set_of_diffusion_images_is_taken_up(records: Path, synthgen_here: Command) -> None:
     ran(synthgen_here("sd", "--prompts", PROMPTS, *DIFFUSION, "--n", "4", "--out", "diffusion-half"))
-    assert "0 faults" in ran(synthgen_here("verify", "diffusion-half"))
+    assert "0 defects" in ran(synthgen_here("verify", "diffusion-half"))
     assert contents(records / "diffusion-half").keys() == contents(GOLDEN / "diffusion-finished").keys()
 
 
 @pytest.mark.parametrize("name", ["fractal-grown", "diffusion-finished"])
 def test_a_set_is_published(name: str, records: Path, synthgen_here: Command) -> None:
     ran(synthgen_here("publish", name, "--to", "out"))
-    assert "0 faults" in ran(synthgen_here("verify", "out"))
+    assert "0 defects" in ran(synthgen_here("verify", "out"))
 
 
 def test_finished_runs_are_not_trained_again_and_unfinished_ones_go_on(records: Path, evaluate_here: Command) -> None:

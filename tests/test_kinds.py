@@ -140,7 +140,7 @@ def test_a_killed_command_is_taken_up_to_the_same_bytes_and_grows(
     before = {name: digest for name, digest in digests(out).items() if name.endswith((".tar", ".parquet"))}
     ran(synthgen_here(*command, "--n", case.more))
     assert before.items() <= digests(out).items()
-    assert "0 faults" in ran(synthgen_here("verify", out))
+    assert "0 defects" in ran(synthgen_here("verify", out))
     assert json.loads(ran(synthgen_here("status", out, "--json")))["n_done"] == case.more
 
 
@@ -168,7 +168,7 @@ def test_a_preview_shows_its_classes(whole: Path, tmp_path: Path, synthgen_here:
 def test_the_card_says_what_is_so_and_nothing_of_other_kinds(
     case: Case, published: Path, synthgen_here: Command
 ) -> None:
-    assert "0 faults" in ran(synthgen_here("verify", published))
+    assert "0 defects" in ran(synthgen_here("verify", published))
     card = (published / "README.md").read_text()
     for words in case.said:
         assert words in card

@@ -164,7 +164,7 @@ def test_a_set_is_made_taken_up_grown_and_verified_with_the_bytes_of_a_folder(
     assert check(root) == []
     assert Observer(root).look()["complete"]
     done = synthgen_here("verify", url)
-    assert (done.returncode, done.stdout) == (0, f"{url}: 5 shards, 0 faults\n")
+    assert (done.returncode, done.stdout) == (0, f"{url}: 5 shards, 0 defects\n")
 
 
 def test_two_plans_at_once_leave_one(root: Place) -> None:

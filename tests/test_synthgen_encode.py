@@ -203,7 +203,7 @@ def test_properties_written_as_elements_by_other_programs_are_read_too() -> None
 
 @given(st.binary(max_size=64))
 def test_bytes_that_are_no_image_are_refused(data: bytes) -> None:
-    with pytest.raises(SynthgenError, match=r"\d+ bytes that are no PNG, JPEG or WebP image"):
+    with pytest.raises(SynthgenError, match=r"\d+ bytes that are not a PNG, JPEG or WebP image"):
         read_origin(data)
 
 

@@ -76,7 +76,7 @@ def test_a_bug_stops_at_the_third_shard_and_its_traceback_is_in_a_log_without_th
     assert f"{log})" in status.stdout
     assert toy(*SQUARES, "--out", out).returncode == 0  # once the bug is mended
     assert not (out / "logs").exists()
-    assert "0 faults" in toy("verify", out).stdout
+    assert "0 defects" in toy("verify", out).stdout
 
 
 @pytest.mark.parametrize("crash", [False, True])
@@ -297,13 +297,13 @@ def finished(tmp_path: Path) -> Path:
 
 
 def test_logs_are_no_part_of_a_set(finished: Path, tmp_path: Path) -> None:
-    assert "0 faults" in toy("verify", finished).stdout
+    assert "0 defects" in toy("verify", finished).stdout
     assert json.loads(toy("status", finished, "--json").stdout)["complete"]
     dry = toy("publish", finished, "--to", tmp_path / "there", "--dry-run").stdout
     assert "plan.json" in dry
     assert "logs/" not in dry
     assert toy("publish", finished, "--to", tmp_path / "there").returncode == 0
-    assert "0 faults" in toy("verify", tmp_path / "there").stdout
+    assert "0 defects" in toy("verify", tmp_path / "there").stdout
     assert not (tmp_path / "there/logs").exists()
     assert "logs/" not in (tmp_path / "there/croissant.json").read_text() + (finished / "manifest.json").read_text()
     assert toy("export", finished, "--out", tmp_path / "images").returncode == 0
@@ -311,7 +311,7 @@ def test_logs_are_no_part_of_a_set(finished: Path, tmp_path: Path) -> None:
     assert toy("preview", finished).returncode == 0
     assert (finished / "logs").exists()
     assert toy("square", "--n", 40, "--shard-size", 5, "--out", finished).returncode == 0  # it grows
-    assert "0 faults" in toy("verify", finished).stdout
+    assert "0 defects" in toy("verify", finished).stdout
 
 
 def test_a_folder_with_logs_alone_is_an_empty_place(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_large_pictures_are_reduced_and_the_page_keeps_its_size(
     buffer = io.BytesIO()
     noise.save(buffer, "PNG")
     dataset = read_manifest(rewrite(fractals, tmp_path / "set", 1, buffer.getvalue()))
-    monkeypatch.setattr(preview, "image_fault", lambda *image: None)  # it is not of the planned size
+    monkeypatch.setattr(preview, "image_defect", lambda *image: None)  # it is not of the planned size
 
     sheet, gallery = write_preview(dataset, tmp_path / "out", per_class=4)
     with Image.open(sheet) as image:
@@ -245,7 +245,7 @@ def test_a_set_without_a_shard_is_refused(fractals: Path, tmp_path: Path) -> Non
     shutil.copytree(fractals, tmp_path / "set")
     for shard in read_manifest(fractals).shards:
         record_path(tmp_path / "set", read_manifest(fractals).plan.shard(shard.index)).unlink()
-    with pytest.raises(SynthgenError, match="set: no shard stands yet; run the command that makes it"):
+    with pytest.raises(SynthgenError, match="set: no shard is finished yet; run the command that makes it"):
         write_preview(read_manifest(tmp_path / "set"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -255,7 +255,7 @@ def test_a_file_in_the_place_of_out_and_a_wrong_number_are_refused(fractals: Pat
     with pytest.raises(SynthgenError, match="out: not a directory"):
         write_preview(read_manifest(fractals), tmp_path / "out")
     for wrong in (0, 101):
-        with pytest.raises(SynthgenError, match=f"{wrong} images a class: 1 to 100"):
+        with pytest.raises(SynthgenError, match=f"{wrong} images per class: 1 to 100"):
             write_preview(read_manifest(fractals), tmp_path / "other", per_class=wrong)
     assert (tmp_path / "out").read_text() == "mine"
     assert not (tmp_path / "other").exists()

@@ -295,7 +295,7 @@ def test_only_committed_shards_are_looked_at_and_each_is_told(build: Build) -> N
 def test_a_directory_without_a_shard_has_nothing_to_tell(build: Build) -> None:
     found = measure(build([(0, encoded(scene(0)))], left_out=1))
     assert found.n_images.sum() == 0
-    assert found.lines()[0] == "0 images of 5 classes, 0 made again"
+    assert found.lines()[0] == "0 images of 5 classes, 0 regenerated"
     assert found.summary()["classes"][0]["brightness"] is None
 
 
@@ -347,7 +347,7 @@ def test_the_summary_is_json_and_the_lines_are_words(build: Build) -> None:
     ]
     lines = found.lines()
     assert lines[:2] == [
-        "34 images of 5 classes, 0 made again",
+        "34 images of 5 classes, 0 regenerated",
         f"black: 12 ({', '.join(key(i) for i in range(20, 30))}, ...)",
     ]
     assert f"copies: 1 ({key(33)} of {key(3)})" in lines

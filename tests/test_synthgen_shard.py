@@ -313,7 +313,7 @@ def tar_of(path: Path, members: dict[str, bytes]) -> Path:
         ({"1.png": b"", "1.jpg": b"", "1.cls": b"0", "1.json": b"{}"}, r"sample 1 has members"),
         ({"1.png": b"", "1.cls": b"cat", "1.json": b"{}"}, r"sample 1: .*cat"),
         ({"1.png": b"", "1.cls": b"0", "1.json": b"{"}, r"sample 1: "),
-        ({"1.png": b"", "1.cls": b"0", "1.json": b"[]"}, r"sample 1: its json is no record"),
+        ({"1.png": b"", "1.cls": b"0", "1.json": b"[]"}, r"sample 1: its json is not a record"),
     ],
 )
 def test_a_broken_sample_is_named(tmp_path: Path, members: dict[str, bytes], complaint: str) -> None:
@@ -391,10 +391,10 @@ KINDS = {
     tarfile.DIRTYPE: "a folder",
     tarfile.FIFOTYPE: "a pipe",
     tarfile.GNUTYPE_SPARSE: "a sparse file",
-    tarfile.XHDTYPE: "of a kind that shards have no use for",
-    tarfile.XGLTYPE: "of a kind that shards have no use for",
-    tarfile.GNUTYPE_LONGNAME: "of a kind that shards have no use for",
-    tarfile.CONTTYPE: "of a kind that shards have no use for",
+    tarfile.XHDTYPE: "of a kind that shards do not contain",
+    tarfile.XGLTYPE: "of a kind that shards do not contain",
+    tarfile.GNUTYPE_LONGNAME: "of a kind that shards do not contain",
+    tarfile.CONTTYPE: "of a kind that shards do not contain",
 }
 
 
@@ -437,7 +437,7 @@ def test_a_size_that_may_be_is_believed_only_as_far_as_the_file_goes(tmp_path: P
     path = tmp_path / "x.tar"
     path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(3 << 20))
     tracemalloc.start()
-    with pytest.raises(SynthgenError, match=r"damaged tar \(cut at byte 3146240, within member 1.png\)"):
+    with pytest.raises(SynthgenError, match=r"damaged tar \(truncated at byte 3146240, within member 1.png\)"):
         list(read_shard(path))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -448,8 +448,8 @@ def test_a_size_that_may_be_is_believed_only_as_far_as_the_file_goes(tmp_path: P
     ("names", "complaint"),
     [
         ("1.png 1.cls 2.png 1.json", "sample 1 has members"),
-        ("1.png 1.cls 1.json 2.png 2.cls 2.json 1.png", "the members of sample 1 do not stand together"),
-        ("1.png 1.png 1.cls 1.json", "member 1.png: there twice"),
+        ("1.png 1.cls 1.json 2.png 2.cls 2.json 1.png", "the members of sample 1 are not next to each other"),
+        ("1.png 1.png 1.cls 1.json", "member 1.png: duplicate member"),
         ("1.png 1.cls 1.json 1.txt", "sample 1 has a member '1.txt'"),
         ("1.png 1.cls 1.json 1.tar.png", "sample 1 has a member '1.tar.png'"),
     ],
@@ -470,7 +470,7 @@ def test_a_tar_cut_anywhere_is_told_of(tmp_path: Path) -> None:
     for kept in {*range(0, len(data), 97), *range(len(data) - 1100, len(data)), *range(0, len(data), 512)}:
         path.write_bytes(data[:kept])
         for read in (lambda: list(read_shard(path)), lambda: image_members(path)):
-            with pytest.raises(SynthgenError, match=rf"damaged tar \(cut at byte {kept}, "):
+            with pytest.raises(SynthgenError, match=rf"damaged tar \(truncated at byte {kept}, "):
                 read()
 
 
@@ -481,7 +481,7 @@ def test_tars_padded_as_tape_records_are_whole_and_what_follows_the_end_is_told_
     path.write_bytes(data + bytes(10240))
     assert len(list(read_shard(path))) == len(image_members(path)) == 5
     path.write_bytes(data + data)
-    with pytest.raises(SynthgenError, match="something stands after its end"):
+    with pytest.raises(SynthgenError, match="there is something after its end"):
         list(read_shard(path))
 
 

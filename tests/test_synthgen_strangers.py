@@ -108,7 +108,7 @@ def test_names_that_were_taken_before_are_read_but_not_given_anew(half: Path) ->
     for name in ("my set", "größe", "集合 1"):
         edit(half / "plan.json", name=name)
         assert read_plan(half / "plan.json").name == name
-        with pytest.raises(SynthgenError, match="cannot be that of files"):
+        with pytest.raises(SynthgenError, match="cannot be used in file names"):
             new_plan(name=name, content=plan.content, n=10, shard_size=5, origin={})
 
 
@@ -508,7 +508,7 @@ def test_a_plan_that_is_a_pipe_is_refused(whole: Path, synthgen_here: Command, s
 def test_as_many_shards_as_six_digits_name(half: Path, synthgen_here: Command) -> None:
     refused(
         synthgen_here("fractal", "--n", "1000001", "--shard-size", "1", "--categories", "2000", "--out", half / "x"),
-        "1,000,001 shards; at most 1,000,000 shards, as many as six digits name: ask for a larger --shard-size",
+        "1,000,001 shards; at most 1,000,000 shards, the limit of six-digit names: ask for a larger --shard-size",
     )
     plan = read_plan(half / "plan.json")
     whole = Plan(name="x", content=plan.content, segments=(Segment(start=0, stop=MAX_SHARDS, shard_size=1),))
@@ -587,7 +587,7 @@ def jpeg() -> bytes:
     [
         (huge_png(60_000), "cannot be decoded"),
         (huge_png(10_000), "has 10000 x 10000 pixels, planned 32 x 32"),
-        (jpeg(), "cannot be decoded (no PNG)"),
+        (jpeg(), "cannot be decoded (not a PNG)"),
         (b"", "cannot be decoded"),
     ],
     ids=["60000", "10000", "jpeg", "empty"],
@@ -646,10 +646,10 @@ def test_repair_names_what_it_mended_and_says_why_it_leaves_the_rest(whole: Path
     told = synthgen_here("verify", whole, "--repair")
     assert told.returncode == 1
     assert "repaired: shard 0, SHA256SUMS\n" in told.stdout
-    left = "--repair leaves it: it removes nothing that is not of this set: move it elsewhere"
+    left = "--repair leaves it: it removes nothing that does not belong to this set: move it elsewhere"
     assert f"letter.txt: not a file of this dataset; {left}" in told.stdout
     assert f"letter.txt: not a file of this dataset; {left}" in told.stderr
-    assert "data/x.tar.tmp: unfinished, of a process that was killed; --repair leaves it: remove it" in told.stdout
+    assert "data/x.tar.tmp: unfinished, left by a process that was killed; --repair leaves it: remove it" in told.stdout
     report = json.loads(synthgen_here("verify", whole, "--repair", "--json").stdout)
     assert report["repaired"] == []
     assert report["faults"][0].endswith("not a file of this dataset") or "unfinished" in report["faults"][0]

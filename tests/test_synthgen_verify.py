@@ -28,7 +28,7 @@ from synthgen.dataset.plan import read_plan
 from synthgen.dataset.quality import measure
 from synthgen.dataset.repair import repair
 from synthgen.dataset.shard import Item, read_record, read_shard, record_text
-from synthgen.dataset.verify import Fault, check, inspect
+from synthgen.dataset.verify import Defect, check, inspect
 from synthgen.kinds.base import Renderer
 from synthgen.kinds.diffusion.request import plan_renderer
 from synthgen.kinds.fractaldb.render import fractal_renderer
@@ -288,13 +288,13 @@ def edit_the_manifests_sum(dataset: Path) -> None:
 
 SUMS, MANIFEST = "SHA256SUMS", "manifest.json"
 DAMAGES: list[tuple[Callable[[Path], None], dict[str, str]]] = [  # what is done -> all that is told of, and how
-    (truncate, {TAR: "damaged tar (cut at byte 4321, within member 0000000"}),
-    (cut_the_end_marks, {TAR: "damaged tar (cut at byte"}),
+    (truncate, {TAR: "damaged tar (truncated at byte 4321, within member 0000000"}),
+    (cut_the_end_marks, {TAR: "damaged tar (truncated at byte"}),
     (flip_a_bit, {TAR: "has sha256"}),
     (flip_a_bit_of_padding, {TAR: "has sha256"}),
-    (delete_the_record, {RECORD: "missing, though other files of its shard stand"}),
-    (delete_the_tar, {TAR: "missing, though other files of its shard stand"}),
-    (delete_the_table, {TABLE: "missing, though other files of its shard stand"}),
+    (delete_the_record, {RECORD: "missing, though other files of its shard are there"}),
+    (delete_the_tar, {TAR: "missing, though other files of its shard are there"}),
+    (delete_the_table, {TABLE: "missing, though other files of its shard are there"}),
     (delete_a_shard, {TAR: "missing"}),
     (break_the_record, {RECORD: "not JSON"}),
     (record_of_another_plan, {RECORD: "of plan ffffffffffffffff, not of"}),
@@ -327,10 +327,10 @@ DAMAGES: list[tuple[Callable[[Path], None], dict[str, str]]] = [  # what is done
     (edit_a_tars_sum, {SUMS: "says sha256 01234567"}),
     (edit_a_tables_sum, {SUMS: "says sha256 01234567"}),
     (drop_a_line_of_sums, {SUMS: f"has no line for {TAR}"}),
-    (add_lines_to_sums, {SUMS: "line 8 names '../../etc/passwd', which is no file of this dataset"}),
-    (delete_the_sums, {SUMS: "missing, though the other files of a finished dataset stand"}),
-    (delete_the_manifest, {MANIFEST: "missing, though the other files of a finished dataset stand"}),
-    (edit_the_manifest, {MANIFEST: "n: not as plan and shards have it"}),
+    (add_lines_to_sums, {SUMS: "line 8 names '../../etc/passwd', which is not a file of this dataset"}),
+    (delete_the_sums, {SUMS: "missing, though the other files of a finished dataset are there"}),
+    (delete_the_manifest, {MANIFEST: "missing, though the other files of a finished dataset are there"}),
+    (edit_the_manifest, {MANIFEST: "n: differs from plan and shards"}),
     (break_the_manifest, {MANIFEST: "cannot be read"}),
     (edit_the_manifests_sum, {MANIFEST: f"says sha256 0000000000000000 of {TAR}"}),
 ]
@@ -383,13 +383,13 @@ def test_the_unfinished_file_of_a_running_process_is_none_and_that_of_a_killed_o
     with claimed(dataset / "data/x.tar"):
         assert check(dataset) == []
     (dataset / "data/x.tar.tmp").touch()
-    assert [str(fault) for fault in check(dataset)] == ["data/x.tar.tmp: unfinished, of a process that was killed"]
+    assert [str(fault) for fault in check(dataset)] == ["data/x.tar.tmp: unfinished, left by a process that was killed"]
 
 
 def test_missing_shards_of_an_unfinished_set_are_told_and_nothing_else(dataset: Path) -> None:
     for name in (TAR, RECORD, TABLE, SUMS, MANIFEST):
         (dataset / name).unlink()
-    assert check(dataset) == [Fault(name=TAR, what="missing", shard=1)]
+    assert check(dataset) == [Defect(name=TAR, what="missing", shard=1)]
 
 
 def test_an_edited_plan_is_named_and_nothing_is_made_from_it(dataset: Path) -> None:
@@ -397,7 +397,7 @@ def test_an_edited_plan_is_named_and_nothing_is_made_from_it(dataset: Path) -> N
     faults = check(dataset)
     assert [fault.name for fault in faults] == ["plan.json"]
     before = stats(dataset)
-    with pytest.raises(SynthgenError, match=r"plan\.json: has sha256 .*nothing can be made from a plan in doubt"):
+    with pytest.raises(SynthgenError, match=r"plan\.json: has sha256 .*nothing can be generated from a plan in doubt"):
         repair(dataset, faults)
     assert stats(dataset) == before
 
@@ -405,8 +405,8 @@ def test_an_edited_plan_is_named_and_nothing_is_made_from_it(dataset: Path) -> N
 def test_many_faults_of_a_tar_are_counted(dataset: Path) -> None:
     swap_two_tars(dataset)
     told = [str(fault) for fault in check(dataset) if fault.name == TAR]
-    assert len(told) == scan.TOLD + 2
-    assert any(line.endswith("faults more") for line in told)
+    assert len(told) == scan.LISTED + 2
+    assert any(line.endswith("more defects") for line in told)
 
 
 def test_processes_find_what_one_finds(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,7 +479,7 @@ def test_a_table_in_other_bytes_is_told_of_and_summed_anew(whole: Path, dataset:
     assert repair(dataset, check(dataset)) == [1]
     assert stats(dataset)[TABLE] == before
     delete_the_table(dataset)
-    with pytest.raises(SynthgenError, match=r"000001\.parquet: has the rows it had, in other bytes"):
+    with pytest.raises(SynthgenError, match=r"000001\.parquet: has the same rows in other bytes"):
         repair(dataset, check(dataset))
     assert check(dataset) == []
     assert contents(dataset) == contents(whole)

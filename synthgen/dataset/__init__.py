@@ -1,1 +1,1 @@
-"""A set: plan, shards, manifest, and what is done with them."""
+"""A set: its plan, shards and manifest, and what is done with them."""

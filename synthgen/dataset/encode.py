@@ -1,9 +1,9 @@
 """Image files that say where they come from: PNG, JPEG or WebP with an XMP packet.
 
 The packet follows the IPTC Photo Metadata Standard 2025.1 (https://iptc.org/std/photometadata/specification),
-whose properties for generated images name the model, its version and the prompt.  Seed and index stand in a
-namespace of our own.  For the same libraries, the same image and origin give the same bytes.
-What is drawn by rules alone, without a trained model, says that much and no more: ``PLAIN_PACKET``.
+whose properties for generated images name the model, its version and the prompt.  Seed and index are in a namespace of
+our own.  With the same libraries, the same image and origin give the same bytes.  Images that are drawn by rules alone,
+without a trained model, say only that: ``PLAIN_PACKET``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 # Of https://cv.iptc.org/newscodes/digitalsourcetype: made by a model trained on samples, or by an algorithm alone.
 GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 DRAWN = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicMedia"
-# Property of the packet, and its name in what read_origin returns.
+# Property of the packet -> its name in the result of read_origin.
 PROPERTIES = {
     "xmp:CreatorTool": "tool",
     "Iptc4xmpExt:DigitalSourceType": "source_type",
@@ -41,17 +41,17 @@ PROPERTIES = {
     "synthgen:index": "index",
 }
 
-# The same for every such image and stored a million times: no namespace that is not used, and not the packet's
-# wrapper, which lets programs that know no PNG find it (XMP Specification, part 1, 7.3: optional).
+# The same for every such image and stored a million times: without unused namespaces, and without the packet's
+# wrapper, by which programs find it that cannot read PNG (XMP Specification, part 1, 7.3: optional).
 PLAIN_PACKET = (
     f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}"><rdf:Description rdf:about=""'
     f' xmlns:xmp="{NAMESPACES["xmp"]}" xmlns:Iptc4xmpExt="{NAMESPACES["Iptc4xmpExt"]}"'
     f' xmp:CreatorTool="synthgen" Iptc4xmpExt:DigitalSourceType="{DRAWN}"/></rdf:RDF></x:xmpmeta>'
 ).encode()
-PNG_KEYWORD = "XML:com.adobe.xmp"  # of the text chunk that holds a packet (XMP Specification, part 3, 1.1.5)
+PNG_KEYWORD = "XML:com.adobe.xmp"  # of the text chunk that contains a packet (XMP Specification, part 3, 1.1.5)
 
 _LONGEST_IN_JPEG = 65502  # bytes of a packet in one segment (XMP Specification, part 3, 1.1.3)
-# Everything but the characters of XML 1.0, production 2.
+# Everything except the characters of XML 1.0, production 2.
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -67,10 +67,10 @@ class Origin:
 
 
 def encode_image(image: NDArray[np.uint8], *, image_format: str, quality: int, origin: Origin) -> bytes:
-    """An image file, with its origin inside.
+    """An image file that contains its origin.
 
     ``image`` is uint8 [height, width, 3]; ``image_format`` is png, jpg or webp; ``quality``, 1 to 100,
-    counts for jpg and webp.  Raises SynthgenError where the prompt is too long for a JPEG.
+    applies to jpg and webp.  Raises SynthgenError if the prompt is too long for a JPEG.
     """
     assert image.dtype == np.uint8
     assert image.ndim == 3
@@ -87,8 +87,8 @@ def encode_image(image: NDArray[np.uint8], *, image_format: str, quality: int, o
         case "jpg":
             if len(packet) > _LONGEST_IN_JPEG:
                 raise SynthgenError(f"prompt of {len(origin.prompt)} characters: too long for a JPEG; write a PNG")
-            # High quality keeps colours at full resolution (4:4:4), else 4:2:0.  Optimised Huffman tables would
-            # save 4 to 8% for 1 ms an image, but Pillow then fails on noise, whose file outgrows its buffer.
+            # High quality keeps colours at full resolution (4:4:4), otherwise 4:2:0.  Optimised Huffman tables would
+            # save 4 to 8% for 1 ms per image, but then Pillow fails on noise, whose file outgrows its buffer.
             colours = "4:4:4" if quality >= 90 else "4:2:0"
             picture.save(file, "jpeg", quality=quality, subsampling=colours, xmp=packet)
         case "webp":
@@ -112,7 +112,7 @@ def xmp_packet(origin: Origin) -> bytes:
     values = {name: _NO_XML.sub("\ufffd", value) for name, value in values.items()}
     names = "".join(f' xmlns:{prefix}="{uri}"' for prefix, uri in NAMESPACES.items())
     properties = "".join(f" {key}={quoteattr(values[name])}" for key, name in PROPERTIES.items())
-    # Viewers that know no IPTC properties show dc:description.
+    # Viewers that do not know IPTC properties show dc:description.
     description = f'<rdf:li xml:lang="x-default">{escape(values["prompt"], {chr(13): "&#13;"})}</rdf:li>'
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -123,16 +123,16 @@ def xmp_packet(origin: Origin) -> bytes:
 
 
 def read_origin(data: bytes) -> dict[str, str]:
-    """What an image file says of its origin: tool, source_type, model, revision, prompt, seed, index.
+    """What an image file says about its origin: tool, source_type, model, revision, prompt, seed, index.
 
-    Only what stands there; nothing where there is no XMP packet that can be read.  Raises SynthgenError
-    where the bytes are no PNG, JPEG or WebP image.
+    Contains only the properties that are there; empty if there is no readable XMP packet.  Raises SynthgenError if the
+    bytes are not a PNG, JPEG or WebP image.
     """
     try:
         with Image.open(io.BytesIO(data), formats=("png", "jpeg", "webp")) as image:
             packet = image.info.get("xmp", b"")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise SynthgenError(f"{len(data)} bytes that are no PNG, JPEG or WebP image; give an image file") from None
+        raise SynthgenError(f"{len(data)} bytes that are not a PNG, JPEG or WebP image; give an image file") from None
     if b"<!DOCTYPE" in packet:  # no packet has one, and entities can grow without bound
         return {}
     try:
@@ -141,7 +141,7 @@ def read_origin(data: bytes) -> dict[str, str]:
         return {}
     found: dict[str, str] = {}
     for description in root.iter(f"{{{RDF}}}Description"):
-        # RDF's two ways of writing a property; other programs may have turned one into the other.
+        # RDF has two ways of writing a property; other programs may have converted one to the other.
         written = description.attrib | {child.tag: child.text or "" for child in description}
         for key, name in PROPERTIES.items():
             prefix, _, tag = key.partition(":")

@@ -1,4 +1,4 @@
-"""What stands in a dataset directory: which shards are done, missing or damaged."""
+"""What is in a dataset directory: which shards are finished, and which are missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset.plan import Plan, ShardSpan, read_plan
-from synthgen.dataset.shard import Shard, data_name, read_record, record_name, strange, table_name
+from synthgen.dataset.shard import Shard, data_name, mismatch, read_record, record_name, table_name
 from synthgen.storage.places import store_of
 from synthgen.storage.reading import read_file, reading
 from synthgen.storage.store import CLAIMS, FOLDERS, NO_FILE, Place
@@ -20,12 +20,12 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 DOCUMENTS = ("README.md", "croissant.json", "samples.jpg", "quality.json")  # of a published dataset
-CONNECTIONS = 16  # at once, to a store
+CONNECTIONS = 16  # to a store, at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A dataset directory, as its completion records tell it."""
+    """A dataset directory, according to its completion records."""
 
     directory: Place
     plan: Plan
@@ -34,7 +34,7 @@ class Manifest:
 
     @property
     def n_samples(self) -> int:
-        """Images that stand."""
+        """Images in committed shards."""
         return sum(shard.n_samples for shard in self.shards)
 
     @property
@@ -62,7 +62,7 @@ class Manifest:
         }
 
     def made(self, out: str, classes: str) -> str:
-        """What now stands at ``out``, in words; ``classes`` is what the kind calls these."""
+        """What is now at ``out``, in words; ``classes`` is what the kind calls its classes."""
         left = "" if self.complete else f"; {self.plan.n - self.n_samples} images are left to other tasks"
         return (
             f"{out}: {self.n_samples} images of {len(self.plan.content.class_names)} {classes} in {len(self.shards)}"
@@ -73,9 +73,9 @@ class Manifest:
 def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
     """Read the plan and the completion records of a dataset directory, here or at a URL.
 
-    A record counts where it is of this plan and shard, and the tar and the table beside it have its
-    sizes.  Those ``known`` from an earlier look are not read again.  Raises SynthgenError where there is no
-    readable plan, or the store cannot be reached.
+    A record is valid if it belongs to this plan and shard, and the tar and the table beside it have the recorded sizes.
+    Those ``known`` from an earlier look are not read again.  Raises SynthgenError if there is no readable plan, or the
+    store cannot be reached.
     """
     path = directory / "plan.json"
     with reading(path):
@@ -84,7 +84,7 @@ def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
     before = {shard.index: shard for shard in known}
     spans = plan.shards()
 
-    def standing(span: ShardSpan) -> Shard | None:
+    def valid(span: ShardSpan) -> Shard | None:
         if sizes.get(record_name(span), NO_FILE) == NO_FILE:
             return None
         there = sizes.get(data_name(span)), sizes.get(table_name(span))
@@ -92,10 +92,10 @@ def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
             shard = before.get(span.index) or read_record(directory / record_name(span))
         except (FileNotFoundError, SynthgenError):
             return None
-        whole = there == (shard.n_bytes, shard.table_n_bytes) and not strange(shard, span, digest)
+        whole = there == (shard.n_bytes, shard.table_n_bytes) and not mismatch(shard, span, digest)
         return shard if whole else None
 
-    found = list(zip(spans, concurrently(standing, spans, at=directory), strict=True))
+    found = list(zip(spans, concurrently(valid, spans, at=directory), strict=True))
     return Manifest(
         directory=directory,
         plan=plan,
@@ -105,7 +105,7 @@ def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
 
 
 def concurrently(function: Callable[[T], U], items: Iterable[T], *, at: Place) -> Iterator[U]:
-    """The function, which reads, of each item, in order: where ``at`` is far away, several at a time."""
+    """The results of a function that reads, for each item in order; several at a time if ``at`` is remote."""
     if not store_of(at).remote:
         yield from map(function, items)
         return
@@ -114,16 +114,16 @@ def concurrently(function: Callable[[T], U], items: Iterable[T], *, at: Place) -
 
 
 def check_folders(directory: Place) -> None:
-    """Raise SynthgenError where a folder that a set is written in is a link."""
+    """Raise SynthgenError if a folder that a set is written in is a link."""
     for name in (*FOLDERS, CLAIMS):
         store_of(directory).check_folder(directory / name)
 
 
 def finish(manifest: Manifest) -> None:
-    """Write ``manifest.json`` and ``SHA256SUMS`` of a complete directory, manifest last; not where they stand.
+    """Write ``SHA256SUMS`` and then ``manifest.json`` of a complete directory; identical ones are left alone.
 
-    All sums but the plan's are those of the completion records: a file that was damaged since must not be told
-    of as it is now.
+    All checksums except the plan's are those of the completion records: a file that was damaged since must not be
+    recorded as it is now.
     """
     directory = manifest.directory
     sums = {f"data/{shard.filename}": shard.sha256 for shard in manifest.shards}
@@ -140,7 +140,7 @@ def finish(manifest: Manifest) -> None:
 
 
 def summary_of(plan: Plan, shards: Sequence[Shard]) -> dict[str, Any]:
-    """What ``manifest.json`` tells of a complete dataset."""
+    """What ``manifest.json`` says about a complete dataset."""
     return {
         "format": 1,  # version of the file's format
         "plan": plan.digest,  # the plan's digest

@@ -1,6 +1,6 @@
 """A finished set as its users see it: images with labels and captions, read one by one from its tars.
 
-The tars of a set that is not on a disk of this machine are copied to a cache, each when it is first needed.
+The tars of a set that is not on a local disk are copied to a cache, each when it is first needed.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from synthgen.storage.places import place, store_of
 from synthgen.storage.reading import open_file, reading
 from synthgen.storage.store import Place
 
-POLL = 0.2  # seconds between looks at a shard that another process is fetching
+POLL = 0.2  # seconds between checks for a shard that another process is fetching
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFile:
-    """An image as its file in a set."""
+    """The file of an image in a set."""
 
-    name: str  # of the tar, and of the file in it: for messages
+    name: str  # of the tar and of the file in it, for messages
     data: bytes
 
 
 class OpenedSet:
-    """A finished set; its images are read from any number of threads."""
+    """A finished set; its images may be read by any number of threads."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._plan, self._shards, self._tars = manifest.plan, manifest.shards, _tars(manifest)
@@ -74,11 +74,11 @@ class OpenedSet:
         return self.content.sample(index).label
 
     def caption(self, index: int) -> str | None:
-        """The text that an image was drawn from; None where the kind has none."""
+        """The text that an image was drawn from; None if the kind has none."""
         return self.content.caption(self.content.sample(index))
 
     def image(self, index: int) -> ImageFile:
-        """An image's file; raises SynthgenError naming a shard that is damaged or cannot be had."""
+        """An image's file; raises SynthgenError naming the shard if that is damaged or unavailable."""
         number = bisect_right(self._starts, index) - 1
         key, offset, n_bytes = self._images(number)[index - self._starts[number]]
         tar = self._tars[number]
@@ -87,7 +87,7 @@ class OpenedSet:
         return ImageFile(name=f"{tar}: {key}", data=data)
 
     def _images(self, number: int) -> list[tuple[str, int, int]]:
-        """Key, offset and size of the images of a shard, which is here from then on; read once."""
+        """Key, offset and size in bytes of the images of a shard, read once; the shard is local from then on."""
         with self._locks[number]:
             if number not in self._members:
                 shard, tar, origin = self._shards[number], self._tars[number], self._origins[number]
@@ -101,11 +101,12 @@ class OpenedSet:
 
 
 def open_set(where: str) -> OpenedSet:
-    """The finished set in a folder or at a URL; raises SynthgenError where it is none, or is not finished."""
+    """The finished set in a folder or at a URL; raises SynthgenError if it is not a set, or not finished."""
     manifest = read_manifest(place(where))
     if not manifest.complete:
         raise SynthgenError(
-            f"{where}: {manifest.n_samples} of {manifest.plan.n} images stand; finish it with the command that began it"
+            f"{where}: {manifest.n_samples} of {manifest.plan.n} images are there; finish it with"
+            " the command that began it"
         )
     return OpenedSet(manifest)
 
@@ -117,20 +118,20 @@ def cache_folder() -> Path:
 
 
 def _tars(manifest: Manifest) -> list[Path]:
-    """Where the tars of a set are read: in its directory, or for one elsewhere in the cache, by their SHA-256."""
+    """Where the tars of a set are read: in its directory or, for a remote set, in the cache, named by SHA-256."""
     here = store_of(manifest.directory).local(manifest.directory)
     if here is not None:
         return [data_path(here, manifest.plan.shard(shard.index)) for shard in manifest.shards]
     folder = cache_folder() / manifest.plan.digest / "data"
-    remove_orphans(folder)  # of processes killed while they fetched
+    remove_orphans(folder)  # left by processes killed while fetching
     return [folder / f"{shard.index:06d}-{shard.sha256[:16]}.tar" for shard in manifest.shards]
 
 
 def _fetch(origin: Place, path: Path, shard: Shard) -> None:
-    """Copy a shard to ``path``, whole and checked against its record, unless it is there.
+    """Copy a shard to ``path``, complete and checked against its record, unless it is there.
 
-    Of several processes one does it and the others wait.  Raises SynthgenError where the shard cannot be had or is
-    damaged, or the disk is full.
+    Of several processes one does it and the others wait.  Raises SynthgenError if the shard is unavailable or damaged,
+    or the disk is full.
     """
     while not _is_there(path, shard):
         try:
@@ -165,6 +166,6 @@ def _download(origin: Place, part: Path, shard: Shard) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != shard.sha256:
         raise SynthgenError(
-            f"{origin}: {part.stat().st_size} bytes with another SHA-256 than recorded, damaged there or on the way;"
+            f"{origin}: {part.stat().st_size} bytes with another SHA-256 than recorded, damaged there or in transit;"
             " run again, or see synthgen verify"
         )

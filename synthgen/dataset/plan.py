@@ -1,8 +1,8 @@
-"""What a dataset directory is to hold, shard by shard: pure values, and their file ``plan.json``.
+"""What a dataset directory is to contain, shard by shard: pure values, and their file ``plan.json``.
 
-A plan has a content, on which the images depend and whose hash is the plan's digest, and
-segments, which say how many of these images are asked for and how they are cut into shards.  A
-finished dataset grows by another segment; what stands is never cut anew.
+A plan has a content, which determines the images and whose hash is the plan's digest, and segments, which say how many
+of these images are asked for and how they are divided into shards.  A finished dataset grows by another segment;
+existing shards are never divided again.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from synthgen.storage.store import Place
 
 FORMAT = 1  # of plan.json and of the completion records
-LONGEST = 1 << 28  # bytes of plan.json; 100,000 fractal categories have 80 MB
+LONGEST = 1 << 28  # most bytes of plan.json; 100,000 fractal categories take 80 MB
 MAX_SHARDS = 1_000_000
-MAX_BATCH = 100_000  # images that a plan says were drawn at once
+MAX_BATCH = 100_000  # most images that a plan may say were drawn at once
 
 
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """Samples start..stop - 1, cut into shards of ``shard_size``."""
+    """Samples start..stop - 1, divided into shards of ``shard_size``."""
 
     start: int  # first sample
     stop: int  # one past the last sample
@@ -43,13 +43,13 @@ class Segment:
 
     @property
     def n_shards(self) -> int:
-        """Shards of this segment; the last may be smaller."""
+        """The number of shards of this segment; the last may be smaller."""
         return -(-(self.stop - self.start) // self.shard_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardSpan:
-    """What shard ``index`` holds: samples start..stop - 1."""
+    """What shard ``index`` contains: samples start..stop - 1."""
 
     index: int
     stem: str  # of its file names
@@ -59,7 +59,7 @@ class ShardSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a dataset directory is to hold."""
+    """What a dataset directory is to contain."""
 
     name: str  # prefix of the shards' file names
     content: Content
@@ -67,7 +67,7 @@ class Plan:
     origin: dict[str, Any] = field(default_factory=dict)  # where the content came from; not part of the digest
     _ends: tuple[int, ...] = field(init=False, repr=False, compare=False)  # shards up to the end of each segment
 
-    digest: str = field(init=False, repr=False, compare=False)  # the content's; n and shard size are not in it
+    digest: str = field(init=False, repr=False, compare=False)  # of the content; n and shard size are not part of it
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", digest(self.content))
@@ -80,12 +80,12 @@ class Plan:
 
     @property
     def n(self) -> int:
-        """How many images are asked for."""
+        """The number of images asked for."""
         return self.segments[-1].stop
 
     @property
     def n_shards(self) -> int:
-        """How many shards hold them."""
+        """The number of shards that contain them."""
         return self._ends[-1]
 
     def sample(self, index: int) -> Sample:
@@ -117,14 +117,14 @@ class Plan:
     def grown(self, n: int, shard_size: int) -> Plan:
         """The plan with ``n`` samples, the new ones in shards of their own.
 
-        Raises SynthgenError where that is fewer than planned, as nothing that stands is dropped, or too many shards.
+        Raises SynthgenError if that is fewer than planned, as existing images are never dropped, or too many shards.
         """
         if n < self.n:
             raise SynthgenError(f"already planned for {self.n} images; asked for {n}: use another --out for fewer")
         if n == self.n:
             return self
         grown = replace(self, segments=(*self.segments, Segment(start=self.n, stop=n, shard_size=shard_size)))
-        _check_shards(grown.n_shards, f"{self.n_shards} shards stand, and {n - self.n} images of {shard_size} a shard")
+        _check_shards(grown.n_shards, f"{self.n_shards} shards, and {n - self.n} more images at {shard_size} per shard")
         return grown
 
     def to_json(self) -> str:
@@ -158,7 +158,7 @@ class _PlanFile:
 
 
 def check_request(*, n: int, shard_size: int, n_available: int = MAX_IMAGES, stock: str = KEYS) -> None:
-    """Raises SynthgenError where n or shard_size is out of range; ``stock`` says what images there are."""
+    """Raise SynthgenError if n or shard_size is out of range; ``stock`` says what images there are."""
     if not 1 <= n <= n_available:
         raise SynthgenError(f"n = {n}: {stock}; ask for 1 to {n_available}")
     if shard_size < 1:
@@ -169,22 +169,22 @@ def check_request(*, n: int, shard_size: int, n_available: int = MAX_IMAGES, sto
 def _check_shards(n_shards: int, what: str) -> None:
     if n_shards > MAX_SHARDS:
         raise SynthgenError(
-            f"{what}: {n_shards:,} shards; at most {MAX_SHARDS:,} shards, as many as six digits name: ask for a larger"
-            " --shard-size or fewer images"
+            f"{what}: {n_shards:,} shards; at most {MAX_SHARDS:,} shards, the limit of six-digit names: ask for a"
+            " larger --shard-size or fewer images"
         )
 
 
 def new_plan(*, name: str, content: Content, n: int, shard_size: int, origin: dict[str, Any]) -> Plan:
-    """A plan of one segment.  Raises SynthgenError where n or shard_size is out of range, or the name no file's."""
+    """A plan of one segment.  Raises SynthgenError if n or shard_size is out of range, or the name is invalid."""
     if not fits(name):
-        raise SynthgenError(f"name {name!a:.80} cannot be that of files; take {RULE}")
+        raise SynthgenError(f"name {name!a:.80} cannot be used in file names; use {RULE}")
     check_request(n=n, shard_size=shard_size, n_available=content.n_available, stock=content.stock)
     segments = (Segment(start=0, stop=n, shard_size=shard_size),)
     return Plan(name=name, content=content, segments=segments, origin=origin)
 
 
 def read_plan(path: Place) -> Plan:
-    """Read ``plan.json``; raises SynthgenError naming file and key where it is not one."""
+    """Read ``plan.json``; raises SynthgenError naming file and key if it is not a plan."""
     try:
         data = read_file(path, limit=LONGEST)
     except OSError as error:
@@ -197,13 +197,15 @@ def read_plan(path: Place) -> Plan:
     starts = [0, *(segment.stop for segment in segments)]
     for place, (segment, start) in enumerate(zip(segments, starts, strict=False)):
         if segment.shard_size < 1 or segment.start != start or segment.stop <= start:
-            raise SynthgenError(f"{path}: segments: they do not follow each other from 0 (see number {place})")
+            raise SynthgenError(f"{path}: segments: they are not consecutive from 0 (see number {place})")
     if stored.n != starts[-1] or not 1 <= stored.n <= content.n_available:
-        raise SynthgenError(f"{path}: n: {stored.n}; the segments hold {starts[-1]}, of {content.n_available} images")
+        raise SynthgenError(
+            f"{path}: n: {stored.n}; the segments contain {starts[-1]}, of {content.n_available} images"
+        )
     plan = Plan(name=stored.name, content=content, segments=segments, origin=stored.origin)
     if plan.n_shards > MAX_SHARDS:
         raise SynthgenError(
-            f"{path}: segments: {plan.n_shards:,} shards; at most {MAX_SHARDS:,} shards, as many as six digits name"
+            f"{path}: segments: {plan.n_shards:,} shards; at most {MAX_SHARDS:,} shards, the limit of six-digit names"
         )
     if plan.digest != stored.digest:
         raise SynthgenError(f"{path}: its content was edited: digest {plan.digest[:16]}, recorded {stored.digest[:16]}")
@@ -211,7 +213,7 @@ def read_plan(path: Place) -> Plan:
 
 
 def _plan_file(found: Any, path: Place) -> tuple[_PlanFile, dict[str, Any]]:
-    """The keys of a plan file, each for itself, and apart from them its content; raises SynthgenError."""
+    """The checked keys of a plan file and, separately, its unchecked content; raises SynthgenError."""
     content: dict[str, Any] = {}
     if isinstance(found, dict) and isinstance(found.get("content"), dict):
         found, content = found | {"content": {}}, found["content"]
@@ -221,7 +223,7 @@ def _plan_file(found: Any, path: Place) -> tuple[_PlanFile, dict[str, Any]]:
     if stored.kind not in kinds():
         raise SynthgenError(f"{path}: kind: {stored.kind[:40]!r} is not one of {', '.join(kinds())}")
     if not fits_stored(stored.name):
-        raise SynthgenError(f"{path}: name: {stored.name[:80]!r} cannot be that of files within the set")
+        raise SynthgenError(f"{path}: name: {stored.name[:80]!r} cannot be used in file names within the set")
     batch = stored.origin.get("batch", 1)
     if type(batch) is not int or not 1 <= batch <= MAX_BATCH:
         raise SynthgenError(f"{path}: origin.batch: {str(batch)[:40]!r} is not a number from 1 to {MAX_BATCH}")
@@ -229,7 +231,7 @@ def _plan_file(found: Any, path: Place) -> tuple[_PlanFile, dict[str, Any]]:
 
 
 def difference(old: Plan, new: Plan) -> str:
-    """In words, the settings in which two plans' contents differ."""
+    """The settings in which the contents of two plans differ, in words."""
     if old.content.kind != new.content.kind:
         return f"{old.content.kind} images there, {new.content.kind} images asked"
     return "; ".join(_differences("", plain(old.content), plain(new.content)))
@@ -241,6 +243,6 @@ def _differences(prefix: str, old: dict[str, Any], new: dict[str, Any]) -> Itera
         if isinstance(value, dict):
             yield from _differences(f"{prefix}{key}.", before, value)
         elif before != value:
-            told = isinstance(value, list)
-            what = f"{len(before)} there, {len(value)} asked, or others" if told else f"{before} there, {value} asked"
+            listed = isinstance(value, list)
+            what = f"{len(before)} there, {len(value)} asked, or others" if listed else f"{before} there, {value} asked"
             yield f"{prefix}{key}: {what}"

@@ -1,8 +1,7 @@
-"""A look at a dataset: a contact sheet and a gallery page, of a sample of its images.
+"""A preview of a dataset: a contact sheet and a gallery page of a sample of its images.
 
-Which images are taken is read from the metadata tables; of the shards, only those that hold one
-are opened, and of these only the images taken are read.  The same dataset gives the same bytes
-with the same version of Pillow.
+The sample is chosen from the metadata tables; only shards that contain a chosen image are opened, and only the chosen
+images are read from them.  The same dataset gives the same bytes with the same version of Pillow.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from synthgen.common.progress import progress
 from synthgen.common.seeds import derive_seed
 from synthgen.dataset.manifest import Manifest
 from synthgen.dataset.plan import ShardSpan
-from synthgen.dataset.scan import image_fault, quiet_decoders
+from synthgen.dataset.scan import image_defect, quiet_decoders
 from synthgen.dataset.shard import data_path, image_members, table_path
 from synthgen.dataset.tables import read_table
 from synthgen.storage.atomic import write_atomically
@@ -37,13 +36,13 @@ if TYPE_CHECKING:
 
 FLAGS = ("fault", "flagged")  # columns that say what is wrong with an image
 MIME = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
-# All sizes in pixels.  Of an image's longest side: large ones are reduced, small ones enlarged towards it.
+# Pixels of an image's longest side: larger images are reduced to THUMB, smaller ones enlarged towards ENLARGED.
 THUMB, ENLARGED = 128, 96
-PAGE_SIZES = (512, 256, 192, THUMB)  # of the gallery's pictures: the first that leaves room for all is taken
-PAGE_BYTES = 14_000_000  # of all these as base64; more only where even those of the last size are more
-SHARDS = 8  # to choose from at least, so that a small dataset is chosen from as a whole
-MOST_PER_CLASS = 100  # columns of a contact sheet that can still be looked at
-MARGIN, GAP, TEXT_SIZE, TEXT_WIDTH = 12, 6, 16, 230  # of the contact sheet
+PAGE_SIZES = (512, 256, 192, THUMB)  # pixels, of the gallery's pictures: the first at which all of them fit is used
+PAGE_BYTES = 14_000_000  # of all pictures as base64; more only if they do not fit even at the last size
+SHARDS = 8  # least shards to choose from, so that a small dataset is covered completely
+MOST_PER_CLASS = 100  # columns at which a contact sheet is still legible
+MARGIN, GAP, TEXT_SIZE, TEXT_WIDTH = 12, 6, 16, 230  # pixels, of the contact sheet
 
 Value = TypeVar("Value")
 
@@ -55,7 +54,7 @@ class Choice:
     span: ShardSpan
     row: int  # of the shard's metadata table
     label: int
-    variant: Any  # value in the column that tells images of a class apart
+    variant: Any  # value in the column that distinguishes images of a class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +66,7 @@ class Picture:
     record: dict[str, Any]  # its row of the metadata table, which is its json in the shard
     file: str  # its name in the shard, its size in pixels and bytes
     thumb: Image.Image  # for the contact sheet: RGB, longest side at most THUMB
-    pixelated: bool  # whether the thumb is the stored image, enlarged
+    pixelated: bool  # whether the thumbnail is the stored image enlarged
     source: str  # for the gallery: a data URI
 
     @property
@@ -77,7 +76,7 @@ class Picture:
 
     @property
     def class_note(self) -> str:
-        """Its class's name in the plan, where that is another."""
+        """The name of its class in the plan, if that differs."""
         return "" if printable(self.class_id) == self.class_name else printable(self.class_id)
 
     @property
@@ -88,25 +87,25 @@ class Picture:
     @property
     def flags(self) -> list[str]:
         """What is wrong with it, for a badge."""
-        told = [(name, self.record.get(name)) for name in FLAGS]
-        return [name if value is True else printable(f"{name}: {value}") for name, value in told if value]
+        values = [(name, self.record.get(name)) for name in FLAGS]
+        return [name if value is True else printable(f"{name}: {value}") for name, value in values if value]
 
 
 def write_preview(manifest: Manifest, out: Path, *, per_class: int = 10, max_classes: int = 50) -> tuple[Path, Path]:
     """Write ``out/contact-sheet.png`` and ``out/gallery.html``; returns the two paths.
 
-    Both show ``per_class`` images (1 to 100) of each class, of as many different templates or
-    weight rows as there are; of more than ``max_classes`` classes that many, evenly spread.
-    Raises SynthgenError where no shard stands yet, one is damaged or ``out`` is a file.
+    Both show ``per_class`` images (1 to 100) of each class, from as many different templates or weight rows as
+    possible; if there are more than ``max_classes`` classes, they show that many, evenly spread.  Raises SynthgenError
+    if no shard is finished yet, a shard is damaged or ``out`` is a file.
     """
     if not manifest.shards:
         raise SynthgenError(
-            f"{manifest.directory}: no shard stands yet; run the command that makes it until the first is finished"
+            f"{manifest.directory}: no shard is finished yet; run the command that makes it until the first one is"
         )
     if out.exists() and not out.is_dir():
         raise SynthgenError(f"{out}: not a directory")
     if not 1 <= per_class <= MOST_PER_CLASS:
-        raise SynthgenError(f"{per_class} images a class: 1 to {MOST_PER_CLASS}")
+        raise SynthgenError(f"{per_class} images per class: 1 to {MOST_PER_CLASS}")
     spans = _spread_order([manifest.plan.shard(shard.index) for shard in manifest.shards])
     kind = manifest.plan.kind.variant
     present = _labels_present(manifest, spans)
@@ -120,7 +119,7 @@ def write_preview(manifest: Manifest, out: Path, *, per_class: int = 10, max_cla
 
 
 def _spread_order(spans: list[ShardSpan]) -> list[ShardSpan]:
-    """Van der Corput's order: however few are read, they are spread over the dataset."""
+    """Van der Corput's order: any first few are spread over the dataset."""
     width = len(spans).bit_length()
     return [spans[i] for i in sorted(range(len(spans)), key=lambda i: f"{i:0{width}b}"[::-1])]
 
@@ -132,7 +131,7 @@ def _evenly(values: Sequence[Value], n: int) -> list[Value]:
 
 
 def _labels_present(manifest: Manifest, spans: list[ShardSpan]) -> list[int]:
-    """Labels of the classes that have images; reads no further once it has seen all classes."""
+    """Labels of the classes that have images; stops reading once it has seen all classes."""
     planned = range(len(manifest.plan.content.class_names))
     present: set[int] = set()
     for span in spans:
@@ -145,7 +144,7 @@ def _labels_present(manifest: Manifest, spans: list[ShardSpan]) -> list[int]:
 def _choose(
     manifest: Manifest, spans: list[ShardSpan], kind: str, *, labels: list[int], per_class: int
 ) -> list[Choice]:
-    """Images of these classes, by class and variant; reads no further once each class has enough variants."""
+    """Images of these classes, by class and variant; stops reading once each class has enough variants."""
     found: dict[int, dict[Any, list[Choice]]] = {label: {} for label in labels}
     for n_read, span in enumerate(spans):
         wanted = {label for label, variants in found.items() if n_read < SHARDS or len(variants) < per_class}
@@ -159,7 +158,7 @@ def _choose(
 
 
 def _candidates(path: Place, span: ShardSpan, kind: str, wanted: set[int]) -> list[Choice]:
-    """The images of these classes in a shard, shuffled, so that the first of a variant is no special one."""
+    """The images of these classes in a shard, shuffled, so that the first of a variant is not special."""
     table = read_table(path, ["label", kind])
     pairs = zip(table["label"].to_pylist(), table[kind].to_pylist(), strict=True)
     choices = [
@@ -171,7 +170,7 @@ def _candidates(path: Place, span: ShardSpan, kind: str, wanted: set[int]) -> li
 
 
 def _of_class(variants: dict[Any, list[Choice]], n: int) -> list[Choice]:
-    """``n`` images of a class: variants evenly spread, each once before any comes twice."""
+    """``n`` images of a class: variants evenly spread, each once before any is used twice."""
     lists = _evenly([variants[variant] for variant in sorted(variants, key=_order)], n)
     taken = islice((choice for turn in zip_longest(*lists) for choice in turn if choice), n)
     return sorted(taken, key=lambda choice: (_order(choice.variant), choice.span.start + choice.row))
@@ -184,7 +183,7 @@ def _order(variant: Any) -> tuple[bool, Any]:
 def _read(manifest: Manifest, choices: list[Choice]) -> list[Picture]:
     """The chosen images, shard by shard; returned in the order asked for."""
     pictures: dict[Choice, Picture] = {}
-    room = PAGE_BYTES * 3 // 4 // len(choices)  # bytes a picture; base64 makes four of three
+    room = PAGE_BYTES * 3 // 4 // len(choices)  # bytes per picture; base64 turns three into four
     by_shard = groupby(sorted(choices, key=lambda choice: choice.span.index), key=lambda choice: choice.span)
     with progress("preview", len(choices), "images") as show:
         for span, group in by_shard:
@@ -205,7 +204,7 @@ def _read_shard(manifest: Manifest, span: ShardSpan, choices: list[Choice], room
             name, start, size = members[key]
             file.seek(start)
             data = file.read(size)
-            if what := image_fault(name.partition(".")[2], data, manifest.plan):
+            if what := image_defect(name.partition(".")[2], data, manifest.plan):
                 raise SynthgenError(f"image {key} {what}")
             yield _picture(choice, record, class_id, name, data, room)
 
@@ -232,7 +231,7 @@ def _picture(choice: Choice, record: dict[str, Any], class_id: str, name: str, d
 
 
 def _fitting_jpeg(image: Image.Image, room: int) -> tuple[bytes, Image.Image]:
-    """The image in the first of PAGE_SIZES that takes no more bytes than that, else in the last."""
+    """A JPEG in the first of PAGE_SIZES that takes at most ``room`` bytes, else in the last; and the image in it."""
     for longest in PAGE_SIZES:
         small, buffer = _reduced(image, longest), io.BytesIO()
         small.save(buffer, "JPEG", quality=82)
@@ -248,7 +247,7 @@ def _reduced(image: Image.Image, longest: int) -> Image.Image:
 
 
 def _contact_sheet(manifest: Manifest, pictures: list[Picture]) -> bytes:
-    """A PNG: a line on what this is, then a row a class with its name at the left."""
+    """A PNG: a line that says what it shows, then one row per class with its name on the left."""
     rows = [list(row) for _, row in groupby(pictures, key=lambda picture: picture.choice.label)]
     what = (
         f"{printable(manifest.plan.name)}: {len(pictures):,} of {manifest.n_samples:,} images,"
@@ -276,7 +275,7 @@ def _contact_sheet(manifest: Manifest, pictures: list[Picture]) -> bytes:
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """One line of text, cut where it is wider than so many pixels."""
+    """One line of text, truncated to ``width`` pixels."""
     text = "".join(c if c.isprintable() else " " for c in text)
     if font.getlength(text) <= width:
         return text
@@ -286,7 +285,7 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
 
 
 def _page(manifest: Manifest, pictures: list[Picture], kind: str, *, n_present: int) -> str:
-    """The gallery: all that its script needs is in ``data``, a picture each."""
+    """The gallery; everything that its script needs is in ``data``, one entry per picture."""
     environment = Environment(
         loader=PackageLoader(__package__, "."),
         autoescape=True,
@@ -305,7 +304,7 @@ def _page(manifest: Manifest, pictures: list[Picture], kind: str, *, n_present: 
 
 
 def _data(manifest: Manifest, picture: Picture, kind: str) -> dict[str, Any]:
-    """A picture's group in either view (what it is sorted by, title, note) and its record as lines of text."""
+    """A picture's group in each view (sort key, title, note) and its record as lines of text."""
     choice, prompt = picture.choice, picture.record.get("prompt")
     shard = data_path(manifest.directory, choice.span).name
     details = [*picture.record.items(), ("shard", shard), ("file", picture.file)]
@@ -317,7 +316,7 @@ def _data(manifest: Manifest, picture: Picture, kind: str) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """A value as the page shows it: as text, since JavaScript would round large numbers."""
+    """A value as the page shows it: as text, because JavaScript would round large numbers."""
     if value is None:
         return "none"
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))

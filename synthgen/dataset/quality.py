@@ -1,24 +1,24 @@
 """Are the images worth keeping?  Black, constant and non-finite ones; near-duplicates; statistics.
 
-``fault`` is the gate that a rendered image passes.  ``measure`` decodes every image of a dataset
-directory once and keeps about 600 bytes of each, at the end twice: 1.3 GB for a million images.
+``fault`` is the gate that a rendered image must pass.  ``measure`` decodes every image of a dataset directory once and
+keeps about 600 bytes of each, in the end twice: 1.3 GB for a million images.
 
-Two images of a class are near-duplicates where they pass two tests.
+Two images of a class are near-duplicates if they pass two tests.
 
 1. Their perceptual hashes differ in at most 10 of 64 bits.  The hash (pHash: Zauner,
    "Implementation and benchmarking of perceptual image hash functions", 2010; computed as in the
-   imagehash library, but for the filter that shrinks the image) says which of the 8 x 8 lowest
+   imagehash library, except for the filter that shrinks the image) says which of the 8 x 8 lowest
    frequencies of the 32 x 32 cosine transform are above their median.
-2. Their gray 64 x 64 thumbnails correlate at 0.975 or more.  A hash says little of a few dots on
-   black, or where only texture differs: it takes the ten patch draws of one FractalDB orbit for
-   one picture.  Instead of thumbnails, which are large, 256 random projections of them are kept
-   (Johnson and Lindenstrauss, 1984; on signs: Achlioptas, "Database-friendly random projections",
-   2003), from which 1 - correlation is read with a standard error of 12%.
+2. Their gray 64 x 64 thumbnails correlate at 0.975 or more.  A hash says little about a few dots on
+   black, or if only the texture differs: it takes the ten patch draws of one FractalDB orbit for
+   one picture.  Instead of the thumbnails, which are large, 256 random projections of each are kept
+   (Johnson and Lindenstrauss, 1984; with signs: Achlioptas, "Database-friendly random projections",
+   2003), which estimate 1 - correlation with a standard error of 12%.
 
-Measured: of 125 million pairs within CIFAR-10's training classes 41 are reported, each, looked at,
-the same photo twice; of 1.4 million in Tiny-ImageNet none; of 2.0 million of FractalDB at 362 pixels
-3, all patch draws of one orbit, never flips.  Copies saved as JPEG of quality 90 or made 10% brighter
-are missed in 0 of 10,000, 3 of 8,000 and 1 of 1,600 cases; 25% brighter, which clips, in 3%.
+Measured: of 125 million pairs within CIFAR-10's training classes 41 are reported, each of them, on inspection, the same
+photo twice; of 1.4 million in Tiny-ImageNet none; of 2.0 million in FractalDB at 362 pixels 3, all of them patch draws
+of one orbit, never flips.  Copies saved as JPEG of quality 90 or made 10% brighter are missed in 0 of 10,000, 3 of
+8,000 and 1 of 1,600 cases; copies made 25% brighter, which clips, in 3%.
 """
 
 from __future__ import annotations
@@ -43,30 +43,30 @@ from synthgen.dataset.shard import Item, data_path, read_shard
 if TYPE_CHECKING:
     from synthgen.storage.store import Place
 
-BLACK = 8  # gray levels of 255: no pixel above it; in sRGB a quarter of a percent of white's light
-FLAT_STD = 1.0  # gray levels: no channel's standard deviation reaches it; rounding, JPEG and decoder noise stay below
+BLACK = 8  # gray levels of 255: no pixel is brighter; in sRGB a quarter of a percent of white's light
+FLAT_STD = 1.0  # gray levels: every channel's standard deviation is below it, as is rounding, JPEG and decoder noise
 FLAT_RANGE = 16  # gray levels between a channel's extremes; normal noise of FLAT_STD spans 11 in a million pixels
 
 THUMB = 64  # pixels: side of the thumbnails that are compared
-N_PROJECTIONS = 256  # kept of a thumbnail; small angles squared have a standard error of sqrt(4 / 256)
+N_PROJECTIONS = 256  # kept per thumbnail; squared small angles have a standard error of sqrt(4 / 256)
 NEAR_BITS = 10  # of 64: see above
 NEAR_CORRELATION = 0.975  # see above
-KINDS = ("black", "constant", "recorded faulty", "recorded flagged")  # of faults; the first two by the pixels
+KINDS = ("black", "constant", "recorded faulty", "recorded flagged")  # of faults; the first two are found in the pixels
 N_BINS = 16  # of the histogram of brightness
-BATCH = 256  # images whose thumbnails, and rows of a class whose distances, are worked out at once
+BATCH = 256  # images whose thumbnails, and rows of a class whose distances, are computed at once
 LISTED = 1000  # copies and pairs that are listed; all are counted
 SHOWN = 10  # keys, pairs and classes that are printed
 
-LOOK = np.dtype(  # what is kept of an image
+LOOK = np.dtype(  # what is kept of each image
     [
         ("label", np.int32),
         ("faults", np.bool_, len(KINDS)),
         ("remade", np.bool_),
         ("brightness", np.float32),  # mean of gray, levels of 255
         ("contrast", np.float32),  # standard deviation of gray
-        ("sha256", "S32"),  # of the pixels: files of one image may tell of different seeds
+        ("sha256", "S32"),  # of the pixels: files of one image may name different seeds
         ("hash", np.uint64),
-        ("print", np.float16, N_PROJECTIONS),  # unit length, or zeros where the thumbnail is constant
+        ("print", np.float16, N_PROJECTIONS),  # unit length, or zeros if the thumbnail is constant
     ]
 )
 Looks = NDArray[np.void]  # of dtype LOOK
@@ -76,8 +76,8 @@ def fault(image: NDArray[np.uint8] | NDArray[np.floating[Any]]) -> str | None:
     """What makes an image worthless: "non-finite", "black" or "constant"; None for a picture.
 
     ``image`` is [height, width, 3], uint8 or float in [0, 1], judged as the uint8 image it would
-    make.  Black squares are what a safety checker returns and what NaN becomes in uint8.  A night
-    picture with one spot of light is none, nor is white on white with a shadow of over FLAT_RANGE.
+    become.  Black squares are what a safety checker returns and what NaN becomes in uint8.  A night picture with one
+    spot of light is not worthless, nor is white on white with a shadow of more than FLAT_RANGE.
     """
     if np.issubdtype(image.dtype, np.floating):
         if not np.isfinite(image).all():
@@ -92,7 +92,7 @@ def fault(image: NDArray[np.uint8] | NDArray[np.floating[Any]]) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Quality:
-    """What the pixels of a dataset tell.  Arrays [n_classes] go by label; gray levels are of 255."""
+    """What the pixels of a dataset show.  Arrays [n_classes] are indexed by label; gray levels are of 255."""
 
     class_names: tuple[str, ...]
     n_images: NDArray[np.int64]  # [n_classes]
@@ -106,7 +106,7 @@ class Quality:
     n_copies: int  # images that are, pixel for pixel, an earlier image of any class
     copies: list[tuple[str, str]]  # the first LISTED: earlier key, key
     n_near_images: int  # images in at least one pair of near-duplicates; copies and worthless images aside
-    near: list[tuple[str, str, int]]  # the first LISTED, closest first: key, key, bits that differ of their hashes
+    near: list[tuple[str, str, int]]  # the first LISTED, closest first: key, key, differing bits of their hashes
 
     def summary(self) -> dict[str, Any]:
         """For ``synthgen verify --quality --json``."""
@@ -135,7 +135,7 @@ class Quality:
 
     def lines(self) -> list[str]:
         """The same in words."""
-        lines = [f"{self.n_images.sum()} images of {len(self.class_names)} classes, {self.n_remade} made again"]
+        lines = [f"{self.n_images.sum()} images of {len(self.class_names)} classes, {self.n_remade} regenerated"]
         lines += [f"{kind}: {len(keys)}{_first(keys)}" for kind, keys in self.faults.items()]
         lines.append(f"copies: {self.n_copies}{_first([f'{key} of {earlier}' for earlier, key in self.copies])}")
         lines.append(f"near-duplicates: {self.n_near.sum()} pairs, of {self.n_near_images} images")
@@ -150,9 +150,9 @@ class Quality:
             lines.append(f"  {low:3d}-{low + 256 // N_BINS - 1:3d} {bar:40s} {n}")
         return lines
 
-    def _ranked(self, told: NDArray[Any], by: NDArray[Any], among: NDArray[np.bool_]) -> str:
+    def _ranked(self, values: NDArray[Any], by: NDArray[Any], among: NDArray[np.bool_]) -> str:
         labels = [label for label in np.argsort(by, kind="stable") if among[label]]
-        return ", ".join(f"{self.class_names[label]} ({told[label]})" for label in labels[:SHOWN])
+        return ", ".join(f"{self.class_names[label]} ({values[label]})" for label in labels[:SHOWN])
 
 
 def _first(words: list[str]) -> str:
@@ -161,9 +161,9 @@ def _first(words: list[str]) -> str:
 
 
 def measure(manifest: Manifest, progress: Callable[[int], object] = lambda done: None) -> Quality:
-    """Look at every image of the committed shards.  ``progress`` is told how many shards are done.
+    """Look at every image of the committed shards.  ``progress`` is called with the number of shards done.
 
-    Raises SynthgenError naming the file where a shard is damaged: verify it first.
+    Raises SynthgenError naming the file if a shard is damaged: verify the dataset first.
     """
     names = manifest.plan.content.class_names
     paths = [data_path(manifest.directory, manifest.plan.shard(shard.index)) for shard in manifest.shards]
@@ -190,7 +190,7 @@ def _shard_looks(path: Place, n_classes: int) -> tuple[list[str], Looks]:
 
 
 def look(path: Place, items: list[Item]) -> Looks:
-    """What is kept of images; raises SynthgenError naming file and image where one cannot be decoded."""
+    """What is kept of images; raises SynthgenError naming file and image if one cannot be decoded."""
     from PIL import Image
 
     looks = np.zeros(len(items), LOOK)
@@ -200,14 +200,15 @@ def look(path: Place, items: list[Item]) -> Looks:
         try:
             with Image.open(io.BytesIO(item.image), formats=("png", "jpeg", "webp")) as file:
                 image = file.convert("RGB")
-        except Exception as error:  # decoders know many ways to stumble over damaged bytes
+        except Exception as error:  # decoders fail on damaged bytes in many ways
             raise SynthgenError(f"{path}: image {item.key} cannot be decoded ({one_line(error, ())})") from None
         seen = fault(np.asarray(image))
         gray = image.convert("L")
         thumbs[i] = np.asarray(gray.resize((THUMB, THUMB), Image.Resampling.BOX))
         shades[i] = gray.histogram()
-        told = (item.record.get(name) for name in ("fault", "flagged", "attempt"))  # absent, None, "", False or 0: none
-        recorded, flagged, looks["remade"][i] = map(bool, told)
+        # Absent, None, "", False and 0 all mean: none.
+        marks = (item.record.get(name) for name in ("fault", "flagged", "attempt"))
+        recorded, flagged, looks["remade"][i] = map(bool, marks)
         looks["faults"][i] = (seen == "black", seen == "constant", recorded, flagged)
         looks["label"][i] = item.label
         looks["sha256"][i] = hashlib.sha256(image.tobytes()).digest()
@@ -229,7 +230,7 @@ def perceptual_hash(thumbs: NDArray[np.float32]) -> NDArray[np.uint64]:
 
 
 def fingerprint(thumbs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors [n, N_PROJECTIONS] of unit length whose products are about the correlations of thumbnails [n, 64, 64].
+    """Unit vectors [n, N_PROJECTIONS] whose dot products approximate the correlations of thumbnails [n, 64, 64].
 
     A constant thumbnail gives zeros: it is like no other.
     """
@@ -249,7 +250,7 @@ def _signs() -> NDArray[np.float32]:
 def near_pairs(hashes: NDArray[np.uint64], prints: NDArray[np.float32]) -> Iterator[NDArray[np.int64]]:
     """Near-duplicates among the n images of a class, by their hashes [n] and fingerprints [n, N_PROJECTIONS].
 
-    Yields rows (a, b, bits that differ), a < b, in blocks: memory grows with n, not with its square.
+    Yields rows (a, b, differing bits), a < b, in blocks: memory grows with n, not with its square.
     """
     for start in range(0, len(hashes), BATCH):
         stop = start + BATCH
@@ -260,14 +261,14 @@ def near_pairs(hashes: NDArray[np.uint64], prints: NDArray[np.float32]) -> Itera
 
 
 def quality_of(names: tuple[str, ...], keys: list[str], looks: Looks) -> Quality:
-    """What the looks of a dataset's images, by their keys, come to."""
+    """The quality of a dataset from the looks at its images, which have these keys."""
     labels, n_classes = looks["label"], len(names)
     n_images = np.bincount(labels, minlength=n_classes)
     brightness, contrast = (
         np.where(n_images > 0, np.bincount(labels, looks[name], n_classes) / np.maximum(n_images, 1), np.nan)
         for name in ("brightness", "contrast")
     )
-    sound = np.flatnonzero(~looks["faults"][:, :2].any(axis=1))  # else all black squares would be duplicates
+    sound = np.flatnonzero(~looks["faults"][:, :2].any(axis=1))  # otherwise all black squares would be duplicates
     _, first, group = np.unique(looks["sha256"][sound], return_index=True, return_inverse=True)
     earlier = sound[first[group]]
     copies = np.flatnonzero(earlier != sound)
@@ -292,7 +293,7 @@ def quality_of(names: tuple[str, ...], keys: list[str], looks: Looks) -> Quality
 def _near(
     keys: list[str], looks: Looks, among: NDArray[np.intp], n_classes: int
 ) -> tuple[NDArray[np.int64], int, list[tuple[str, str, int]]]:
-    """Pairs by class, images in them, and the first pairs, of the images ``among``."""
+    """Of the images ``among``: pairs per class, images in pairs, and the first pairs."""
     counts = np.zeros(n_classes, np.int64)
     involved = np.zeros(len(looks), np.bool_)
     listed: list[tuple[str, str, int]] = []

@@ -1,4 +1,4 @@
-"""Make the damaged shards of a dataset anew, byte for byte as they were, and touch nothing else."""
+"""Regenerate the damaged shards of a dataset, byte for byte as they were, and touch nothing else."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any, cast
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset.manifest import DOCUMENTS, check_folders, finish, read_manifest
 from synthgen.dataset.plan import Plan, ShardSpan, read_plan
-from synthgen.dataset.scan import Fault
+from synthgen.dataset.scan import Defect
 from synthgen.dataset.shard import (
     Shard,
     data_name,
+    mismatch,
     read_record,
     read_shard,
     record_name,
     record_text,
     restore_table,
     rewrite_shard,
-    strange,
     table_bytes,
     table_name,
 )
@@ -37,46 +37,45 @@ from synthgen.storage.reading import open_file
 
 def repair(
     directory: Path,
-    faults: Iterable[Fault],
+    defects: Iterable[Defect],
     *,
     renderer: Callable[[], Renderer] | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> list[int]:
-    """Mend what ``faults`` of ``check`` tell of; returns the indices of the shards that are whole again.
+    """Repair the defects that ``check`` found; returns the indices of the shards that are intact again.
 
-    A damaged or missing tar is rendered anew, by what ``renderer`` gives (the kind's by default), and takes
-    the damaged one's place only where it has the SHA-256 that its record, SHA256SUMS or manifest.json
-    tells, if any does.  Records and tables are restored from a tar that stands.  SHA256SUMS and
-    manifest.json are written again where they are damaged, or missing from a complete set.  A file that
-    is right as it stands is not touched, and one that does not belong there is left.  May be killed, and
-    called again.
+    A damaged or missing tar is rendered again, by what ``renderer`` gives (by default the kind's), and replaces the
+    damaged one only if it has the SHA-256 that its record, SHA256SUMS or manifest.json says, if any of them does.
+    Records and tables are restored from an intact tar.  SHA256SUMS and manifest.json are written again if they are
+    damaged, or missing from a complete set.  A file that is correct is not touched, and one that does not belong there
+    is left.  May be killed, and called again.
 
-    Raises SynthgenError, after all that can be mended is, where a shard does not come out as it was, and
-    before anything is written where plan.json is in doubt or a folder of the set is a link.
+    Raises SynthgenError, once everything that can be repaired is, if a shard does not come out as it was, and before
+    anything is written if plan.json is in doubt or a folder of the set is a link.
     """
     logs.go_beside(directory)
-    faults = list(faults)
-    for fault in faults:
-        if fault.name == PLAN:
-            raise SynthgenError(f"{directory}: {fault}; nothing can be made from a plan in doubt")
+    defects = list(defects)
+    for defect in defects:
+        if defect.name == PLAN:
+            raise SynthgenError(f"{directory}: {defect}; nothing can be generated from a plan in doubt")
     plan = read_plan(directory / PLAN)
     papers = read_papers(directory, plan, store_of(directory).listing(directory))
-    made = cache(renderer or partial(plan.kind.renderer, plan))  # once, and only where something is to be rendered
+    renderer_of = cache(renderer or partial(plan.kind.renderer, plan))  # once, and only if something must be rendered
     named: dict[int, set[str]] = {}
-    for fault in faults:
-        if fault.shard is not None:
-            named.setdefault(fault.shard, set()).add(fault.name)
+    for defect in defects:
+        if defect.shard is not None:
+            named.setdefault(defect.shard, set()).add(defect.name)
     mended, notes = list[int](), list[str]()
     if named:
         check_folders(directory)
     for done, (index, names) in enumerate(sorted(named.items()), 1):
         try:
-            notes += _mend(directory, plan, plan.shard(index), names, papers, made)
+            notes += _repair_shard(directory, plan, plan.shard(index), names, papers, renderer_of)
             mended.append(index)
         except _NotAsItWasError as error:
             notes.append(str(error))
         progress(done)
-    if len(mended) == len(named) and (mended or any(fault.name in (SUMS, MANIFEST) for fault in faults)):
+    if len(mended) == len(named) and (mended or any(defect.name in (SUMS, MANIFEST) for defect in defects)):
         manifest = read_manifest(directory)
         if manifest.complete:
             finish(manifest)
@@ -86,43 +85,44 @@ def repair(
     return mended
 
 
-def why_left(fault: Fault) -> str | None:
-    """Why ``repair`` leaves a fault and what to do; None of what it mends."""
-    if fault.shard is not None or fault.name in (SUMS, MANIFEST, PLAN):
+def why_left(defect: Defect) -> str | None:
+    """Why ``repair`` leaves a defect and what to do; None for those that it repairs."""
+    if defect.shard is not None or defect.name in (SUMS, MANIFEST, PLAN):
         return None
-    if fault.name in DOCUMENTS:
-        return "remove it; synthgen publish writes documents anew"
-    if fault.name.endswith(".tmp"):
-        return "remove it, or run the command that made the set, which does"
-    return "it removes nothing that is not of this set: move it elsewhere"
+    if defect.name in DOCUMENTS:
+        return "remove it; synthgen publish writes documents again"
+    if defect.name.endswith(".tmp"):
+        return "remove it, or run the command that made the set, which removes it"
+    return "it removes nothing that does not belong to this set: move it elsewhere"
 
 
 class _NotAsItWasError(SynthgenError):
-    """A shard that cannot be made as it was."""
+    """A shard cannot be regenerated as it was."""
 
 
-def _mend(
-    directory: Path, plan: Plan, span: ShardSpan, names: set[str], papers: Papers, made: Callable[[], Renderer]
+def _repair_shard(
+    directory: Path, plan: Plan, span: ShardSpan, names: set[str], papers: Papers, renderer_of: Callable[[], Renderer]
 ) -> list[str]:
-    """Mend a shard's files ``names``; returns what is to be told of it.  Raises _NotAsItWasError."""
+    """Repair the files ``names`` of a shard; returns notes for the user.  Raises _NotAsItWasError."""
     tar, standing = directory / data_name(span), _sha256(directory / data_name(span))
     own = _record(directory, plan, span) if record_name(span) not in names else None
     records = [record for record in (own, papers.shards.get(span.index)) if record]
-    told = {record.table_sha256 for record in records} | _present(papers.sums.get(table_name(span)))
+    recorded = {record.table_sha256 for record in records} | _present(papers.sums.get(table_name(span)))
     if data_name(span) not in names:
         record = next((record for record in records if record.sha256 == standing), None)
-        if record is not None:  # else what the tar depends on is not known any more
+        if record is not None:  # otherwise it is unknown what the tar depends on
             record = restore_table(
                 directory, span, record, lambda: table_bytes([item.record for item in read_shard(tar)])
             )
             write_if_new(target(directory, record_name(span)), record_text(record))
-            return _table_note(directory, span, told)
+            return _table_note(directory, span, recorded)
         sums = {standing} if standing else set[str]()
     else:
         sums = {record.sha256 for record in records} | _present(papers.sums.get(data_name(span)))
-        # What is said of a damaged tar as it stands says nothing, but it may come out so: then it was none.
+        # A checksum that matches a tar found to be damaged proves nothing, unless the tar comes out the same: then it
+        # was not damaged.
         sums = sums | {str(standing)} if sums - {standing} else set()
-    renderer = made()
+    renderer = renderer_of()
     items = renderer.render(plan.sample(index) for index in range(span.start, span.stop))
     written = rewrite_shard(
         directory,
@@ -138,7 +138,7 @@ def _mend(
         raise _NotAsItWasError(f"{data_name(span)}: another process is writing it; run again when it is done")
     if sums and written.sha256 not in sums:
         raise _NotAsItWasError(f"{data_name(span)}: {_unlike(written, records)}")
-    return _table_note(directory, span, told)
+    return _table_note(directory, span, recorded)
 
 
 def _present(sum_: str | None) -> set[str]:
@@ -155,15 +155,15 @@ def _unlike(written: Shard, records: list[Shard]) -> str:
     ]
     why = f" ({', '.join(versions)})" if versions else ""
     return (
-        f"drawn here it has other bytes than it had{why}, so it was left; repair it where the versions and the device"
-        " are those of then, or remove it and its .json and run the command that made the set"
+        f"drawn here it has other bytes than it had{why}, so it was left; repair it with the original versions and"
+        " device, or remove it and its .json and run the command that made the set"
     )
 
 
-def _table_note(directory: Path, span: ShardSpan, told: set[str]) -> list[str]:
-    if not told or _sha256(directory / table_name(span)) in told:
+def _table_note(directory: Path, span: ShardSpan, recorded: set[str]) -> list[str]:
+    if not recorded or _sha256(directory / table_name(span)) in recorded:
         return []
-    return [f"{table_name(span)}: has the rows it had, in other bytes, as pyarrow writes them now; its sum is new"]
+    return [f"{table_name(span)}: has the same rows in other bytes, as pyarrow writes them now; its checksum is new"]
 
 
 def _record(directory: Path, plan: Plan, span: ShardSpan) -> Shard | None:
@@ -171,7 +171,7 @@ def _record(directory: Path, plan: Plan, span: ShardSpan) -> Shard | None:
         record = read_record(directory / record_name(span))
     except (OSError, SynthgenError):
         return None
-    return None if strange(record, span, plan.digest) else record
+    return None if mismatch(record, span, plan.digest) else record
 
 
 def _sha256(path: Path) -> str | None:
@@ -181,6 +181,6 @@ def _sha256(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno == errno.EINVAL:  # no regular file
+        if error.errno == errno.EINVAL:  # not a regular file
             return None
         raise

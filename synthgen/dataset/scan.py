@@ -1,4 +1,4 @@
-"""One look at a shard: its files against the plan and each other, every byte read once."""
+"""One pass over a shard: its files are checked against the plan and each other, and every byte is read once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from synthgen.common.errors import SynthgenError
 from synthgen.common.printing import printable
 from synthgen.dataset.plan import Plan, ShardSpan
-from synthgen.dataset.shard import Item, Shard, data_name, read_items, read_record, record_name, strange, table_name
+from synthgen.dataset.shard import Item, Shard, data_name, mismatch, read_items, read_record, record_name, table_name
 from synthgen.dataset.tables import check_size
 from synthgen.dataset.tar import CHUNK
 from synthgen.kinds.base import Sample
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from synthgen.dataset.quality import Looks
     from synthgen.storage.store import Place
 
-TOLD = 5  # of the faults of one tar; more are counted
+LISTED = 5  # defects listed per tar; the rest are counted
 BATCH = 256  # rows of a table, or images, at once
 DECODERS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}  # Pillow's names
-GONE = "missing, though other files of its shard stand"
+GONE = "missing, though other files of its shard are there"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class Defect:
     """Something wrong with a dataset directory."""
 
     name: str  # of the file within the directory, such as "data/x.tar"
     what: str
-    shard: int | None = None  # whose file it is
+    shard: int | None = None  # index of the shard that the file belongs to
 
     def __str__(self) -> str:
         return printable(f"{self.name}: {self.what}")
@@ -44,31 +44,34 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What shards are looked at for."""
+    """What to check shards against."""
 
     directory: Place
     plan: Plan
-    digest: str  # the plan's, which takes a while to work out
-    quality: bool  # whether to take of each image what quality.py sums up
+    digest: str  # of the plan; slow to compute
+    quality: bool  # whether to collect what quality.py summarises from each image
 
 
 @dataclass(slots=True, kw_only=True)
 class Scanned:
-    """What a look at a shard found."""
+    """The result of scanning a shard."""
 
-    faults: list[Fault] = field(default_factory=list)
-    record: Shard | None = None  # where there is one of this shard
-    row: str | None = None  # in what the table differs from the records in the tar
-    sums: dict[str, str] = field(default_factory=dict)  # of tar and table, where they can be read: name -> SHA-256
-    keys: list[str] = field(default_factory=list)  # of the images looked at for quality
+    defects: list[Defect] = field(default_factory=list)
+    record: Shard | None = None  # if there is a valid one for this shard
+    row: str | None = None  # how the table differs from the records in the tar
+    sums: dict[str, str] = field(default_factory=dict)  # of tar and table, if they can be read: name -> SHA-256
+    keys: list[str] = field(default_factory=list)  # of the images examined for quality
     looks: list[Looks] = field(default_factory=list)  # of the same images
 
 
 def scan(job: Job, span: ShardSpan, sizes: dict[str, int], stop: Event | None = None) -> Scanned:
-    """Look at a shard, of whose files ``sizes`` has those that stand; ``stop`` ends it with a SynthgenError."""
+    """Check a shard; ``sizes`` has its existing files, name -> bytes.
+
+    Setting ``stop`` ends the scan with KeyboardInterrupt.
+    """
     found = Scanned()
     if not sizes:
-        found.faults.append(Fault(name=data_name(span), what="missing", shard=span.index))
+        found.defects.append(Defect(name=data_name(span), what="missing", shard=span.index))
         return found
     rows: Iterator[dict[str, Any]] | None = None
     for name in (data_name(span), record_name(span), table_name(span)):
@@ -83,8 +86,8 @@ def scan(job: Job, span: ShardSpan, sizes: dict[str, int], stop: Event | None = 
                     found.sums[name] = hashlib.sha256(data).hexdigest()
                     rows = _rows(data, span.stop - span.start)
         except SynthgenError as error:
-            told = str(error).removeprefix(f"{job.directory / name}: ")
-            found.faults.append(Fault(name=name, what=told, shard=span.index))
+            what = str(error).removeprefix(f"{job.directory / name}: ")
+            found.defects.append(Defect(name=name, what=what, shard=span.index))
     if data_name(span) in sizes:
         _scan_tar(job, span, found, rows, stop)
     return found
@@ -92,7 +95,7 @@ def scan(job: Job, span: ShardSpan, sizes: dict[str, int], stop: Event | None = 
 
 def _record(job: Job, span: ShardSpan) -> Shard:
     record = read_record(job.directory / record_name(span))
-    if what := strange(record, span, job.digest):
+    if what := mismatch(record, span, job.digest):
         raise SynthgenError(what)
     return record
 
@@ -101,7 +104,7 @@ def _scan_tar(
     job: Job, span: ShardSpan, found: Scanned, rows: Iterator[dict[str, Any]] | None, stop: Event | None
 ) -> None:
     name, path = data_name(span), job.directory / data_name(span)
-    told: list[str] = []
+    wrong: list[str] = []
     batch: list[Item] = []
     try:
         with reading(path), open_file(path) as raw:
@@ -109,28 +112,28 @@ def _scan_tar(
             file = io.BufferedReader(hashed, CHUNK)
             try:
                 for item, sample in _planned(read_items(file), job.plan, span):
-                    told += _item_faults(item, sample, job.plan)
+                    wrong += _item_defects(item, sample, job.plan)
                     if rows is not None and found.row is None:
-                        found.row = _row_fault(item, rows)
-                    if job.quality and not told:
+                        found.row = _row_defect(item, rows)
+                    if job.quality and not wrong:
                         batch.append(item)
                         if len(batch) == BATCH or sample.index == span.stop - 1:
                             _look(path, batch, found)
                             batch = []
             except SynthgenError as error:
-                told.append(str(error))
-            while file.read(CHUNK):  # what stands after a damage counts for the sum
+                wrong.append(str(error))
+            while file.read(CHUNK):  # the checksum covers what follows the damage, too
                 pass
         found.sums[name] = hashed.digest.hexdigest()
     except SynthgenError as error:
-        told.append(str(error).removeprefix(f"{path}: "))
-    if len(told) > TOLD:
-        told = [*told[:TOLD], f"and {len(told) - TOLD} faults more"]
-    found.faults += [Fault(name=name, what=what, shard=span.index) for what in told]
+        wrong.append(str(error).removeprefix(f"{path}: "))
+    if len(wrong) > LISTED:
+        wrong = [*wrong[:LISTED], f"and {len(wrong) - LISTED} more defects"]
+    found.defects += [Defect(name=name, what=what, shard=span.index) for what in wrong]
 
 
 class _Hashed(io.RawIOBase):
-    """A file that is hashed as it is read; an event ends the reading."""
+    """A file that is hashed as it is read; setting the event ends reading with KeyboardInterrupt."""
 
     def __init__(self, file: IO[bytes], stop: Event | None) -> None:
         self._file, self._stop = file, stop
@@ -149,7 +152,7 @@ class _Hashed(io.RawIOBase):
 
 
 def _planned(items: Iterator[Item], plan: Plan, span: ShardSpan) -> Iterator[tuple[Item, Sample]]:
-    """Each sample with what is planned in its place; raises SynthgenError where there are more or fewer."""
+    """Each sample with the planned one; raises SynthgenError if there are more or fewer than planned."""
     index = span.start
     for item in items:
         if index == span.stop:
@@ -160,21 +163,21 @@ def _planned(items: Iterator[Item], plan: Plan, span: ShardSpan) -> Iterator[tup
         raise SynthgenError(f"{index - span.start} samples, planned {span.stop - span.start}")
 
 
-def _item_faults(item: Item, sample: Sample, plan: Plan) -> Iterator[str]:
+def _item_defects(item: Item, sample: Sample, plan: Plan) -> Iterator[str]:
     if (item.key, item.label) != (sample.key, sample.label):
         yield f"sample {item.key} has label {item.label}, planned {sample.key}: {sample.label}"
     for field_name, planned in _planned_record(plan, sample, item.record).items():
-        told = item.record.get(field_name)
-        if told != planned:
-            yield f"the record of {item.key} has {field_name} {told!r:.50}, planned {planned!r:.50}"
+        stored = item.record.get(field_name)
+        if stored != planned:
+            yield f"the record of {item.key} has {field_name} {stored!r:.50}, planned {planned!r:.50}"
     if hashlib.sha256(item.image).hexdigest() != item.record.get("sha256"):
         yield f"image {item.key} differs from its record"
-    if what := image_fault(item.ending, item.image, plan):
+    if what := image_defect(item.ending, item.image, plan):
         yield f"image {item.key} {what}"
 
 
 def _planned_record(plan: Plan, sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
-    """What the plan says of the record of a sample."""
+    """What the plan says about a sample's record."""
     content = plan.content
     planned = {
         "key": sample.key,
@@ -185,8 +188,8 @@ def _planned_record(plan: Plan, sample: Sample, record: dict[str, Any]) -> dict[
     return planned | content.record(sample, record)
 
 
-def image_fault(ending: str, data: bytes, plan: Plan) -> str | None:
-    """Why an image file is not one of the plan's kind; its size is known before anything is unpacked."""
+def image_defect(ending: str, data: bytes, plan: Plan) -> str | None:
+    """Why an image file is not as planned, or None; its size is checked before anything is decoded."""
     from PIL import Image, UnidentifiedImageError
 
     planned = plan.content.image
@@ -197,23 +200,23 @@ def image_fault(ending: str, data: bytes, plan: Plan) -> str | None:
             if image.size != (planned.side, planned.side):
                 return f"has {image.width} x {image.height} pixels, planned {planned.side} x {planned.side}"
             image.load()
-    except UnidentifiedImageError:  # whose text tells of an address in memory
-        return f"cannot be decoded (no {DECODERS[ending]})"
-    except Exception as error:  # decoders know many ways to stumble over damaged bytes
+    except UnidentifiedImageError:  # its text contains a memory address
+        return f"cannot be decoded (not a {DECODERS[ending]})"
+    except Exception as error:  # decoders fail on damaged bytes in many ways
         return f"cannot be decoded ({' '.join(str(error).split())[:100] or type(error).__name__})"
     return None
 
 
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Decoders warn of nothing on stderr: what they warn of follows as a fault."""
+    """Suppress the warnings of decoders: what they warn about is then reported as a defect."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _rows(data: bytes, n: int) -> Iterator[dict[str, Any]]:
-    """The rows of a metadata table, which is to have ``n``; raises SynthgenError where it cannot be read."""
+    """The rows of a metadata table, which must have ``n``; raises SynthgenError if it cannot be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -225,7 +228,7 @@ def _rows(data: bytes, n: int) -> Iterator[dict[str, Any]]:
         return (row for batch in file.iter_batches(BATCH, use_threads=False) for row in batch.to_pylist())
     except SynthgenError:
         raise
-    except Exception as error:  # of damaged footers, too
+    except Exception as error:  # also for damaged footers
         raise SynthgenError(_unreadable(error)) from None
 
 
@@ -233,11 +236,11 @@ def _unreadable(error: Exception) -> str:
     return f"cannot be read ({' '.join(str(error).split())[:100]})"
 
 
-def _row_fault(item: Item, rows: Iterator[dict[str, Any]]) -> str | None:
-    """In what the next row differs from a sample's record."""
+def _row_defect(item: Item, rows: Iterator[dict[str, Any]]) -> str | None:
+    """How the next row differs from a sample's record; None if it does not."""
     try:
         row = next(rows, {})
-    except Exception as error:  # of damaged pages
+    except Exception as error:  # for damaged pages
         return _unreadable(error)
     names = [name for name in {**item.record, **row} if item.record.get(name) != row.get(name)]
     if names or row.keys() != item.record.keys():

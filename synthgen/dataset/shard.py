@@ -1,6 +1,6 @@
-"""One shard: a WebDataset tar, its metadata table and its completion record, written last.
+"""One shard: a WebDataset tar, its metadata table and its completion record, which is written last.
 
-A shard is committed or absent: its record comes after its other files, which are whole by then.
+A shard is committed or absent: its record is written after its other files, which are complete by then.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ from synthgen.storage.store import Place
 
 P = TypeVar("P", bound=Place)
 
-LONGEST = 1 << 20  # bytes of a completion record
+LONGEST = 1 << 20  # most bytes of a completion record
 LABEL = re.compile(rb"[0-9]{1,9}")  # of a sample, in its cls
 Count = Annotated[int, Field(ge=0)]
-Sum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # SHA-256; it is written into SHA256SUMS
+Checksum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # SHA-256; it is written into SHA256SUMS
 
 
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """A completion record: the shard's tar and its metadata table stand whole, with these contents."""
+    """A completion record: the shard's tar and its metadata table are complete, with these contents."""
 
     index: Count  # of the shard
     filename: str  # of the tar
     n_samples: Count  # images
     n_bytes: Count  # of the tar
-    sha256: Sum  # of the tar
+    sha256: Checksum  # of the tar
     table_n_bytes: Count  # of the metadata table
-    table_sha256: Sum  # of the metadata table
-    plan_digest: Sum  # of the plan that it belongs to
+    table_sha256: Checksum  # of the metadata table
+    plan_digest: Checksum  # of the plan that it belongs to
     environment: dict[str, str]  # library versions that the bytes may depend on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A sample as it stands in a shard: its image file and its record."""
+    """A sample as stored in a shard: its image file and its record."""
 
     key: str
     label: int
@@ -80,51 +80,51 @@ def table_name(span: ShardSpan) -> str:
 
 
 def data_path(directory: P, span: ShardSpan) -> P:
-    """Where a shard's tar stands."""
+    """The path of a shard's tar."""
     return directory / data_name(span)
 
 
 def record_path(directory: P, span: ShardSpan) -> P:
-    """Where a shard's completion record stands."""
+    """The path of a shard's completion record."""
     return directory / record_name(span)
 
 
 def table_path(directory: P, span: ShardSpan) -> P:
-    """Where a shard's metadata table stands."""
+    """The path of a shard's metadata table."""
     return directory / table_name(span)
 
 
 def read_record(path: Place) -> Shard:
-    """Read a completion record; raises OSError, or SynthgenError naming file and key where it is not one."""
+    """Read a completion record; raises OSError, or SynthgenError naming file and key if it is not one."""
     return reading.read_record(path, Shard, limit=LONGEST)
 
 
 def record_text(shard: Shard) -> bytes:
-    """The file of a completion record."""
+    """The content of a completion record's file."""
     return (json.dumps(asdict(shard), indent=1) + "\n").encode()
 
 
-def strange(shard: Shard, span: ShardSpan, plan_digest: str) -> str | None:
-    """Why a record is not that of a plan's shard; None where it is."""
+def mismatch(shard: Shard, span: ShardSpan, plan_digest: str) -> str | None:
+    """How a record differs from what a plan's shard must have; None if it does not."""
     name = data_name(span).partition("/")[2]
     if (shard.index, shard.filename) != (span.index, name):
         return f"it is the record of shard {shard.index}, {shard.filename}"
     if shard.plan_digest != plan_digest:
         return f"of plan {shard.plan_digest[:16]}, not of {plan_digest[:16]}"
     if shard.n_samples != span.stop - span.start:
-        return f"tells of {shard.n_samples} images; planned {span.stop - span.start}"
+        return f"records {shard.n_samples} images; planned {span.stop - span.start}"
     return None
 
 
 def committed(directory: Place, span: ShardSpan, plan_digest: str) -> Shard | None:
-    """The record of a shard that stands: of this plan and place, a tar and a table of its sizes beside it."""
+    """The record of a committed shard, which belongs to this plan and has a tar and a table of its sizes beside it."""
     store = store_of(directory)
     try:
         shard = read_record(record_path(directory, span))
     except (FileNotFoundError, SynthgenError):
         return None
     sizes = store.size(data_path(directory, span)), store.size(table_path(directory, span))
-    whole = not strange(shard, span, plan_digest) and sizes == (shard.n_bytes, shard.table_n_bytes)
+    whole = not mismatch(shard, span, plan_digest) and sizes == (shard.n_bytes, shard.table_n_bytes)
     return shard if whole else None
 
 
@@ -136,9 +136,9 @@ def write_shard(
     plan_digest: str,
     environment: dict[str, str],
 ) -> Shard | None:
-    """Write one shard; None where another process is at it or has just finished it.
+    """Write one shard; None if another process is writing it or has just finished it.
 
-    Raises SynthgenError where a disk is full, or a folder of the set is a link; nothing half-written is left.
+    Raises SynthgenError if a disk is full, or a folder of the set is a link; nothing half-written is left behind.
     """
     store = store_of(directory)
 
@@ -164,12 +164,12 @@ def rewrite_shard(
     sums: Collection[str],
     standing: str | None,
 ) -> Shard | None:
-    """Write a damaged shard again, in place of what stands once the new tar is known to be the one that was.
+    """Write a damaged shard again, and replace the existing files once the new tar is known to be the original one.
 
-    That is where its SHA-256 is one of ``sums``, or these are none; else what stands stays.  A record
-    among ``known`` with its sum is kept as it was, and so is a table that is as this tells.  Files that
-    come out as they stand are not touched, of which the tar has the SHA-256 ``standing``.  Returns the
-    shard as it was drawn, or None where another process is at it; raises as write_shard does.
+    That is the case if its SHA-256 is one of ``sums``, or ``sums`` is empty; otherwise the existing files stay.  A
+    record among ``known`` with the same checksum is kept, and so is a table that matches this record.  Files that come
+    out as they are already are not touched; the existing tar has the SHA-256 ``standing``.  Returns the shard as it was
+    drawn, or None if another process is writing it; raises as write_shard does.
     """
     path, record_place = target(directory, data_name(span)), target(directory, record_name(span))
     with reporting_full_disk(path), claimed(path) as file:
@@ -187,9 +187,9 @@ def rewrite_shard(
 
 
 def restore_table(directory: Path, span: ShardSpan, record: Shard, made: Callable[[], bytes]) -> Shard:
-    """Write the table of a shard again, unless it stands as the record tells; returns the record that is then true.
+    """Write the table of a shard again, unless it matches the record; returns the record that is then true.
 
-    That is another one where pyarrow now writes the same rows in other bytes.
+    That is another one if pyarrow now writes the same rows in other bytes.
     """
     path = target(directory, table_name(span))
     with suppress(OSError):
@@ -203,12 +203,12 @@ def restore_table(directory: Path, span: ShardSpan, record: Shard, made: Callabl
 def write_tar(
     file: IO[bytes], span: ShardSpan, items: Iterable[Item], plan_digest: str, environment: dict[str, str]
 ) -> tuple[Shard, bytes]:
-    """Write a tar to the disk; returns its record and its metadata table, which is to stand beside it."""
+    """Write a tar to an open file; returns its record and its metadata table, which belongs beside it."""
     digest = hashlib.sha256()
     rows = []
     for item in items:
         row = {"key": item.key, **item.record, "sha256": hashlib.sha256(item.image).hexdigest()}
-        if row.get("seed") is not None:  # as text: datasets, for one, cannot hold numbers of 64 bits
+        if row.get("seed") is not None:  # as text: datasets, for one, cannot represent unsigned 64-bit numbers
             row["seed"] = str(row["seed"])
         rows.append(row)
         members = ((item.ending, item.image), ("cls", str(item.label).encode()), ("json", json.dumps(row).encode()))
@@ -235,12 +235,12 @@ def write_tar(
 
 
 def table_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
-    """The metadata table of records, one a row: a Parquet file."""
+    """The metadata table of records, one per row: a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    if "seed" in columns:  # None throughout, where nothing is drawn at random
+    if "seed" in columns:  # all None if nothing is drawn at random
         columns["seed"] = pa.array(columns["seed"], pa.string())
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink, compression="zstd")
@@ -253,24 +253,24 @@ def read_items(file: IO[bytes]) -> Iterator[Item]:
         ending = next(ending for ending in sample if ending in IMAGES)
         image, label = sample[ending], sample["cls"].data
         if LABEL.fullmatch(label) is None:
-            raise SynthgenError(f"sample {image.key}: its cls is {label[:20]!r}, no label")
+            raise SynthgenError(f"sample {image.key}: its cls is {label[:20]!r}, not a label")
         record = records.parsed(sample["json"].data, f"sample {image.key}: its json")
         if not isinstance(record, dict):
-            raise SynthgenError(f"sample {image.key}: its json is no record")
+            raise SynthgenError(f"sample {image.key}: its json is not a record")
         yield Item(key=image.key, ending=ending, image=image.data, label=int(label), record=record)
 
 
 def read_shard(path: Place) -> Iterator[Item]:
-    """The samples of a shard in order, of a tar that nobody need trust.
+    """The samples of a shard in order, from an untrusted tar.
 
-    Raises SynthgenError naming the file, and the member, where it is damaged or holds anything else.
+    Raises SynthgenError naming the file, and the member, if it is damaged or contains anything else.
     """
     with opened(path) as file:
         yield from read_items(file)
 
 
 def image_members(path: Place) -> list[tuple[str, int, int]]:
-    """Name, offset and size in bytes of each image of a shard, for reading them in any order.
+    """Name, offset and size in bytes of each image of a shard, to read them in any order.
 
     Raises SynthgenError as read_shard does.
     """

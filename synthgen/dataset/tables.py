@@ -1,4 +1,4 @@
-"""Metadata tables, read as they may come from elsewhere: whole, of the columns and types that are asked for."""
+"""Reading metadata tables that may come from elsewhere: complete, with the required columns and types."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
     from synthgen.storage.store import Place
 
-LIMIT = 1 << 32  # bytes that a table may say it unpacks to
-# Arrow's threads may let go of Python's bytes only when Python is ending, which aborts the process (pyarrow 26.0.1): so
-# what is read from memory is read by one thread, here and elsewhere.
+LIMIT = 1 << 32  # most bytes that a table may say it decompresses to
+# Arrow's threads may release Python's bytes only while Python is exiting, which aborts the process (pyarrow 26.0.1).
+# So one thread reads what is read from memory, here and elsewhere.
 TYPES = {"key": "string", "label": "int64", "template": "int64", "weight": "int64", "fault": "string"}
 
 
 def read_table(path: Place, columns: list[str] | None = None) -> pa.Table:
     """A shard's metadata table, or some of its columns.
 
-    Raises SynthgenError naming file and column where it is damaged, lacks one, or has one of TYPES in another type.
+    Raises SynthgenError naming file and column if it is damaged, lacks a column, or has one of TYPES with another type.
     """
     import pyarrow.parquet as pq
 
@@ -38,13 +38,13 @@ def read_table(path: Place, columns: list[str] | None = None) -> pa.Table:
         table.validate(full=True)
     except SynthgenError as error:
         raise SynthgenError(f"{path}: {error}") from None
-    except Exception as error:  # Arrow's own errors, and others from a strange schema
+    except Exception as error:  # Arrow's own errors, and others from an odd schema
         raise SynthgenError(f"{path}: damaged table ({one_line(error, ())})") from None
     return table
 
 
 def read_schema(path: Place) -> pa.Schema:
-    """The columns of a shard's metadata table; raises SynthgenError naming the file where it is damaged."""
+    """The columns of a shard's metadata table; raises SynthgenError naming the file if it is damaged."""
     import pyarrow.parquet as pq
 
     with reading(path):
@@ -56,10 +56,10 @@ def read_schema(path: Place) -> pa.Schema:
 
 
 def check_size(metadata: pa.parquet.FileMetaData) -> None:
-    """Raises SynthgenError, naming no file, where a table unpacks to more than LIMIT."""
+    """Raise SynthgenError, without naming a file, if a table decompresses to more than LIMIT."""
     groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
     if sum(group.total_byte_size for group in groups) > LIMIT:
-        raise SynthgenError(f"says it unpacks to more than {LIMIT} bytes")
+        raise SynthgenError(f"says it decompresses to more than {LIMIT} bytes")
 
 
 def _check_columns(types: Mapping[str, str], needed: list[str]) -> None:

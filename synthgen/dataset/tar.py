@@ -1,8 +1,8 @@
-"""The tar of a shard, byte for byte: a writer without times or owners, and a reader that trusts nobody.
+"""The tar of a shard, byte for byte: a writer without times or owners, and a reader that trusts nothing.
 
-Python's tarfile follows links, believes any declared size, and takes some cut files for whole ones.
-This reader knows one form alone, which is that of the writer and of any plain tar: files in no
-folder, in samples of an image, a class and a record that stand together, and two empty blocks at the end.
+Python's tarfile follows links, believes any declared size, and takes some truncated files for complete ones.  This
+reader accepts one form, that of the writer and of any plain tar: files in no folder, in samples of an image, a class
+and a record next to each other, and two empty blocks at the end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IMAGES = ("png", "jpg", "webp")
 # The most bytes that a member may say it has; a 4096 x 4096 image of noise has 50 MB.
 LIMITS = {"cls": 32, "json": 1 << 20} | dict.fromkeys(IMAGES, 1 << 28)
 CHUNK = 1 << 20  # bytes asked for at once: a size is only believed as far as the file goes
-NAME = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_.]+)")  # of a member: key and ending
+NAME = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_.]+)")  # of a member: key and file extension
 KINDS = {
     b"1": "a hard link",
     b"2": "a symbolic link",
@@ -40,7 +40,7 @@ class Member(NamedTuple):
     ending: str
     start: int  # byte of the tar at which its content begins
     size: int  # bytes
-    data: bytes  # its content; empty where it is skipped
+    data: bytes  # its content; empty if it is skipped
 
 
 def _blank_header() -> bytes:
@@ -49,14 +49,14 @@ def _blank_header() -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT)
 
 
-BLANK = _blank_header()  # of an empty member without a name: fixed times and owners
+BLANK = _blank_header()  # of an empty member without a name, with fixed times and owners
 BLANK_SUM = sum(BLANK[:148]) + sum(b" " * 8) + sum(BLANK[156:]) - sum(BLANK[124:136])
 
 
 def member(name: str, data: bytes) -> bytes:
-    """A tar member (ustar; a name of at most 100 bytes) of which only name, size and content vary.
+    """A tar member (ustar; a name of at most 100 bytes) in which only name, size and content vary.
 
-    Fills tarfile's own header in, which is three times as fast as making each anew.
+    Fills in a header made by tarfile, which is three times as fast as making each of them.
     """
     stem = name.encode()
     assert len(stem) <= 100
@@ -67,9 +67,9 @@ def member(name: str, data: bytes) -> bytes:
 
 
 def read_samples(file: IO[bytes], *, skip: bool = False) -> Iterator[dict[str, Member]]:
-    """The samples of a tar in order: ending -> member.  With ``skip`` contents are passed over, not read.
+    """The samples of a tar in order: ending -> member.  With ``skip`` contents are skipped, not read.
 
-    Raises SynthgenError, naming no file, for anything that a shard does not hold.
+    Raises SynthgenError, without naming the file, for anything that does not belong in a shard.
     """
     seen: set[str] = set()
     key, sample = "", dict[str, Member]()
@@ -77,11 +77,11 @@ def read_samples(file: IO[bytes], *, skip: bool = False) -> Iterator[dict[str, M
         if found.key != key:
             yield from _whole(key, sample)
             if found.key in seen:
-                raise SynthgenError(f"the members of sample {found.key} do not stand together")
+                raise SynthgenError(f"the members of sample {found.key} are not next to each other")
             key, sample = found.key, {}
             seen.add(key)
         if found.ending in sample:
-            raise SynthgenError(f"member {found.key}.{found.ending}: there twice")
+            raise SynthgenError(f"member {found.key}.{found.ending}: duplicate member")
         sample[found.ending] = found
     yield from _whole(key, sample)
 
@@ -110,24 +110,24 @@ def _members(file: IO[bytes], skip: bool) -> Iterator[Member]:
             data = _read(file, padded)
             left = len(data)
         if left < padded:
-            raise _cut(start + left, f"within member {key}.{ending}")
+            raise _truncated(start + left, f"within member {key}.{ending}")
         yield Member(key=key, ending=ending, start=start, size=size, data=data[:size])
         at = start + padded
 
 
 def _header_at(file: IO[bytes], at: int) -> bytes | None:
-    """The header at a byte of the tar; None at its end, after which there is nothing."""
+    """The header at a byte of the tar; None at its end, after which there is nothing else."""
     block = file.read(BLOCK)
     if len(block) < BLOCK:
-        raise _cut(at + len(block), "before its end marks")
+        raise _truncated(at + len(block), "before its end marks")
     if block.strip(b"\0"):
         return block
     rest = file.read(BLOCK)
     if len(rest) < BLOCK:
-        raise _cut(at + BLOCK + len(rest), "within its end marks")
-    while rest:  # the second empty block, and empty ones up to the size of a tape's record
+        raise _truncated(at + BLOCK + len(rest), "within its end marks")
+    while rest:  # the second empty block, and empty ones that fill a tape record
         if rest.strip(b"\0"):
-            raise SynthgenError(f"damaged tar (something stands after its end, at byte {at})")
+            raise SynthgenError(f"damaged tar (there is something after its end, at byte {at})")
         rest = file.read(CHUNK)
     return None
 
@@ -139,9 +139,9 @@ def _parsed(block: bytes, at: int) -> tuple[str, str, int]:
     name = block[:100].partition(b"\0")[0].decode("ascii", "backslashreplace")
     kind = block[156:157]
     if kind not in (b"0", b"\0"):
-        what = KINDS.get(kind, "of a kind that shards have no use for")
+        what = KINDS.get(kind, "of a kind that shards do not contain")
         raise SynthgenError(f"member {name!r} is not a plain file but {what}")
-    if block[257:263] == b"ustar\0" and block[345]:  # the folder's part of a long name
+    if block[257:263] == b"ustar\0" and block[345]:  # the folder part of a long name
         name = f"{block[345:500].partition(bytes(1))[0].decode('ascii', 'backslashreplace')}/{name}"
     match = NAME.fullmatch(name)
     if match is None:
@@ -152,7 +152,7 @@ def _parsed(block: bytes, at: int) -> tuple[str, str, int]:
         raise SynthgenError(f"sample {key} has a member {name!r}; expected an image, cls and json")
     size = _octal(block[124:136])
     if size is None or size > limit:  # None: in base 256, as sizes of 8 GiB and more are written
-        raise SynthgenError(f"member {name!r} says it has {size or 'untold'} bytes; at most {limit}")
+        raise SynthgenError(f"member {name!r} says it has {size or 'too many'} bytes; at most {limit}")
     return key, ending, size
 
 
@@ -162,7 +162,7 @@ def _octal(field: bytes) -> int | None:
 
 
 def _read(file: IO[bytes], size: int) -> bytes:
-    """So many bytes, fewer at the end of the file."""
+    """``size`` bytes, fewer at the end of the file."""
     if size <= CHUNK:
         return file.read(size)
     pieces = []
@@ -172,5 +172,5 @@ def _read(file: IO[bytes], size: int) -> bytes:
     return b"".join(pieces)
 
 
-def _cut(at: int, where: str) -> SynthgenError:
-    return SynthgenError(f"damaged tar (cut at byte {at}, {where})")
+def _truncated(at: int, where: str) -> SynthgenError:
+    return SynthgenError(f"damaged tar (truncated at byte {at}, {where})")

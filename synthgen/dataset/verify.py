@@ -1,8 +1,8 @@
-"""Is a dataset whole, and the one that its plan tells of?  Here or at a URL.
+"""Is a dataset complete and undamaged, and as its plan says?  Local or at a URL.
 
-Each shard is read once: its tar is hashed, every image decoded, and every label, record and row of its
-table held against the plan.  What the completion records, ``SHA256SUMS`` and ``manifest.json`` say of
-a tar and a table are three witnesses: the file that disagrees with the others is the one that is told of.
+Each shard is read once: its tar is hashed, every image is decoded, and every label, record and table row is checked
+against the plan.  What the completion records, ``SHA256SUMS`` and ``manifest.json`` say about a tar and a table are
+three witnesses: the file that disagrees with the others is the one reported.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from synthgen.common.processes import end_with_parent
 from synthgen.common.records import parsed, validated
 from synthgen.dataset.manifest import CONNECTIONS, DOCUMENTS, summary_of
 from synthgen.dataset.plan import LONGEST, Plan, ShardSpan, read_plan
-from synthgen.dataset.scan import Fault, Job, Scanned, quiet_decoders, scan
-from synthgen.dataset.shard import Shard, data_name, record_name, strange, table_name
+from synthgen.dataset.scan import Defect, Job, Scanned, quiet_decoders, scan
+from synthgen.dataset.shard import Shard, data_name, mismatch, record_name, table_name
 from synthgen.storage import logs
 from synthgen.storage.places import store_of
 from synthgen.storage.reading import read_file, reading
@@ -38,27 +38,26 @@ if TYPE_CHECKING:
     from synthgen.dataset.quality import Quality
 
 SUMS, MANIFEST, PLAN = "SHA256SUMS", "manifest.json", "plan.json"
-# Beside the dataset's own files: documents, what clients of the Hub keep, and what workers tell.
+# Beside the dataset's own files: documents, files of Hub clients, and what workers report.
 ALLOWED = (*DOCUMENTS, ".git*", ".cache/", "claims/", f"{logs.FOLDER}/")
-SUM = re.compile(r"([0-9a-f]{64})  (\S.*)")  # a line of sha256sum
-TOLD = 100  # of the faults of one of these files; more are counted
-FEW = 1 << 26  # bytes of tars that one process has read before others would have started
+CHECKSUM = re.compile(r"([0-9a-f]{64})  (\S.*)")  # a line of sha256sum
+LISTED = 100  # defects listed for each of SHA256SUMS and manifest.json; the rest are counted
+FEW = 1 << 26  # bytes of tars that one process reads in the time that others take to start
 
 
-def check(directory: Place, *, progress: Callable[[int], object] = lambda done: None) -> list[Fault]:
-    """What is wrong with a dataset directory; nothing where it is whole.  See ``inspect``."""
+def check(directory: Place, *, progress: Callable[[int], object] = lambda done: None) -> list[Defect]:
+    """The defects of a dataset directory; none if it is intact.  See ``inspect``."""
     return inspect(directory, progress=progress)[0]
 
 
 def inspect(
     directory: Place, *, quality: bool = False, progress: Callable[[int], object] = lambda done: None
-) -> tuple[list[Fault], Quality | None]:
-    """What is wrong with a dataset directory, by shard; with ``quality`` what its images are like.
+) -> tuple[list[Defect], Quality | None]:
+    """The defects of a dataset directory, by shard, and with ``quality`` the quality of its images.
 
-    That is None where a shard has faults.  Shards are looked at side by side, at a URL in threads and
-    otherwise in processes; ``progress`` is told how many are done.  A planned shard that is not there is a
-    fault, and so is any file that does not belong to a dataset.  Raises SynthgenError where there is no
-    readable plan.
+    The quality is None if a shard has defects.  Shards are scanned in parallel, at a URL by threads and otherwise by
+    processes; ``progress`` is called with the number of shards done.  A missing shard is a defect, and so is any file
+    that does not belong to a dataset.  Raises SynthgenError if there is no readable plan.
     """
     with reading(directory / PLAN):
         plan = read_plan(directory / PLAN)
@@ -66,26 +65,26 @@ def inspect(
     spans = plan.shards()
     job = Job(directory=directory, plan=plan, digest=plan.digest, quality=quality)
     papers = read_papers(directory, plan, sizes)
-    faults, keys, looks = list[Fault](), list[str](), []
+    defects, keys, looks = list[Defect](), list[str](), []
     with quiet_decoders():
         for done, (span, found) in enumerate(zip(spans, _scan_all(job, spans, sizes), strict=True), 1):
-            faults += _shard_faults(span, found, papers)
+            defects += _shard_defects(span, found, papers)
             keys += found.keys
             looks += found.looks
             progress(done)
-    sound = not any(fault.shard is not None for fault in faults)
-    faults += papers.faults
-    faults += _extras(directory, spans, sizes)
+    sound = not any(defect.shard is not None for defect in defects)
+    defects += papers.defects
+    defects += _extras(directory, spans, sizes)
     if not (quality and sound):
-        return faults, None
+        return defects, None
     import numpy as np
 
     from synthgen.dataset.quality import LOOK, quality_of
 
-    return faults, quality_of(plan.content.class_names, keys, np.concatenate([np.zeros(0, LOOK), *looks]))
+    return defects, quality_of(plan.content.class_names, keys, np.concatenate([np.zeros(0, LOOK), *looks]))
 
 
-# What is said of the shards
+# What SHA256SUMS and manifest.json say about the shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,16 +93,16 @@ class Papers:
 
     sums: Mapping[str, str]  # name -> SHA-256
     shards: Mapping[int, Shard]  # index -> record, of those in the manifest that fit the plan
-    faults: list[Fault]  # of these files themselves, and of plan.json
+    defects: list[Defect]  # of these files themselves, and of plan.json
 
 
 def read_papers(directory: Place, plan: Plan, sizes: Mapping[str, int]) -> Papers:
-    """Read SHA256SUMS and manifest.json and hold them against the plan."""
+    """Read SHA256SUMS and manifest.json and check them against the plan."""
     spans = plan.shards()
     names = [name for span in spans for name in (data_name(span), record_name(span), table_name(span))]
-    due = all(name in sizes for name in names) or SUMS in sizes or MANIFEST in sizes  # else it is unfinished
-    faults = [
-        Fault(name=name, what="missing, though the other files of a finished dataset stand")
+    due = all(name in sizes for name in names) or SUMS in sizes or MANIFEST in sizes  # otherwise it is unfinished
+    defects = [
+        Defect(name=name, what="missing, though the other files of a finished dataset are there")
         for name in (SUMS, MANIFEST)
         if due and name not in sizes
     ]
@@ -113,27 +112,27 @@ def read_papers(directory: Place, plan: Plan, sizes: Mapping[str, int]) -> Paper
         data, wrong = _paper(directory / SUMS, (1 << 20) + (len(names) << 10))
         if not wrong:
             sums, wrong = _read_sums(data, [*(name for name in names if not name.endswith(".json")), PLAN])
-        faults += _told(SUMS, wrong)
+        defects += _listed(SUMS, wrong)
     if MANIFEST in sizes:
         data, wrong = _paper(directory / MANIFEST, LONGEST + (len(spans) << 12))
         if not wrong:
             shards, wrong = _read_manifest(data, plan, spans)
-        faults += _told(MANIFEST, wrong)
+        defects += _listed(MANIFEST, wrong)
     own = hashlib.sha256(_bytes(directory / PLAN, LONGEST)).hexdigest()
     if sums.get(PLAN, own) != own:
-        what = f"has sha256 {own[:16]}, {SUMS} says {sums[PLAN][:16]}: put back the one of the two that was edited"
-        faults.append(Fault(name=PLAN, what=what))
-    return Papers(sums=sums, shards=shards, faults=faults)
+        what = f"has sha256 {own[:16]}, {SUMS} says {sums[PLAN][:16]}: restore the one of the two that was edited"
+        defects.append(Defect(name=PLAN, what=what))
+    return Papers(sums=sums, shards=shards, defects=defects)
 
 
-def _told(name: str, wrong: list[str]) -> Iterator[Fault]:
-    more = [f"and {len(wrong) - TOLD} faults more"] if len(wrong) > TOLD else []
-    for what in [*wrong[:TOLD], *more]:
-        yield Fault(name=name, what=what)
+def _listed(name: str, wrong: list[str]) -> Iterator[Defect]:
+    more = [f"and {len(wrong) - LISTED} more defects"] if len(wrong) > LISTED else []
+    for what in [*wrong[:LISTED], *more]:
+        yield Defect(name=name, what=what)
 
 
 def _paper(path: Place, limit: int) -> tuple[bytes, list[str]]:
-    """What stands in a file of a directory, or why it cannot be read; raises SynthgenError where a store is gone."""
+    """The content of a file, or why it cannot be read; raises SynthgenError if a store is unreachable."""
     try:
         return _bytes(path, limit), []
     except SynthgenError as error:
@@ -152,11 +151,11 @@ def _read_sums(data: bytes, names: list[str]) -> tuple[dict[str, str], list[str]
     wrong = []
     known = set(names)
     for number, line in enumerate(data.decode(errors="replace").removesuffix("\n").split("\n"), 1):
-        match = SUM.fullmatch(line)
+        match = CHECKSUM.fullmatch(line)
         if match is None:
-            wrong.append(f"line {number} is not a sum and a name: {line[:80]!r}")
+            wrong.append(f"line {number} is not a checksum and a name: {line[:80]!r}")
         elif match[2] not in known:
-            wrong.append(f"line {number} names {match[2][:80]!r}, which is no file of this dataset")
+            wrong.append(f"line {number} names {match[2][:80]!r}, which is not a file of this dataset")
         elif match[2] in sums:
             wrong.append(f"line {number} names {match[2]} again")
         else:
@@ -168,18 +167,18 @@ def _read_manifest(data: bytes, plan: Plan, spans: list[ShardSpan]) -> tuple[dic
     try:
         stored = parsed(data, "cannot be read")
         if not isinstance(stored, dict):
-            return {}, ["cannot be read: no object of keys and values"]
+            return {}, ["cannot be read: not a JSON object"]
         records = validated(stored.get("shards"), list[Shard], "cannot be read", "shards")
     except SynthgenError as error:
         return {}, [str(error)[:200]]
     digest = plan.digest
-    whys = [strange(record, span, digest) for record, span in zip(records, spans, strict=False)]
+    whys = [mismatch(record, span, digest) for record, span in zip(records, spans, strict=False)]
     wrong = [f"entry {i} of shards: {why}" for i, why in enumerate(whys) if why]
     if len(records) != len(spans):
         wrong.append(f"has {len(records)} shards, planned {len(spans)}")
     expected = summary_of(plan, records)
     keys = [key for key in {**expected, **stored} if key not in expected or stored.get(key) != expected[key]]
-    wrong += [f"{key}: not as plan and shards have it" for key in keys]
+    wrong += [f"{key}: differs from plan and shards" for key in keys]
     fitting = zip(spans, records, whys, strict=False)
     return {span.index: record for span, record, why in fitting if not why}, wrong
 
@@ -187,28 +186,28 @@ def _read_manifest(data: bytes, plan: Plan, spans: list[ShardSpan]) -> tuple[dic
 # Shard by shard
 
 
-def _shard_faults(span: ShardSpan, found: Scanned, papers: Papers) -> list[Fault]:
-    """What is wrong with a shard: what was found in it, and what its record and the papers say otherwise."""
+def _shard_defects(span: ShardSpan, found: Scanned, papers: Papers) -> list[Defect]:
+    """The defects of a shard: those found in it, and contradictions with its record, SHA256SUMS and manifest.json."""
     tar, table, record = data_name(span), table_name(span), record_name(span)
-    faults, entry = list(found.faults), papers.shards.get(span.index)
+    defects, entry = list(found.defects), papers.shards.get(span.index)
     said = {name: shard for name, shard in ((record, found.record), (MANIFEST, entry)) if shard}
     told = {name: {SUMS: papers.sums[name]} if name in papers.sums else {} for name in (tar, table)}
     for witness, shard in said.items():
         told[tar][witness], told[table][witness] = shard.sha256, shard.table_sha256
-    faults += _unlike(span, tar, found.sums.get(tar), told[tar], faults)
-    if found.row and all(fault.name != tar for fault in faults):
-        faults.append(Fault(name=table, what=found.row, shard=span.index))
-    faults += _unlike(span, table, found.sums.get(table), told[table], faults)
+    defects += _unlike(span, tar, found.sums.get(tar), told[tar], defects)
+    if found.row and all(defect.name != tar for defect in defects):
+        defects.append(Defect(name=table, what=found.row, shard=span.index))
+    defects += _unlike(span, table, found.sums.get(table), told[table], defects)
     if found.record and entry and found.record != entry and all(len(set(sums.values())) == 1 for sums in told.values()):
-        faults.append(Fault(name=MANIFEST, what=f"entry {span.index} of shards: not as {record} has it"))
-    return faults
+        defects.append(Defect(name=MANIFEST, what=f"entry {span.index} of shards: differs from {record}"))
+    return defects
 
 
 def _unlike(
-    span: ShardSpan, name: str, own: str | None, witnesses: Mapping[str, str], faults: Sequence[Fault]
-) -> Iterator[Fault]:
-    """The file whose sum is not what most witnesses tell of it, or the witnesses who tell otherwise."""
-    blamed = any(fault.name == name for fault in faults)
+    span: ShardSpan, name: str, own: str | None, witnesses: Mapping[str, str], defects: Sequence[Defect]
+) -> Iterator[Defect]:
+    """The file, if its checksum is not what most witnesses say, or else the witnesses that contradict it."""
+    blamed = any(defect.name == name for defect in defects)
     others = {witness: sum_ for witness, sum_ in witnesses.items() if sum_ != own}
     if own is None or not others:
         return
@@ -217,34 +216,34 @@ def _unlike(
             f"{sum_[:16]} by {', '.join(witness for witness in others if others[witness] == sum_)}"
             for sum_ in dict.fromkeys(others.values())
         )
-        yield Fault(name=name, what=f"has sha256 {own[:16]}; {what}", shard=span.index)
+        yield Defect(name=name, what=f"has sha256 {own[:16]}; {what}", shard=span.index)
         return
     for witness, sum_ in others.items():
         what = f"says sha256 {sum_[:16]} of {name}, which has {own[:16]}"
-        yield Fault(name=witness, what=what, shard=span.index if witness == record_name(span) else None)
+        yield Defect(name=witness, what=what, shard=span.index if witness == record_name(span) else None)
 
 
-def _extras(directory: Place, spans: list[ShardSpan], sizes: Mapping[str, int]) -> Iterator[Fault]:
+def _extras(directory: Place, spans: list[ShardSpan], sizes: Mapping[str, int]) -> Iterator[Defect]:
     store, own = store_of(directory), {PLAN, SUMS, MANIFEST}
     own.update(name for span in spans for name in (data_name(span), record_name(span), table_name(span)))
     for name in sorted(sizes.keys() - own):
         if sizes[name] == NO_FILE and (name in DOCUMENTS or name.endswith(".tmp")):
-            yield Fault(name=name, what="not a regular file")
+            yield Defect(name=name, what="not a regular file")
             continue
         if any(fnmatch(name, pattern) for pattern in ALLOWED):
             continue
         if name.endswith(".tmp") and store.locks:
             if not store.is_locked(directory / name.removesuffix(".tmp")):
-                yield Fault(name=name, what="unfinished, of a process that was killed")
+                yield Defect(name=name, what="unfinished, left by a process that was killed")
             continue
-        yield Fault(name=name, what="not a file of this dataset" if name[-1] != "/" else "not a folder of a dataset")
+        yield Defect(name=name, what="not a file of this dataset" if name[-1] != "/" else "not a folder of a dataset")
 
 
-# Side by side
+# In parallel
 
 
 def _scan_all(job: Job, spans: list[ShardSpan], sizes: Mapping[str, int]) -> Iterator[Scanned]:
-    """The shards, looked at in order."""
+    """The results of scanning the shards, in order."""
     names = [(data_name(span), record_name(span), table_name(span)) for span in spans]
     there = [{name: sizes[name] for name in some if name in sizes} for some in names]
     if store_of(job.directory).remote:
@@ -280,22 +279,22 @@ def _in_processes(job: Job, spans: list[ShardSpan], there: list[dict[str, int]],
             yield future.result()
         whole = True
     except BrokenProcessPool:
-        raise SynthgenError("a worker process was killed, perhaps for want of memory; run again") from None
+        raise SynthgenError("a worker process was killed, perhaps for lack of memory; run again") from None
     finally:
-        if not whole:  # they only read
+        if not whole:  # safe, as they only read
             for child in set(multiprocessing.active_children()) - before:
                 child.terminate()
         pool.shutdown(cancel_futures=True)
 
 
-_worker: Job | None = None  # of a worker process, set once when it starts
+_worker: Job | None = None  # in a worker process, set once when it starts
 
 
 def _start_worker(job: Job) -> None:
     global _worker
     _worker = job
     threading.Thread(target=end_with_parent, daemon=True).start()
-    warnings.simplefilter("ignore")  # of decoders, which what they warn of follows as a fault
+    warnings.simplefilter("ignore")  # of decoders: what they warn about is then reported as a defect
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process of a terminal
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
