@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretend import Maker, contents, environment, item, lay, objects, plan, read_log
+from files import contents, objects
+from pretend import Maker, environment, item, lay, plan, read_log
 from test_kinds import synthgen as toy
 
 from synthgen import cli

@@ -13,8 +13,8 @@ from processes import Start, wait
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.processes import worker_name
-from synthgen.dataset import watch as module
 from synthgen.dataset.manifest import finish, read_manifest
+from synthgen.engines import watch as module
 from synthgen.engines.claims import claim_path, claiming, report_failure
 from synthgen.engines.generate import generate
 from synthgen.engines.watch import Observer, duration, events, words
