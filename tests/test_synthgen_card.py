@@ -302,7 +302,7 @@ def test_an_unfinished_or_faulty_set_says_so_first(manifest: Manifest, quality: 
 
 
 def test_nothing_is_said_of_an_empty_set_or_a_wrong_name(manifest: Manifest, quality: Quality) -> None:
-    with pytest.raises(SynthgenError, match="no shard stands yet"):
+    with pytest.raises(SynthgenError, match="no shard is finished yet"):
         documents(replace(manifest, shards=()), quality)
     for repo in ("name", "a/b/c", "user/na me", "user/<b>", "../x"):
         with pytest.raises(SynthgenError, match="cannot be a dataset's name on the Hub; give USER/NAME"):

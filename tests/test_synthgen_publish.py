@@ -553,7 +553,7 @@ def test_a_place_that_holds_another_set_or_more_of_this_one_is_refused(
     with pytest.raises(SynthgenError, match="holds the same set with 41 images, more than the 40 here"):
         publish(fractals, str(out))
     (out / "plan.json").write_bytes(b"[]")
-    with pytest.raises(SynthgenError, match=r"its plan\.json is not that of a dataset"):
+    with pytest.raises(SynthgenError, match=r"its plan\.json is not a dataset's"):
         publish(fractals, str(out))
     (out / "plan.json").write_bytes(before["plan.json"])
     assert contents(out) == before
@@ -602,7 +602,7 @@ def test_a_damaged_set_is_refused_by_its_first_faults_and_published_without_the_
     tar.write_bytes(damaged)
     line = refused(synthgen_here("publish", copied, "--to", out))
     assert "1 fault (data/fractal-train-000001.tar: " in line
-    assert "mend shards with synthgen verify --repair and take away what does not belong there, or" in line
+    assert "repair shards with synthgen verify --repair and remove what does not belong there, or" in line
     assert not out.exists()
     assert synthgen_here("publish", copied, "--to", out, "--allow-incomplete").returncode == 0
     there = contents(out)
