@@ -25,8 +25,8 @@ def orbit(maps, thresholds, draws):
 
     maps float64 [n_maps, 6], thresholds float64 [n_maps] (cumulative probabilities), draws
     float64 [n_points] in [0, 1).  Point i + 1 applies the first map whose threshold is >= draws[i];
-    where rounding leaves the draw above the last threshold, the point repeats.  The last draw is
-    not used.  Where the orbit overflows to NaN, the NaN points and the 100 before the first are
+    if rounding leaves the draw above the last threshold, the point repeats.  The last draw is
+    not used.  If the orbit overflows to NaN, the NaN points and the 100 before the first are
     dropped, first by x, then by y, as the published renderer does: n_kept may be 0.
     """
     n = draws.shape[0]
@@ -83,7 +83,7 @@ def to_pixels(points, size, padding):
     """Rescale an orbit to the picture: int32 [n_points], flat index row * size + column.
 
     points float64 [2, n_points] with n_points >= 1.  Each axis is scaled on its own: the minimum is
-    subtracted where it is negative, then v / (max - min) * (size - 2 * padding) + padding,
+    subtracted if it is negative, then v / (max - min) * (size - 2 * padding) + padding,
     truncated.  Values without a finite result (one coordinate for all points, infinite points)
     become 0, as in numpy's conversion of NaN on x86.
     """
@@ -105,7 +105,7 @@ def to_pixels(points, size, padding):
 
 @jit
 def draw_points(pixels, size, color):
-    """One pixel per point: uint8 [size, size], 0 where empty, else 1, or 1 + hue where ``color``."""
+    """One pixel per point: uint8 [size, size], 0 where empty, else 1, or 1 + hue if ``color``."""
     image = np.zeros(size * size, np.uint8)
     if color:
         for i in range(pixels.shape[0]):
@@ -192,7 +192,7 @@ def patch_masks(seed, n):
 
 @jit
 def n_filled(maps, thresholds, draws, size, padding):
-    """How many pixels of a size x size point drawing are set (0 where no point is left)."""
+    """How many pixels of a size x size point drawing are set (0 if no point is left)."""
     points = orbit(maps, thresholds, draws)
     if points.shape[1] == 0:
         return 0

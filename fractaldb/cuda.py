@@ -107,7 +107,7 @@ def _device_draws(n_points: int) -> Any:
 
 @cuda.jit(device=True)
 def _step(maps, thresholds, n_maps, draw, x, y):
-    """The next point of the chaos game; it repeats where the draw is above the last threshold."""
+    """The next point of the chaos game; it repeats if the draw is above the last threshold."""
     j = 0
     for k in range(n_maps):
         if draw > thresholds[k]:
@@ -122,7 +122,7 @@ def _step(maps, thresholds, n_maps, draw, x, y):
 
 @cuda.jit(device=True)
 def _pixel(value, low, span, size, padding):
-    """chaos.to_pixels for one coordinate; 0 where the result is not finite."""
+    """chaos.to_pixels for one coordinate; 0 if the result is not finite."""
     scaled = (value - low) / span * float32(size - 2 * padding) + float32(padding)
     return int(scaled) if scaled >= float32(0) and scaled < float32(size) else 0
 
@@ -131,7 +131,7 @@ def _pixel(value, low, span, size, padding):
 def _draw(all_maps, all_thresholds, counts, draws, size, padding, patches, last, bits, joined):
     """One block per picture: walk, join, then set bits [n, words], or the last point at each pixel, last [n, size**2].
 
-    joined uint8 [n]: whether the slices joined; where not, nothing is drawn.
+    joined uint8 [n]: whether the slices joined; if not, nothing is drawn.
     """
     maps = cuda.shared.array((MAX_MAPS, 6), float32)
     thresholds = cuda.shared.array(MAX_MAPS, float32)

@@ -192,7 +192,7 @@ class AugmentedFractalDataset(FractalDataset):
         return np.ones(6), orbit_pixels(category, UNCHANGED, self.style)
 
     def _finite_orbit(self, ifs: IFS) -> NDArray[np.int32] | None:
-        """The orbit in pixels; None where the system diverges within it."""
+        """The orbit in pixels; None if the system diverges within it."""
         points = chaos.orbit(ifs.maps, ifs.thresholds, orbit_draws(self.style.n_points))
         if points.shape[1] < self.style.n_points or not np.isfinite(points[:, -1]).all():  # neither ever recovers
             return None
@@ -202,7 +202,7 @@ class AugmentedFractalDataset(FractalDataset):
         return pixels
 
     def _words(self, index: int, purpose: str) -> list[int]:
-        """Eight uint64 from a hash of seed, epoch, index and purpose."""
+        """Eight uint64 words, a hash of seed, epoch, index and purpose."""
         key = f"{self.seed}/{self.epoch}/{index}/{purpose}".encode()
         words: list[int] = np.frombuffer(hashlib.blake2b(key).digest(), "<u8").tolist()
         return words

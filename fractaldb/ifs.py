@@ -70,7 +70,7 @@ def write_csv(path: Path, ifs: IFS) -> None:
 
 
 def _text(path: Path) -> str:
-    """A file of a few lines; raises FractalError where it is a pipe, which would block forever, or far larger."""
+    """A file of a few lines; raises FractalError if it is a pipe, which would block forever, or far larger."""
     try:
         if not path.is_file():
             raise FractalError(f"{path}: not a regular file")

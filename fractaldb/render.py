@@ -124,7 +124,7 @@ def drawing(
     0 is black; 1 is gray in gray styles; 1 + k is hue k of chaos.hue_table() in colour.  Like
     the published renderer, this flips the picture top to bottom once.  ``masks`` (uint16
     [n_points], 1..511) are needed in patch mode and must be None in point mode.  ``cover`` is the
-    orbit's orbit_cover, where several drawings share it.
+    orbit's orbit_cover, if several drawings share it.
     """
     if masks is None:
         image = chaos.draw_points(pixels, style.size, style.color)

@@ -63,14 +63,14 @@ class Settings:
             ("size", self.size, 8, 4096),
             ("quality", self.quality, 1, 100),
         ):
-            if number is not None and not least <= number <= most:  # also where it is not a number
+            if number is not None and not least <= number <= most:  # also if it is not a number
                 raise SynthgenError(f"{what} {number}: {least} to {most}")
         if self.size is not None and self.size % 8:
             raise SynthgenError(f"size {self.size}: must be a multiple of 8 pixels, as latents are eight times smaller")
 
 
 def settled(settings: Settings, plan: Plan | None) -> Settings:
-    """The settings, filled in from an existing set, if there is one, where they are missing."""
+    """The settings, with missing ones taken from an existing set, if there is one."""
     old = plan.content if plan else None
     if not isinstance(old, DiffusionContent):
         return settings

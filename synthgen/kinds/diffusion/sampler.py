@@ -39,8 +39,8 @@ REPORTED = (
     "timestep_spacing",
     "use_karras_sigmas",
 )
-CPU_BATCH = 50  # of small images; one at a time where latents are larger than 32 x 32
-CACHE_BYTES = 512 * 2**20  # of prompt embeddings kept
+CPU_BATCH = 50  # of small images; one at a time if latents are larger than 32 x 32
+CACHE_BYTES = 512 * 2**20  # of prompt embeddings
 GAIN = 1.03  # a larger batch must draw so many times more images per second
 MAX_BATCH = 256
 

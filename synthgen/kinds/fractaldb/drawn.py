@@ -63,7 +63,7 @@ def draw_fractals(
     """The first ``n`` images, or all, of ``categories`` found from ``seed``, or read from a folder of category CSVs.
 
     ``draw``, ``size`` (pixels), ``points`` and ``weights`` are as for ``synthgen fractal``.  Raises SynthgenError
-    where a setting is out of range or a category cannot be read or drawn.
+    if a setting is out of range or a category cannot be read or drawn.
     """
     style = fractal_style(draw=draw, size=size, points=points, weights=weights)
     found = _searched(categories, seed=seed) if isinstance(categories, int) else read_category_folder(Path(categories))
