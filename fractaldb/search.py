@@ -14,7 +14,7 @@ from fractaldb import chaos
 from fractaldb.ifs import IFS, Category
 
 FILLING_RATE = 0.2  # least share of set pixels of an accepted system (Kataoka et al. 2020)
-SEARCH_SIZE = 512  # pixels of the drawing that is judged
+SEARCH_SIZE = 512  # pixels of the drawing whose filling rate counts
 SEARCH_POINTS = 100_000
 
 

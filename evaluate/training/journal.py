@@ -33,7 +33,7 @@ PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "pillow")
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of log.jsonl."""
+    """A line of log.jsonl."""
 
     epoch: int  # from 1
     loss: float  # mean over the images
@@ -130,7 +130,7 @@ def _alike(value: torch.Tensor, own: torch.Tensor) -> bool:
 
 
 def _same_options(stored: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    """Whether groups of parameters are trained alike, as far as both say; the learning rate follows the epoch."""
+    """Whether groups of parameters have the same options, if both state them; the learning rate follows the epoch."""
     return all(stored[key] == own[key] for key in stored.keys() & own.keys() - {"lr"})
 
 

@@ -175,7 +175,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Outcome:
         own = functional.normalize(torch.cat([first, second]).float())
         logits = own @ _gather(own).T / temperature
         start = 2 * n * _rank()
-        logits[:, start : start + 2 * n].fill_diagonal_(-math.inf)  # a view is no candidate for itself
+        logits[:, start : start + 2 * n].fill_diagonal_(-math.inf)  # a view is not a candidate for itself
         other_view = start + torch.arange(2 * n, device=own.device).roll(n)
         loss = functional.cross_entropy(logits, other_view)
     return Outcome(loss, (logits[:n].argmax(1) == other_view[:n]).sum())

@@ -213,7 +213,7 @@ class _Loop:
         recipe, accelerator = self.config.recipe, self.accelerator
         n, rank = len(self.train_set.labels), accelerator.process_index
         self.model.train()
-        # Dropout layers know no other generator; the first process draws what it would draw alone.
+        # Dropout layers use only the global generator; the first process draws what it would draw alone.
         torch.manual_seed(_seed(self.config, "dropout", epoch, *([rank] if rank else [])))
         generator = torch.Generator().manual_seed(_seed(self.config, "epoch", epoch))
         mixing = np.random.default_rng(_seed(self.config, "mixup", epoch))

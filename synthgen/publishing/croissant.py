@@ -37,7 +37,7 @@ DESCRIPTIONS = {
     "key": "Name of the image's files in the shard.",
     "label": "Position of the class in the record set 'classes'.",
     "class": "The class's name, as in the record set 'classes'.",
-    "sha256": "SHA-256 of the image file.",
+    "sha256": "The image file's SHA-256.",
 }
 
 

@@ -73,7 +73,7 @@ def sd(
 ) -> None:
     """Draw a Stable Diffusion set from a prompt file into verified shards.
 
-    Options that are not given are taken from an existing set.
+    If the set exists, options that are not given keep its values.
     """
     from synthgen.dataset.plan import check_request, new_plan
     from synthgen.engines.generate import standing_plan

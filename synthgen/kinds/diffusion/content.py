@@ -121,7 +121,7 @@ class DiffusionContent:
 
         Blocks of as many consecutive samples as there are classes hold every class once, in an
         order permuted by block.  The k-th sample of a class is in block k; a class walks through the
-        templates in an order permuted by class, and permuted anew on each walk.  So any number of
+        templates in an order permuted by class, and permuted again on each walk.  So any number of
         images is balanced to within one image over the classes, and within a class over the templates.
         """
         n_classes, n_templates = len(self.classes.ids), len(self.prompts.templates)

@@ -107,7 +107,7 @@ def fractal(
     shard_size: Annotated[int | None, typer.Option(help="Images per shard.", show_default="4000")] = None,
     request: Request = Request(),
 ) -> None:
-    """Draw a FractalDB set into verified shards.  Options that are not given are taken from an existing set."""
+    """Draw a FractalDB set into verified shards.  If the set exists, options that are not given keep its values."""
     from synthgen.dataset.plan import new_plan
     from synthgen.engines.generate import existing_plan, generate, open_directory
     from synthgen.kinds.fractaldb.render import fractal_content
