@@ -2,7 +2,7 @@
 
 All kernels are pure functions of explicit inputs, release the GIL and use plain IEEE arithmetic
 (no fused or reordered operations), so their results are the same on every machine.  Pixel
-arrays are one byte a pixel: 0 or 1 in gray drawings, 0 or 1 + the hue number in colour.
+arrays have one byte per pixel: 0 or 1 in gray drawings, 0 or 1 + the hue number in colour.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def orbit(maps, thresholds, draws):
 
     maps float64 [n_maps, 6], thresholds float64 [n_maps] (cumulative probabilities), draws
     float64 [n_points] in [0, 1).  Point i + 1 applies the first map whose threshold is >= draws[i];
-    where rounding leaves the draw above the last threshold, the point repeats.  The last draw is
-    not used.  Where the orbit overflows to NaN, the NaN points and the 100 before the first are
+    if rounding leaves the draw above the last threshold, the point repeats.  The last draw is
+    not used.  If the orbit overflows to NaN, the NaN points and the 100 before the first are
     dropped, first by x, then by y, as the published renderer does: n_kept may be 0.
     """
     n = draws.shape[0]
@@ -35,7 +35,7 @@ def orbit(maps, thresholds, draws):
     points[0, 0] = 0.0
     points[1, 0] = 0.0
     chosen = np.zeros(n, np.uint8)
-    for j in range(n_maps):  # counting thresholds below the draw needs no branch to predict
+    for j in range(n_maps):  # counting thresholds below the draw is free of branches
         for i in range(n - 1):
             chosen[i] += draws[i] > thresholds[j]
     x = 0.0
@@ -48,7 +48,7 @@ def orbit(maps, thresholds, draws):
         points[1, i + 1] = y
     kept = n
     for axis in range(2):
-        if kept > 0 and np.isnan(points[axis, kept - 1]):  # NaN never goes away again
+        if kept > 0 and np.isnan(points[axis, kept - 1]):  # once NaN, the orbit stays NaN
             first = kept - 1
             while first > 0 and np.isnan(points[axis, first - 1]):
                 first -= 1
@@ -58,7 +58,7 @@ def orbit(maps, thresholds, draws):
 
 @jit
 def _extremes(values):
-    """Least and greatest of float64 [n], without NaN; four of each side by side, which need not wait in line."""
+    """Minimum and maximum of float64 [n] without NaN; four accumulators of each do not wait for one another."""
     n = values.shape[0]
     low_0 = low_1 = low_2 = low_3 = np.inf
     high_0 = high_1 = high_2 = high_3 = -np.inf
@@ -83,9 +83,9 @@ def to_pixels(points, size, padding):
     """Rescale an orbit to the picture: int32 [n_points], flat index row * size + column.
 
     points float64 [2, n_points] with n_points >= 1.  Each axis is scaled on its own: the minimum is
-    subtracted where it is negative, then v / (max - min) * (size - 2 * padding) + padding,
+    subtracted if it is negative, then v / (max - min) * (size - 2 * padding) + padding,
     truncated.  Values without a finite result (one coordinate for all points, infinite points)
-    become 0, as numpy's conversion of NaN makes them on x86.
+    become 0, as in numpy's conversion of NaN on x86.
     """
     n = points.shape[1]
     pixels = np.zeros(n, np.int32)
@@ -105,7 +105,7 @@ def to_pixels(points, size, padding):
 
 @jit
 def draw_points(pixels, size, color):
-    """One pixel a point: uint8 [size, size], 0 where empty, else 1, or 1 + hue where ``color``."""
+    """One pixel per point: uint8 [size, size], 0 where empty, else 1, or 1 + hue if ``color``."""
     image = np.zeros(size * size, np.uint8)
     if color:
         for i in range(pixels.shape[0]):
@@ -157,7 +157,7 @@ def draw_cover(shown, masks, size, color):
 
 @jit
 def draw_patches(pixels, masks, size, color):
-    """A 3 x 3 patch a point, pasted whole (its zeros overwrite): uint8 [size, size], values as draw_points."""
+    """One 3 x 3 patch per point, pasted whole (its zeros overwrite): uint8 [size, size], values as draw_points."""
     return draw_cover(cover(pixels, size), masks, size, color)
 
 
@@ -165,8 +165,8 @@ def draw_patches(pixels, masks, size, color):
 def patch_masks(seed, n):
     """Uniform patch masks from 1..511, uint16 [n], from a uint64 seed.
 
-    SplitMix64 (Steele, Lea & Flood, OOPSLA 2014); each word gives seven 9-bit numbers, zeros are
-    drawn again.
+    SplitMix64 (Steele, Lea & Flood, OOPSLA 2014); each word gives seven 9-bit numbers, of which
+    zeros are skipped.
     """
     masks = np.empty(n, np.uint16)
     state = np.uint64(seed)
@@ -192,7 +192,7 @@ def patch_masks(seed, n):
 
 @jit
 def n_filled(maps, thresholds, draws, size, padding):
-    """How many pixels of a size x size point drawing are set (0 where no point is left)."""
+    """How many pixels of a size x size point drawing are set (0 if no point is left)."""
     points = orbit(maps, thresholds, draws)
     if points.shape[1] == 0:
         return 0

@@ -1,17 +1,17 @@
-"""Many gray pictures at once on a CUDA device: one block of threads a picture.
+"""Many gray pictures at once on a CUDA device: one block of threads per picture.
 
 The chaos game is a chain, but its maps contract on average, so where a point lies depends on the
 last few hundred draws alone.  Every thread therefore walks its own slice of the same draws that
 the CPU uses, first from the origin, then from where the thread before it ended, until all slices
 join to within a thousandth of a pixel (two rounds as a rule).  The joined slices are the CPU's
 orbit in single precision: same points, same order, same bounding box.  Systems whose slices do
-not join (they diverge, or contract too slowly) are drawn by the CPU, as is everything without a device.
+not join (they diverge, or contract too slowly) are drawn by the CPU, as is everything if there is no device.
 
 A point drawing is a bitmap in shared memory.  In a patch drawing a pixel shows a digit of the last
 point that covers it, which is a maximum of point numbers and so needs no order of execution; the
-masks are a hash of seed and point number: distributed as the CPU's, not the same numbers.
+masks are a hash of seed and point number: distributed like the CPU's, but not the same numbers.
 
-Needs numba's CUDA target (the package ``numba-cuda``); ``available`` tells whether there is a device.
+Needs numba's CUDA target (the package ``numba-cuda``); ``available`` reports whether a device exists.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from fractaldb import chaos
 from fractaldb.ifs import IFS, Category, FractalError
 from fractaldb.render import Style, drawing, orbit_draws, orbit_pixels
 
-THREADS = 256  # of a block, a power of two
-MAX_MAPS = 32  # of a system that fits; the published ones have 2 to 7
+THREADS = 256  # per block, a power of two
+MAX_MAPS = 32  # per system drawn on the device; the published ones have 2 to 7
 ROUNDS = 8  # tried until the slices join
 JOINED = 1e-3  # pixels between the end of a slice and the start of the next
-SHARED_BYTES = 40_960  # for a bitmap: 572 x 572; every device has 48 KiB, some is used besides
+SHARED_BYTES = 40_960  # for a bitmap: 572 x 572; every device has 48 KiB, some of it for other arrays
 BATCH = 512  # patch drawings at a time, 4 * size**2 bytes of device memory each
 
 
@@ -42,22 +42,22 @@ def available() -> bool:
 
 
 def render_batch(systems: Sequence[IFS], style: Style, seeds: Sequence[int]) -> NDArray[np.uint8]:
-    """Draw systems as ``render.drawing`` does: uint8 [n, size, ceil(size / 8)], eight pixels a byte, first bit left.
+    """Draw systems as ``render.drawing`` does: uint8 [n, size, ceil(size / 8)], eight pixels per byte, high bit left.
 
-    ``seeds`` are uint64, one a picture, of its patch masks; they do nothing in point mode.  The
-    weights are to be in the systems already (``IFS.weighted``).  A picture does not depend on the
-    others of its batch.  Raises FractalError where the style is in colour or too large for shared
+    ``seeds`` are the uint64 seeds of the patch masks, one per picture; point mode ignores them.  The
+    weights must already be applied to the systems (``IFS.weighted``).  A picture does not depend on the
+    others in its batch.  Raises FractalError if the style is in colour or too large for shared
     memory (572 px in point mode), or a system leaves no finite point.
     """
     patches = style.n_patches > 1
-    stride = -(-style.size // 8)  # bytes a row
+    stride = -(-style.size // 8)  # bytes per row
     words = -(-style.size * stride // 4)
     if style.color:
         raise FractalError(f"draw type {style.draw}: the CUDA renderer draws gray pictures")
     if not patches and 4 * words > SHARED_BYTES:
         raise FractalError(f"size {style.size} px: a point drawing on a CUDA device has at most 572 px")
     if len(systems) != len(seeds):
-        raise FractalError(f"{len(systems)} systems and {len(seeds)} seeds: one a picture")
+        raise FractalError(f"{len(systems)} systems and {len(seeds)} seeds: one seed per picture")
     bitmaps = np.zeros((len(systems), style.size, stride), np.uint8)
     fitting = [i for i, ifs in enumerate(systems) if len(ifs.maps) <= MAX_MAPS] if available() else []
     rest = sorted(set(range(len(systems))) - set(fitting))
@@ -85,7 +85,7 @@ def render_batch(systems: Sequence[IFS], style: Style, seeds: Sequence[int]) -> 
 
 
 def _on_cpu(number: int, ifs: IFS, style: Style, seed: int) -> NDArray[np.uint8]:
-    pixels = orbit_pixels(Category(name=f"number {number}", ifs=ifs), 2, style)  # row 2 leaves the system as it is
+    pixels = orbit_pixels(Category(name=f"number {number}", ifs=ifs), 2, style)  # row 2 leaves the system unchanged
     masks = chaos.patch_masks(np.uint64(seed), len(pixels)) if style.n_patches > 1 else None
     return np.packbits(drawing(pixels, masks, style), axis=1)
 
@@ -107,7 +107,7 @@ def _device_draws(n_points: int) -> Any:
 
 @cuda.jit(device=True)
 def _step(maps, thresholds, n_maps, draw, x, y):
-    """The next point of the chaos game; it repeats where the draw is above the last threshold."""
+    """The next point of the chaos game; it repeats if the draw is above the last threshold."""
     j = 0
     for k in range(n_maps):
         if draw > thresholds[k]:
@@ -122,16 +122,16 @@ def _step(maps, thresholds, n_maps, draw, x, y):
 
 @cuda.jit(device=True)
 def _pixel(value, low, span, size, padding):
-    """chaos.to_pixels for one coordinate; 0 where the result is not finite."""
+    """chaos.to_pixels for one coordinate; 0 if the result is not finite."""
     scaled = (value - low) / span * float32(size - 2 * padding) + float32(padding)
     return int(scaled) if scaled >= float32(0) and scaled < float32(size) else 0
 
 
 @cuda.jit
 def _draw(all_maps, all_thresholds, counts, draws, size, padding, patches, last, bits, joined):
-    """One block a picture: walk, join, then set bits [n, words], or the last point at each pixel, last [n, size**2].
+    """One block per picture: walk, join, then set bits [n, words], or the last point at each pixel, last [n, size**2].
 
-    joined uint8 [n]: whether the slices joined; where not, nothing is drawn.
+    joined uint8 [n]: whether the slices joined; if not, nothing is drawn.
     """
     maps = cuda.shared.array((MAX_MAPS, 6), float32)
     thresholds = cuda.shared.array(MAX_MAPS, float32)
@@ -230,7 +230,7 @@ def _mask(seed, point):
 
 @cuda.jit
 def _paint(last, seeds, size, bits):
-    """One block a picture: the last point at each pixel, last [n, size**2], becomes a drawing, bits [n, words]."""
+    """One block per picture: the last point at each pixel, last [n, size**2], becomes a drawing, bits [n, words]."""
     picture = cuda.blockIdx.x
     stride = (size + 7) // 8
     for word in range(cuda.threadIdx.x, bits.shape[1], THREADS):

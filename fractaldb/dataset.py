@@ -1,4 +1,4 @@
-"""Pictures drawn while training: map-style datasets without files, for ``torch.utils.data.DataLoader``.
+"""Pictures drawn during training: map-style datasets without files, for ``torch.utils.data.DataLoader``.
 
 A picture depends on the categories, the style, the seed and its index alone, never on workers,
 order or length.  Nothing here imports torch before the first tensor is made.
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     import torch
 
 UNCHANGED = 2  # the row of ones in the published weight tables
-STEPS = 2  # of the weight table, how far its rows and the fresh weights leave 1
-ATTEMPTS = 8  # fresh weights tried before a category is drawn as it is
+STEPS = 2  # of the weight table: how far its rows and the fresh weights depart from 1
+ATTEMPTS = 8  # at fresh weights, before a category is drawn unchanged
 
 
 class FractalDataset:
-    """The published instances of some categories, drawn when asked for.
+    """The published instances of some categories, drawn on demand.
 
     Item i is ``(image, label)``: instance i % style.n_instances of category i // style.n_instances,
     in the published enumeration; image is a torch tensor uint8 [3, size, size] (RGB), or what
     ``transform`` makes of it.  ``seed`` is that of the patch masks: with the same seed a picture
-    equals the one in a written set.  Neighbours are fastest: 40 share an orbit, 4 a drawing.
+    equals the one in a written set.  Neighbouring items are fastest: 40 share an orbit, 4 a drawing.
 
-    Raises FractalError where there is no category, or a system leaves no finite point under one of
+    Raises FractalError if there is no category, or a system leaves no finite point under one of
     the weight rows; IndexError for an item that does not exist.
     """
 
@@ -54,7 +54,7 @@ class FractalDataset:
         self.seed = seed
         self.transform = transform
         self._palette = palette(style).T.copy()  # uint8 [3, n_colors]
-        self._orbit: tuple[tuple[int, int], NDArray[np.int32]] | None = None  # the last one and whose it is
+        self._orbit: tuple[tuple[int, int], NDArray[np.int32]] | None = None  # the last one, with its key
         self._drawing: tuple[tuple[int, int, int], NDArray[np.uint8]] | None = None
         self._check_categories()
 
@@ -115,7 +115,7 @@ class FractalDataset:
 
 
 class AugmentedFractalDataset(FractalDataset):
-    """Fresh pictures of some categories without end: training without storage and without repeats.
+    """An endless supply of fresh pictures of some categories: training without storage or repeats.
 
     Item i is of category i % n_categories, so that any ``length`` is balanced to within one
     picture.  Where the published rows multiply one of a..f by one of five values, these multiply
@@ -123,8 +123,8 @@ class AugmentedFractalDataset(FractalDataset):
     well.  All of it depends on (seed, epoch, index); ``set_epoch`` before an epoch, as with
     ``DistributedSampler``, gives new pictures, and reaches persistent workers too.
 
-    A system that diverges under its weights gets other ones, seeded as well; after 8 attempts it is
-    drawn as it is.  Raises FractalError where a category leaves no finite point as it is, or
+    A system that diverges under its weights is given new ones, also seeded; after 8 attempts it is
+    drawn unchanged.  Raises FractalError if an unchanged category leaves no finite point, or
     ``length`` is below 1.
     """
 
@@ -143,7 +143,7 @@ class AugmentedFractalDataset(FractalDataset):
             raise FractalError(f"length {length}: at least 1")
         super().__init__(categories, style, seed=seed, transform=transform)
         self.length = length
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that live on see it change
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see it change
 
     def _check_categories(self) -> None:
         for category in self.categories:
@@ -166,8 +166,8 @@ class AugmentedFractalDataset(FractalDataset):
         return self._checked(index) % len(self.categories)
 
     def instance(self, index: int) -> Instance:
-        """Not defined: fresh pictures are none of the published instances."""
-        raise TypeError("fresh pictures are none of the published instances; see weight()")
+        """Not defined: fresh pictures are not published instances."""
+        raise TypeError("fresh pictures are not published instances; see weight()")
 
     def weight(self, index: int) -> NDArray[np.float64]:
         """The multipliers of a..f that item ``index`` is drawn with in this epoch, float64 [6]."""
@@ -192,9 +192,9 @@ class AugmentedFractalDataset(FractalDataset):
         return np.ones(6), orbit_pixels(category, UNCHANGED, self.style)
 
     def _finite_orbit(self, ifs: IFS) -> NDArray[np.int32] | None:
-        """The orbit in pixels; None where the system diverges within it."""
+        """The orbit in pixels; None if the system diverges within it."""
         points = chaos.orbit(ifs.maps, ifs.thresholds, orbit_draws(self.style.n_points))
-        if points.shape[1] < self.style.n_points or not np.isfinite(points[:, -1]).all():  # neither ever comes back
+        if points.shape[1] < self.style.n_points or not np.isfinite(points[:, -1]).all():  # neither ever recovers
             return None
         if (np.ptp(points[:, :100], axis=1) == 0).any() and (np.ptp(points, axis=1) == 0).any():  # nothing to scale
             return None
@@ -202,7 +202,7 @@ class AugmentedFractalDataset(FractalDataset):
         return pixels
 
     def _words(self, index: int, purpose: str) -> list[int]:
-        """Eight uint64 from a hash of seed, epoch, index and purpose."""
+        """Eight uint64 words, a hash of seed, epoch, index and purpose."""
         key = f"{self.seed}/{self.epoch}/{index}/{purpose}".encode()
         words: list[int] = np.frombuffer(hashlib.blake2b(key).digest(), "<u8").tolist()
         return words

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-LONGEST = 1 << 20  # bytes of a category file; the published ones have under 1,000
-MAX_MAPS = 255  # of a system: chaos.orbit counts them in a byte; the published ones have 2 to 7
+LONGEST = 1 << 20  # bytes in a category file; the published ones have under 1,000
+MAX_MAPS = 255  # per system: chaos.orbit counts them in one byte; the published ones have 2 to 7
 
 
 class FractalError(ValueError):
-    """Input from which no fractal can be drawn; its text is one line for the user."""
+    """Input from which no fractal can be drawn; its message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,7 +30,7 @@ class IFS:
         return np.cumsum(self.probs)
 
     def weighted(self, weight: NDArray[np.float64]) -> IFS:
-        """The variant with a..f multiplied by ``weight`` [6]; the probabilities stay."""
+        """The variant with a..f multiplied by ``weight`` [6]; the probabilities are unchanged."""
         return IFS(maps=self.maps * weight, probs=self.probs)
 
 
@@ -46,7 +46,7 @@ class Category:
 def weight_table(step: float = 0.4) -> NDArray[np.float64]:
     """The 25 published weight rows, float64 [25, 6], read-only.
 
-    Each row changes one of a..f by -2, -1, 0, +1 or +2 steps; the unchanged row stands once, as
+    Each row changes one of a..f by -2, -1, 0, +1 or +2 steps; the unchanged row occurs once, as
     the third (`weights/weights_<step>.csv` of the published renderer, steps 0.1 to 0.5).
     """
     if step not in (0.1, 0.2, 0.3, 0.4, 0.5):
@@ -65,12 +65,12 @@ def weight_table(step: float = 0.4) -> NDArray[np.float64]:
 
 
 def write_csv(path: Path, ifs: IFS) -> None:
-    """Write a,b,c,d,e,f,p a row, with the digits of the published files (they read back exactly)."""
+    """Write one row a,b,c,d,e,f,p per map, with the digits of the published files (they read back exactly)."""
     np.savetxt(path, np.column_stack([ifs.maps, ifs.probs]), delimiter=",")
 
 
 def _text(path: Path) -> str:
-    """A file of a few lines; raises FractalError where it is a pipe, which would block for ever, or far larger."""
+    """A file of a few lines; raises FractalError if it is a pipe, which would block forever, or far larger."""
     try:
         if not path.is_file():
             raise FractalError(f"{path}: not a regular file")
@@ -79,7 +79,7 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise FractalError(f"{path}: cannot be read ({error.strerror})") from None
     if len(data) > LONGEST:
-        raise FractalError(f"{path}: more than {LONGEST} bytes; expected a row a map")
+        raise FractalError(f"{path}: more than {LONGEST} bytes; expected one row per map")
     return data.decode("utf-8", errors="replace")
 
 
@@ -105,7 +105,7 @@ def read_csv(path: Path) -> IFS:
             raise FractalError(f"{path}, row {number}: probability {row[6]:g} is not between 0 and 1")
         maps.append(row)
     if not maps:
-        raise FractalError(f"{path}: no rows; expected a,b,c,d,e,f,p a row")
+        raise FractalError(f"{path}: no rows; expected a,b,c,d,e,f,p in each row")
     if len(maps) > MAX_MAPS:
         raise FractalError(f"{path}: {len(maps)} rows; at most {MAX_MAPS}")
     table = np.array(maps)
@@ -116,10 +116,10 @@ def read_csv(path: Path) -> IFS:
 
 
 def read_categories(directory: Path) -> list[Category]:
-    """All ``*.csv`` of a folder in name order; the file's stem names the category."""
+    """Read all ``*.csv`` files of a folder in name order; a file's stem names its category."""
     if not directory.is_dir():
         raise FractalError(f"{directory}: no such folder of category CSVs")
     files = sorted(directory.glob("*.csv"))
     if not files:
-        raise FractalError(f"{directory}: holds no .csv file; expected one a category (a,b,c,d,e,f,p a row)")
+        raise FractalError(f"{directory}: contains no .csv file; expected one per category (rows of a,b,c,d,e,f,p)")
     return [Category(name=file.stem, ifs=read_csv(file)) for file in files]

@@ -21,7 +21,7 @@ class Instance:
 
     @property
     def name(self) -> str:
-        """The published file name without ending, such as ``00000_00_count_0_flip0``."""
+        """The published file name without extension, such as ``00000_00_count_0_flip0``."""
         return f"{self.category}_{self.weight:02d}_count_{self.patch}_flip{self.flip}"
 
 

@@ -14,8 +14,8 @@ from fractaldb.ifs import Category, FractalError, weight_table
 from fractaldb.instances import N_FLIPS, N_PATCHES, N_WEIGHTS, Instance, patch_seed
 
 DRAW_TYPES = ("patch_gray", "patch_color", "point_gray", "point_color")
-GRAY = 127  # of a set pixel in the published gray pictures
-MAX_POINTS = 2**27 - 1  # of an orbit: chaos.cover numbers them in 32 bits
+GRAY = 127  # level of a set pixel in the published gray pictures
+MAX_POINTS = 2**27 - 1  # per orbit: chaos.cover numbers them in 32 bits
 ORBIT_SEED = 100  # the published renderer reseeds numpy with it before each orbit
 
 
@@ -25,7 +25,7 @@ class Style:
 
     draw: str = "patch_gray"  # one of DRAW_TYPES
     size: int = 362  # pixels
-    n_points: int = 200_000  # of the orbit, its start (0, 0) counted
+    n_points: int = 200_000  # of the orbit, including its start (0, 0)
     weight_step: float = 0.4  # one of the published tables, 0.1 to 0.5
 
     def __post_init__(self) -> None:
@@ -33,7 +33,7 @@ class Style:
             raise FractalError(f"draw type {self.draw!r} is not one of {', '.join(DRAW_TYPES)}")
         if self.size <= 2 * chaos.PADDING:
             raise FractalError(
-                f"size {self.size} px leaves nothing inside the padding of {chaos.PADDING} px a side;"
+                f"size {self.size} px leaves nothing inside the padding of {chaos.PADDING} px per side;"
                 f" at least {2 * chaos.PADDING + 1}"
             )
         if self.size > 4096:
@@ -49,12 +49,12 @@ class Style:
 
     @property
     def n_patches(self) -> int:
-        """Different drawings of one weight row: 10 by patch masks, 1 of points."""
+        """Different drawings of one weight row: 10 with patch masks, 1 of points."""
         return N_PATCHES if self.draw.startswith("patch") else 1
 
     @property
     def n_instances(self) -> int:
-        """Pictures a category: 1,000 in patch mode, 100 in point mode."""
+        """Pictures per category: 1,000 in patch mode, 100 in point mode."""
         return N_WEIGHTS * self.n_patches * N_FLIPS
 
 
@@ -67,7 +67,7 @@ def orbit_draws(n_points: int) -> NDArray[np.float64]:
 def orbit_pixels(category: Category, weight: int, style: Style) -> NDArray[np.int32]:
     """The orbit of one weight row in pixels (see chaos.to_pixels).
 
-    Raises FractalError where no finite point is left, or all points share a coordinate and nothing can be scaled.
+    Raises FractalError if no finite point is left, or all points share a coordinate and nothing can be scaled.
     """
     ifs = category.ifs.weighted(weight_table(style.weight_step)[weight])
     points = chaos.orbit(ifs.maps, ifs.thresholds, orbit_draws(style.n_points))
@@ -75,7 +75,7 @@ def orbit_pixels(category: Category, weight: int, style: Style) -> NDArray[np.in
         raise FractalError(
             f"category {category.name}, weight row {weight}: the system diverges and leaves no finite point"
         )
-    if any((axis[:100] == axis[0]).all() and (axis == axis[0]).all() for axis in points):  # mostly seen from 100
+    if any((axis[:100] == axis[0]).all() and (axis == axis[0]).all() for axis in points):  # mostly decided by 100
         raise FractalError(
             f"category {category.name}, weight row {weight}: all {points.shape[1]} points share one coordinate"
         )
@@ -85,8 +85,8 @@ def orbit_pixels(category: Category, weight: int, style: Style) -> NDArray[np.in
 
 def check_drawable(category: Category, style: Style) -> None:
     """Raise FractalError naming the first weight row under which a category cannot be drawn."""
-    # The 100 points before the first NaN are dropped, so 102 tell whether any point is left; they
-    # nearly always tell, too, that the points do not all share a coordinate.
+    # The 100 points before the first NaN are dropped, so 102 show whether any point is left; they
+    # nearly always show, too, that the points do not all share a coordinate.
     start = replace(style, n_points=min(style.n_points, 102))
     for weight in range(N_WEIGHTS):
         try:
@@ -119,12 +119,12 @@ def drawing(
     style: Style,
     cover: NDArray[np.int32] | None = None,
 ) -> NDArray[np.uint8]:
-    """The picture before its flips, uint8 [size, size], a palette index a pixel.
+    """The picture before its flips, uint8 [size, size], one palette index per pixel.
 
-    0 is black; 1 is gray in gray styles; 1 + k is hue k of chaos.hue_table() in colour.  The
-    published renderer turns its picture top to bottom once; so does this.  ``masks`` (uint16
+    0 is black; 1 is gray in gray styles; 1 + k is hue k of chaos.hue_table() in colour.  Like
+    the published renderer, this flips the picture top to bottom once.  ``masks`` (uint16
     [n_points], 1..511) are needed in patch mode and must be None in point mode.  ``cover`` is the
-    orbit's orbit_cover, where several drawings share it.
+    orbit's orbit_cover, if several drawings share it.
     """
     if masks is None:
         image = chaos.draw_points(pixels, style.size, style.color)
@@ -153,7 +153,7 @@ def drawings(
 
 
 def picture(category: Category, instance: Instance, style: Style, *, seed: int) -> NDArray[np.uint8]:
-    """One instance, uint8 [size, size], a palette index a pixel (see ``drawing``)."""
+    """One instance, uint8 [size, size], one palette index per pixel (see ``drawing``)."""
     one = range(instance.patch, instance.patch + 1)
     (image,) = drawings(category, instance.weight, one, style, seed=seed)
     return flip(image, instance.flip)

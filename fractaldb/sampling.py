@@ -1,9 +1,9 @@
 """Categories that contract by construction (Anderson & Farrell, "Improving Fractal Pre-training", WACV 2022).
 
-They (arXiv 2110.03091) write the matrix of a map as a singular value decomposition,
+The authors (arXiv 2110.03091) write the matrix of a map as a singular value decomposition,
 R(theta) diag(s1, s2) R(phi) diag(+-1, +-1), and draw the singular values with a given weighted sum
-alpha = sum over the maps of s1 + 2 s2, the range of which keeps the pictures neither too thin nor
-too full.  No candidate is rejected, where the published search keeps one of 43.
+alpha = sum over the maps of s1 + 2 s2, whose range keeps the pictures neither too thin nor
+too full.  No candidate is rejected, whereas the published search keeps one in 43.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from fractaldb.ifs import IFS, Category, FractalError
 
-N_MAPS = (2, 3, 4)  # maps of a system, each number as likely: this module's choice
+N_MAPS = (2, 3, 4)  # maps per system, all equally likely: this module's choice
 LARGEST = 1 - 1e-9  # singular value; below 1 by more than any rounding of the matrix
 
 
 def sample_svd(n_categories: int, *, seed: int) -> list[Category]:
-    """Contracting systems of a seed, named 00000, 00001, ...; fewer are the first ones of more.
+    """Contracting systems of a seed, named 00000, 00001, ...; a smaller number gives the first of them.
 
     Every map's largest singular value is below 1; e and f are uniform in [-1, 1); probabilities are
     proportional to |ad - bc|.  All numbers come from ``numpy.random.RandomState(seed)`` by
     additions, products, quotients and square roots alone, so they are the same on every machine.
-    Raises FractalError where ``n_categories`` is below 1.
+    Raises FractalError if ``n_categories`` is below 1.
     """
     if n_categories < 1:
         raise FractalError(f"categories = {n_categories}: at least 1")
@@ -44,7 +44,7 @@ def _system(rng: np.random.RandomState) -> IFS:
 def _singular_values(n: int, rng: np.random.RandomState) -> NDArray[np.float64]:
     """Pairs 1 > s1 >= s2 >= 0, float64 [n, 2], the sum of s1 + 2 s2 uniform in [(5 + n) / 2, (6 + n) / 2]."""
     while True:
-        rest = rng.uniform((5 + n) / 2, (6 + n) / 2)  # of the sum, still to be given to maps
+        rest = rng.uniform((5 + n) / 2, (6 + n) / 2)  # of the sum, not yet distributed over the maps
         pairs = []
         for after in range(n - 1, 0, -1):
             least = rest - 3 * after  # the maps after this one take up to 3 each

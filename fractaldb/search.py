@@ -1,4 +1,4 @@
-"""Search categories: random systems whose drawing fills enough of the picture."""
+"""Search for categories: random systems whose drawing fills enough of the picture."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from fractaldb import chaos
 from fractaldb.ifs import IFS, Category
 
-FILLING_RATE = 0.2  # share of set pixels from which a system is accepted (Kataoka et al. 2020)
-SEARCH_SIZE = 512  # pixels of the drawing that is judged
+FILLING_RATE = 0.2  # least share of set pixels of an accepted system (Kataoka et al. 2020)
+SEARCH_SIZE = 512  # pixels of the drawing whose filling rate counts
 SEARCH_POINTS = 100_000
 
 
@@ -38,7 +38,7 @@ def filling_rate(ifs: IFS, draws: NDArray[np.float64]) -> float:
 def search(n_categories: int, *, seed: int, progress: Callable[[int], None] | None = None) -> list[Category]:
     """The first ``n_categories`` accepted systems of a seed, named 00000, 00001, ...
 
-    Seed 1 gives the published FractalDB-1k, every float64 equal.  The random stream is
+    Seed 1 gives the published FractalDB-1k, equal in every float64.  The random stream is
     sequential; the orbits and drawings run on all cores.  ``progress`` is called with the number
     found so far.
     """

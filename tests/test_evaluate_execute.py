@@ -221,7 +221,7 @@ def test_a_bug_in_a_run_leaves_a_log_and_the_others_go_on(
     states = read_suite_states(tmp_path / "runs")
     assert sorted(state.status for state in states) == ["done", "failed", "failed", "failed", "failed"]
     assert any(str(log) in (state.error or "") for state in states)
-    assert run_suite(suite, tmp_path / "runs", device="cpu").done == 4  # once the bug is mended
+    assert run_suite(suite, tmp_path / "runs", device="cpu").done == 4  # once the bug is fixed
     assert not (tmp_path / "runs/logs").exists()
 
 

@@ -185,7 +185,7 @@ def test_a_checkpoint_of_another_run_is_told_and_the_run_begins_anew(
         checkpoint = new()
         before = {key: value.clone() for key, value in checkpoint.learner.state_dict().items()}
         assert checkpoint.load() == 0, name
-        assert "checkpoint.pt: damaged, or of another run; the run begins anew" in capsys.readouterr().out
+        assert "checkpoint.pt: damaged, or of another run; the run starts over" in capsys.readouterr().out
         assert all(torch.equal(before[key], value) for key, value in checkpoint.learner.state_dict().items())
     for data in (b"", b"PK\x05\x06" + bytes(18), b"not a checkpoint"):
         (tmp_path / "checkpoint.pt").write_bytes(data)

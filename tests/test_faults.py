@@ -182,7 +182,7 @@ def test_a_damaged_checkpoint_is_told_and_left(tmp_path: Path, capsys: pytest.Ca
     flipped = data[:weights] + bytes([data[weights] ^ 1]) + data[weights + 1 :]
     checkpoint.path.write_bytes({"whole": data, "bit flipped": flipped, "truncated": data[:5000], "empty": b""}[how])
     assert checkpoint.load() == (3 if how == "whole" else 0)
-    said = "" if how == "whole" else f"{checkpoint.path}: damaged, or of another run; the run begins anew\n"
+    said = "" if how == "whole" else f"{checkpoint.path}: damaged, or of another run; the run starts over\n"
     assert capsys.readouterr().out == said
 
 

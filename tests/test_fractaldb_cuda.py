@@ -150,7 +150,7 @@ def test_on_a_device_published_categories_fill_pixels_as_on_the_cpu(draw: str) -
     for category in search(10, seed=1):
         seeds = list(range(8))
         batch = np.unpackbits(cuda.render_batch([category.ifs] * 8, style, seeds), axis=2)[:, :, :256]
-        pixels = orbit_pixels(category, 2, style)  # row 2 leaves the system as it is
+        pixels = orbit_pixels(category, 2, style)  # row 2 leaves the system unchanged
         pictures = []
         for seed in seeds:
             masks = chaos.patch_masks(np.uint64(seed), len(pixels)) if style.n_patches > 1 else None

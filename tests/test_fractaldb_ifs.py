@@ -92,7 +92,7 @@ def test_the_published_files_are_written_byte_for_byte(tmp_path: Path) -> None:
         ("0,0,0,0,0,0,-0.5\n", r"row 1: probability -0\.5 is not between 0 and 1"),
         ("0,0,0,0,0,0,1.5\n", r"row 1: probability 1\.5 is not between 0 and 1"),
         (f"{GOOD}\n{GOOD}\n", r"probabilities sum to 0\.5, not to 1"),
-        ("", r"no rows; expected a,b,c,d,e,f,p a row"),
+        ("", r"no rows; expected a,b,c,d,e,f,p in each row"),
         ("\n  \n", r"no rows"),
         ("0,0,0,0,0,0,0.00390625\n" * 256, r"256 rows; at most 255"),
     ],
@@ -122,5 +122,5 @@ def test_a_folder_gives_its_categories_in_name_order(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_or_has_no_csv_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(FractalError, match=r"nowhere: no such folder of category CSVs"):
         read_categories(tmp_path / "nowhere")
-    with pytest.raises(FractalError, match=f"{tmp_path}: holds no .csv file"):
+    with pytest.raises(FractalError, match=f"{tmp_path}: contains no .csv file"):
         read_categories(tmp_path)

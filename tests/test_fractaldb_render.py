@@ -220,7 +220,7 @@ def test_flips_are_none_top_bottom_left_right_and_both() -> None:
     ("settings_", "complaint"),
     [
         ({"draw": "patch"}, "draw type 'patch' is not one of patch_gray, patch_color, point_gray, point_color"),
-        ({"size": 12}, "size 12 px leaves nothing inside the padding of 6 px a side; at least 13"),
+        ({"size": 12}, "size 12 px leaves nothing inside the padding of 6 px per side; at least 13"),
         ({"size": -1}, "size -1 px leaves nothing"),
         ({"size": 4097}, "size 4097 px is above the largest supported, 4096"),
         ({"n_points": 0}, "0 points: 1 to 134217727"),

@@ -288,13 +288,13 @@ def test_many_classes_are_summed_up(manifest: Manifest, quality: Quality) -> Non
     assert "| 20 | class20 |" not in text
 
 
-def test_an_unfinished_or_faulty_set_says_so_first(manifest: Manifest, quality: Quality) -> None:
+def test_an_unfinished_or_defective_set_says_so_first(manifest: Manifest, quality: Quality) -> None:
     part = replace(manifest, shards=manifest.shards[:1], missing=(manifest.plan.shard(1), manifest.plan.shard(2)))
-    made = documents(part, quality, faults=["data/<x>.tar: damaged"])
+    made = documents(part, quality, defects=["data/<x>.tar: damaged"])
     text = body(made["README.md"].decode())
     first, second, third = text.split("\n\n")[1:4]
     assert first == "> **Warning.** This set is unfinished: 25 of 60 images, 1 of 3 shards."
-    assert second == r"> **Warning.** Verifying this set found 1 fault: data/\<x\>.tar: damaged."
+    assert second == r"> **Warning.** Verifying this set found 1 defect: data/\<x\>.tar: damaged."
     assert not third.startswith(">")
     description = json.loads(made["croissant.json"])["description"]
     assert description.startswith("This set is unfinished: 25 of 60 images, 1 of 3 shards. Verifying")
@@ -302,7 +302,7 @@ def test_an_unfinished_or_faulty_set_says_so_first(manifest: Manifest, quality: 
 
 
 def test_nothing_is_said_of_an_empty_set_or_a_wrong_name(manifest: Manifest, quality: Quality) -> None:
-    with pytest.raises(SynthgenError, match="no shard stands yet"):
+    with pytest.raises(SynthgenError, match="no shard is finished yet"):
         documents(replace(manifest, shards=()), quality)
     for repo in ("name", "a/b/c", "user/na me", "user/<b>", "../x"):
         with pytest.raises(SynthgenError, match="cannot be a dataset's name on the Hub; give USER/NAME"):

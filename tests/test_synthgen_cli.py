@@ -124,7 +124,7 @@ def snapshot(directory: Path) -> dict[Path, tuple[int, int]]:
         (("--n", -3), "n = -3: 5 categories have 5000 images"),
         (("--n", 5001), "n = 5001: 5 categories have 5000 images"),
         (("--n", 501, "--draw", "point_gray"), "n = 501: 5 categories have 500 images (25 x 1 x 4 each)"),
-        (("--size", 12), "size 12 px leaves nothing inside the padding of 6 px a side; at least 13"),
+        (("--size", 12), "size 12 px leaves nothing inside the padding of 6 px per side; at least 13"),
         (("--size", 5000), "size 5000 px is above the largest supported, 4096"),
         (("--draw", "dots"), "draw type 'dots' is not one of patch_gray, patch_color, point_gray, point_color"),
         (("--points", 0), "0 points: "),
@@ -180,7 +180,7 @@ def test_bad_input_is_found_before_a_search(
         ("1e200,-1e200,1e200,1e200,1,1,1\n", "category bad, weight row 0: the system diverges"),
         ("800,-800,800,800,1,1,1\n", "category bad, weight row 4: the system diverges"),
         ("0,0,0,0,0,0,1\n", "category bad, weight row 0: all 500 points share one coordinate"),
-        (None, "holds no .csv file"),
+        (None, "contains no .csv file"),
     ],
 )
 def test_a_bad_folder_of_categories_is_refused_by_file_and_row(

@@ -385,7 +385,7 @@ def test_a_hostile_tar_writes_nothing_outside_the_export(
 def test_an_unfinished_set_is_not_exported(dataset: Path, tmp_path: Path) -> None:
     shutil.copytree(dataset, tmp_path / "set")
     (tmp_path / "set" / "data" / "fractal-train-000002.json").unlink()
-    with pytest.raises(SynthgenError, match="300 of 400 images stand"):
+    with pytest.raises(SynthgenError, match="300 of 400 images exist"):
         written(tmp_path / "set", tmp_path / "out", "parquet")
     assert not (tmp_path / "out").exists()
 
@@ -487,7 +487,7 @@ def test_a_disk_that_fills_up_gives_one_line_and_the_export_goes_on(
         pytest.skip("mounting a small device needs root")
     monkeypatch.setattr("synthgen.storage.disk.free_space", lambda path: 1 << 40)
     try:
-        with pytest.raises(SynthgenError, match=r"^no space left on the device at .*/out; what is finished stands"):
+        with pytest.raises(SynthgenError, match=r"^no space left on the device at .*/out; what is finished is kept"):
             written(dataset, mount / "out", layout, 100_000)
         assert not list((mount / "out").rglob("*.parquet.tmp")) + list((mount / "out").rglob("*.tar.tmp"))
         subprocess.run(["mount", "-o", "remount,size=8m", str(mount)], check=True)

@@ -160,7 +160,7 @@ def test_a_folder_of_an_xl_model_takes_the_defaults_of_xl(tmp_path: Path) -> Non
     model = find_model(str(written(tmp_path / "xl", files)))
     assert model.defaults == presets()["sdxl"].defaults
     (tmp_path / "xl/text_encoder_2/model.safetensors").unlink()
-    assert "no whole text_encoder_2/model.safetensors; give a whole model" in refusal(tmp_path / "xl")
+    assert "no complete text_encoder_2/model.safetensors; give a complete model" in refusal(tmp_path / "xl")
 
 
 def test_a_folder_is_named_by_itself_and_may_be_relative(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +240,7 @@ def test_weights_in_pieces_are_taken_whole_or_not_at_all(folder: Path, index: st
     (folder / CLIP).unlink()
     names = [f"text_encoder/{pieces.format(number)}" for number in (1, 2)]
     written(folder, {f"text_encoder/{index}": {}, names[0]: WEIGHTS})
-    assert f"no whole text_encoder/model.safetensors, but {names[0]}; fetch the model again" in refusal(folder)
+    assert f"no complete text_encoder/model.safetensors, but {names[0]}; fetch the model again" in refusal(folder)
     written(folder, {names[1]: WEIGHTS})
     assert find_model(str(folder)).variant == ("fp16" if "fp16" in index else None)
 
@@ -250,7 +250,7 @@ def test_a_safety_checker_is_of_the_model_where_the_index_names_one(folder: Path
     written(folder, {"model_index.json": CHECKED_INDEX})
     assert "no feature_extractor/preprocessor_config.json" in refusal(folder)
     written(folder, {"feature_extractor/preprocessor_config.json": {}, "safety_checker/config.json": {}})
-    assert "no whole safety_checker/model.safetensors" in refusal(folder)
+    assert "no complete safety_checker/model.safetensors" in refusal(folder)
     written(folder, {"safety_checker/model.safetensors": WEIGHTS})
     assert find_model(str(folder)).revision != revision
 
@@ -277,7 +277,10 @@ def pickled(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without("model_index.json"), "own: no model_index.json, so no model; give a model's folder with --model PATH"),
+        (
+            without("model_index.json"),
+            "own: no model_index.json, so not a model; give a model's folder with --model PATH",
+        ),
         (holding("model_index.json", b"{"), "own/model_index.json: not JSON (Expecting property name"),
         (holding("model_index.json", b"\xff"), "own/model_index.json: not JSON ('utf-8' codec"),
         (holding("model_index.json", []), "own/model_index.json: a JSON list, not an object"),
@@ -295,12 +298,15 @@ def pickled(folder: Path) -> None:
         (changed(extra=["os", None]), "extra ['os', None]: code from outside"),
         (changed(unet=["stable_diffusion", "X"]), "unet ['stable_diffusion', 'X']: code from outside"),
         (changed(unet=[["diffusers"], "X"]), "unet [['diffusers'], 'X']: code from outside"),
-        (changed(unet=[None, None]), "unet [None, None]: a StableDiffusionPipeline needs one; give a whole model"),
+        (changed(unet=[None, None]), "unet [None, None]: a StableDiffusionPipeline needs one; give a complete model"),
         (changed(vae="diffusers"), "vae 'diffusers': a StableDiffusionPipeline needs one"),
-        (lambda folder: shutil.rmtree(folder / "unet"), "own: no unet/config.json; give a whole model, in diffusers'"),
-        (without("scheduler/scheduler_config.json"), "own: no scheduler/scheduler_config.json; give a whole model"),
-        (without("tokenizer/merges.txt"), "own: no tokenizer/merges.txt; give a whole model"),
-        (without(VAE), "own: no whole vae/diffusion_pytorch_model.safetensors; give a whole model"),
+        (
+            lambda folder: shutil.rmtree(folder / "unet"),
+            "own: no unet/config.json; give a complete model, in diffusers'",
+        ),
+        (without("scheduler/scheduler_config.json"), "own: no scheduler/scheduler_config.json; give a complete model"),
+        (without("tokenizer/merges.txt"), "own: no tokenizer/merges.txt; give a complete model"),
+        (without(VAE), "own: no complete vae/diffusion_pytorch_model.safetensors; give a complete model"),
         (
             pickled,
             ".safetensors; convert unet/diffusion_pytorch_model.bin (a pickle, and reading one runs code) to a folder",
@@ -310,8 +316,8 @@ def pickled(folder: Path) -> None:
         (holding("unet/config.json", {}), "own: sample_size None in unet/config.json, block_out_channels [128, "),
         (holding("unet/config.json", {"sample_size": [64, 64]}), "own: sample_size [64, 64] in unet/config.json"),
         (holding("vae/config.json", {"block_out_channels": []}), "block_out_channels [] in vae/config.json"),
-        (holding(UNET, b""), f"own/{UNET}: not whole safetensors"),
-        (holding(UNET, WEIGHTS[:-1]), f"own/{UNET}: not whole safetensors"),
+        (holding(UNET, b""), f"own/{UNET}: not complete safetensors"),
+        (holding(UNET, WEIGHTS[:-1]), f"own/{UNET}: not complete safetensors"),
         (holding(UNET, b"version https://git-lfs.github.com/spec/v1\n"), "(where Git made the folder: git lfs pull)"),
     ],
 )
@@ -333,11 +339,12 @@ def test_tokenizers_come_as_one_file_or_as_two(folder: Path) -> None:
 
 
 def test_what_is_no_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    assert f"{tmp_path}: an empty folder, so no model; give a model's folder" in refusal(tmp_path)
+    assert f"{tmp_path}: an empty folder, so not a model; give a model's folder" in refusal(tmp_path)
     assert "No such file or directory; give a model's folder with --model PATH" in refusal(tmp_path / "none")
     written(tmp_path, {"v1-5.ckpt": b"pickle", "notes.txt": b""})
-    assert "no model_index.json, so no model; convert v1-5.ckpt (a pickle, and reading one runs code) to a" in refusal(
-        tmp_path
+    assert (
+        "no model_index.json, so not a model; convert v1-5.ckpt (a pickle, and reading one runs code) to a"
+        in refusal(tmp_path)
     )
     assert "v1-5.ckpt: a file, not a folder; convert v1-5.ckpt (a pickle, and" in refusal(tmp_path / "v1-5.ckpt")
     written(tmp_path, {"a.safetensors": WEIGHTS})
@@ -346,7 +353,9 @@ def test_what_is_no_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "sd16", "owner", "a--b/c", "-a/b", "a/b.git", "https:/x", "a b/c", "a/b\n"])
 def test_what_can_be_no_name_is_refused_with_what_can(text: str) -> None:
-    with pytest.raises(SynthgenError, match=r"no preset \(sd14, .*, tiny\), no folder, and no Hub id like owner/name"):
+    with pytest.raises(
+        SynthgenError, match=r"neither a preset \(sd14, .*, tiny\) nor a folder nor a Hub id like owner/name"
+    ):
         find_model(text)
 
 
@@ -483,8 +492,8 @@ def test_of_a_repository_only_what_is_loaded_is_fetched_and_serves_without_the_h
     )
     assert offline[:-1] == [half] * 6
     assert offline[-1] == (
-        "stable-diffusion-v1-5/stable-diffusion-v1-5: not whole on this machine, and 127.0.0.1 cannot be reached"
-        " (HF_HUB_OFFLINE is set); give a model's folder with --model PATH, or take the built-in model with"
+        "stable-diffusion-v1-5/stable-diffusion-v1-5: not complete on this machine, and 127.0.0.1 cannot be reached"
+        " (HF_HUB_OFFLINE is set); give a model's folder with --model PATH, or use the built-in model with"
         " --model tiny"
     )
     assert fetched == []
@@ -504,7 +513,7 @@ def test_what_cannot_be_had_from_the_hub_is_told_in_one_line(tmp_path: Path, add
         "owner/down": "127.0.0.1 answers with status 503; try again later, or give a model's folder",
         "owner/pickles": "convert text_encoder/model.bin (a pickle, and reading one runs code) to a folder",
         "owner/flux": "_class_name 'FluxPipeline': synthgen draws with",
-        "owner/single": "no model_index.json, so no model; convert v1-5-pruned.ckpt (a pickle, and",
+        "owner/single": "no model_index.json, so not a model; convert v1-5-pruned.ckpt (a pickle, and",
     }
     questions = [{"text": name} for name in expected]
     answers, fetched = ask(tmp_path, address, *questions, {"text": "owner/plain", "revision": "v2"})
@@ -540,17 +549,17 @@ def test_without_a_network_the_answer_comes_at_once(tmp_path: Path) -> None:
         tmp_path, "http://name:hf_secret@127.0.0.1:9", {"text": "sdxl"}, {"text": "sdxl", "download": False}
     )
     assert told == (
-        "stabilityai/stable-diffusion-xl-base-1.0: not whole on this machine, and 127.0.0.1 cannot be reached"
-        " (ConnectError); give a model's folder with --model PATH, or take the built-in model with --model tiny"
+        "stabilityai/stable-diffusion-xl-base-1.0: not complete on this machine, and 127.0.0.1 cannot be reached"
+        " (ConnectError); give a model's folder with --model PATH, or use the built-in model with --model tiny"
     )
-    assert "not whole on this machine, and not to be downloaded; give" in other
+    assert "not complete on this machine, and not to be downloaded; give" in other
 
 
 def test_a_download_cut_short_is_no_model_until_it_is_whole(tmp_path: Path, address: str) -> None:
     (first,), _ = ask(tmp_path, address, {"text": "owner/plain"})
     (Path(first[3]) / UNET).resolve().unlink()
     (told,), _ = ask(tmp_path, address, {"text": "owner/plain"}, HF_HUB_OFFLINE="1")
-    assert told.startswith("owner/plain: not whole on this machine, and 127.0.0.1 cannot be reached")
+    assert told.startswith("owner/plain: not complete on this machine, and 127.0.0.1 cannot be reached")
     (again,), fetched = ask(tmp_path, address, {"text": "owner/plain"})
     assert again == first
     assert {name for name in fetched if name} == {UNET}

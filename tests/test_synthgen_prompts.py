@@ -168,7 +168,7 @@ def test_sound_files_are_read_whole(folder: Path) -> None:
         ("a {}. ", 6, "space at an end"),
         (" ", 6, "no {}"),
         ("a {}\n# name: late", 7, "a header line after the first template"),
-        ("", None, "no template; add one a line"),
+        ("", None, "no template; add one per line"),
     ],
 )
 def test_a_bad_template_is_one_error_of_file_line_and_value(
@@ -192,7 +192,7 @@ def test_a_bad_template_is_one_error_of_file_line_and_value(
         ("# version: 1", "# version: 1\n# version: 2", 3, "version: given twice"),
         ("# version: 1", "# version: 1 b", 2, "version '1 b': letters, digits"),
         ("# name: own", "# name: ../own", 1, "name '../own': letters, digits"),
-        ("# classes: own.tsv", "# classes: none.tsv", None, "none.tsv is not there; name a class list"),
+        ("# classes: own.tsv", "# classes: none.tsv", None, "none.tsv does not exist; name a class list"),
     ],
 )
 def test_a_bad_header_is_told(folder: Path, old: str, new: str, line: int | None, message: str) -> None:

@@ -553,7 +553,7 @@ def test_a_place_that_holds_another_set_or_more_of_this_one_is_refused(
     with pytest.raises(SynthgenError, match="holds the same set with 41 images, more than the 40 here"):
         publish(fractals, str(out))
     (out / "plan.json").write_bytes(b"[]")
-    with pytest.raises(SynthgenError, match=r"its plan\.json is not that of a dataset"):
+    with pytest.raises(SynthgenError, match=r"its plan\.json is not a dataset's"):
         publish(fractals, str(out))
     (out / "plan.json").write_bytes(before["plan.json"])
     assert contents(out) == before
@@ -593,7 +593,7 @@ def test_an_unfinished_set_is_refused_and_published_only_where_that_is_asked_and
     assert b"unfinished: 25 of 40 images" in there["README.md"]
 
 
-def test_a_damaged_set_is_refused_by_its_first_faults_and_published_without_the_damaged_shard(
+def test_a_damaged_set_is_refused_by_its_first_defects_and_published_without_the_damaged_shard(
     copied: Path, tmp_path: Path, synthgen_here: Command
 ) -> None:
     out, tar = tmp_path / "there", copied / "data/fractal-train-000001.tar"
@@ -601,8 +601,8 @@ def test_a_damaged_set_is_refused_by_its_first_faults_and_published_without_the_
     damaged[5000] ^= 1
     tar.write_bytes(damaged)
     line = refused(synthgen_here("publish", copied, "--to", out))
-    assert "1 fault (data/fractal-train-000001.tar: " in line
-    assert "mend shards with synthgen verify --repair and take away what does not belong there, or" in line
+    assert "1 defect (data/fractal-train-000001.tar: " in line
+    assert "repair shards with synthgen verify --repair and remove what does not belong there, or" in line
     assert not out.exists()
     assert synthgen_here("publish", copied, "--to", out, "--allow-incomplete").returncode == 0
     there = contents(out)

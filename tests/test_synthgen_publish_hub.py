@@ -131,7 +131,7 @@ def test_a_published_set_is_private_tagged_by_its_plan_and_not_sent_again(
 
     before = repo.branches["main"]
     again = publish()
-    assert f"{TARGET}: 0 files sent (0.0 MB), {len(wanted(dataset))} stood there already, tag {tag}" in again.stdout
+    assert f"{TARGET}: 0 files sent (0.0 MB), {len(wanted(dataset))} were there already, tag {tag}" in again.stdout
     assert repo.branches["main"] is before
     states = [line.split()[0] for line in publish("--dry-run").stdout.splitlines() if line.startswith(" ")]
     assert states == ["same"] * len(wanted(dataset))

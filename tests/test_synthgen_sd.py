@@ -232,8 +232,8 @@ def test_a_dry_run_says_the_plan_and_writes_nothing(tmp_path: Path, synthgen_her
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "set").exists()
     for words in (
-        "1005 images, 10 classes of cifar10 (100 to 101 images a class)",
-        "4 templates of quickstart version 1 (25 to 26 images a class and template)",
+        "1005 images, 10 classes of cifar10 (100 to 101 images per class)",
+        "4 templates of quickstart version 1 (25 to 26 images per class and template)",
         f"model tiny at {find_model('tiny').revision}",
         "dpm++, 2 steps, guidance 3, 32 px, float32, png",
         "51 shards, about",
@@ -259,7 +259,7 @@ def refusals(tmp_path: Path) -> list[tuple[tuple[object, ...], str]]:
         ((*good, "--n", 5, "--shard-size", 0), "shard size 0"),
         ((*good, "--n", 5, "--steps", 0), "steps 0: 1 to 1000"),
         ((*good, "--n", 5, "--guidance", "nan"), "guidance nan"),
-        ((*good, "--n", 5, "--size", 33), "size 33: a multiple of 8"),
+        ((*good, "--n", 5, "--size", 33), "size 33: must be a multiple of 8"),
         ((*good, "--n", 5, "--seed", -1), "seed -1"),
         ((*good, "--n", 5, "--scheduler", "best"), "scheduler 'best' is not one of dpm++"),
         ((*good, "--n", 5, "--dtype", "int8"), "dtype 'int8' is not one of"),

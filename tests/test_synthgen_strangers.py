@@ -724,7 +724,7 @@ def test_a_link_to_itself_and_a_pipe_are_no_prompt_file_or_category(tmp_path: Pa
     pipe.unlink()
     pipe.write_bytes(b"0" * (1 << 20) + b"00")
     told = synthgen_here("fractal", "--categories", pipe.parent, "--n", "1", "--out", tmp_path / "out")
-    assert told.stderr == f"synthgen: {pipe}: more than 1048576 bytes; expected a row a map\n"
+    assert told.stderr == f"synthgen: {pipe}: more than 1048576 bytes; expected one row per map\n"
 
 
 def test_a_preview_is_named_as_the_set_was(whole: Path, synthgen_here: Command) -> None:

@@ -116,7 +116,7 @@ def facts(plan: Plan) -> Facts:
         columns={"noise": "What was added to the shade."},
         biases=("There is nothing but shades.",),
         limits=("Squares are not natural images.",),
-        personal=("Nothing of persons is in the images.",),
+        personal=("The images contain no personal data.",),
         citations=(),
     )
 

@@ -1,1 +1,1 @@
-"""Images for pre-training: where they come from, and how they are decoded, once."""
+"""Images for pre-training: their sources, and how they are decoded, once."""

@@ -46,11 +46,11 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads)
 
 
-_spare: list[NDArray[np.float32]] = []  # memory of results that are gone
+_spare: list[NDArray[np.float32]] = []  # memory of results that were freed
 
 
 def _memory(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """An uninitialised array, whose memory is used again when it is gone; new pages take half as long as the crops."""
+    """An uninitialised array, whose memory is reused once it is freed; new pages take half as long as the crops."""
     n = math.prod(shape)
     fitting = [number for number, memory in enumerate(_spare) if n <= memory.size <= 2 * n]
     if fitting:
@@ -97,7 +97,7 @@ def _crop_into(
             share = np.float32(y - top)
             above = pixels[i, top].reshape(3 * width)
             below = pixels[i, top + 1].reshape(3 * width)
-            for j in range(3 * width):  # as one long row, which the compiler makes vectors of
+            for j in range(3 * width):  # as one long row, which the compiler vectorises
                 value = np.float32(above[j])
                 row[j] = (value + (np.float32(below[j]) - value) * share) * scales[j] + shifts[j]
             for j in range(width):

@@ -24,14 +24,14 @@ def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode}: 32 bits a pixel; save it with 8 or 16")
+        raise ValueError(f"mode {image.mode}: 32 bits per pixel; save it with 8 or 16")
     return np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR))
 
 
 def decode_named(name: str, data: bytes, size: int) -> NDArray[np.uint8]:
-    """Decode one image file; raises EvaluateError naming it where it is broken."""
+    """Decode one image file; raises EvaluateError naming it if it is broken."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             return fit(image, size)
-    except Exception as error:  # wrong bytes make decoders stumble in many ways
+    except Exception as error:  # wrong bytes make decoders fail in many ways
         raise EvaluateError(f"{name}: broken image ({str(error) or type(error).__name__})") from None

@@ -1,9 +1,9 @@
 """The file of a source's decoded images at one size.
 
-It is sparse: a line of JSON that says what it holds, a bitmap of the images that are there, and, at the next
-whole block, a place for every image.  Pixels are written, then flushed to the disk, then their bits are set: a
+It is sparse: a line of JSON that says what it holds, a bitmap of the images that are there, and, from the next
+whole block on, a slot for every image.  Pixels are written, then flushed to the disk, then their bits are set: a
 process killed at any moment leaves a valid file.  Only the holder of the file's lock writes; a file is never
-cut short, since others may have it mapped, but removed and begun anew.
+truncated, since others may have it mapped, but removed and created again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ENDING = ".pixels"
 BLOCK = 4096  # bytes; file systems allocate such blocks
 CHUNK = 256  # images that a thread decodes at a time
 COMMIT_EVERY = 5.0  # seconds between flushes to the disk
-LONGEST = 1 << 20  # bytes of the first line
+LONGEST = 1 << 20  # bytes in the first line
 
 
 class Decoder(Protocol):
@@ -53,14 +53,14 @@ class Header:
     """The first line of a file."""
 
     format: int
-    identity: dict[str, Any]  # what the source says of itself
+    identity: dict[str, Any]  # the source's, see ``sources``
     n_images: Annotated[int, Field(ge=0)]
     size: Annotated[int, Field(ge=1)]  # pixels, width and height
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelFile:
-    """Where it is, and what it has places for."""
+    """Its path, and what it has slots for."""
 
     path: Path
     what: str  # JSON of identity, n_images and size
@@ -69,16 +69,16 @@ class PixelFile:
 
     @staticmethod
     def of(folder: Path, identity: dict[str, Any], n_images: int, size: int) -> PixelFile:
-        """The file of a source in a folder; other images, sizes and formats have others."""
+        """The file of a source in a folder; other images, sizes and formats have other files."""
         what = json.dumps({"format": FORMAT, "identity": identity, "n_images": n_images, "size": size}, sort_keys=True)
         name = hashlib.sha256(what.encode()).hexdigest()[:16] + ENDING
         return PixelFile(path=folder / name, what=what, n_images=n_images, size=size)
 
     @staticmethod
     def read(path: Path) -> PixelFile | None:
-        """A file that is there; None where it was begun a moment ago.
+        """An existing file; None if its creation has only begun.
 
-        Raises FileNotFoundError where it is gone, and EvaluateError, naming it, where it is none of these.
+        Raises FileNotFoundError if it does not exist, and EvaluateError, naming it, if it is not such a file.
         """
         try:
             with open_file(path) as file:
@@ -98,13 +98,13 @@ class PixelFile:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the source says of itself."""
+        """The source's identity."""
         identity: dict[str, Any] = json.loads(self.what)["identity"]
         return identity
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of an image."""
+        """Bytes per image."""
         return 3 * self.size**2
 
     @property
@@ -126,14 +126,14 @@ class PixelFile:
         return -(-self.n_images // 8)
 
     def room(self, indices: NDArray[np.int64]) -> int:
-        """Bytes of the blocks that the images at ``indices``, in rising order, lie in."""
+        """Bytes of the blocks that hold the images at ``indices``, which are in ascending order."""
         first = (self.start + indices * self.image_bytes) // BLOCK
         last = (self.start + (indices + 1) * self.image_bytes - 1) // BLOCK
         first[1:] = np.maximum(first[1:], last[:-1] + 1)  # a block shared with the image before counts once
         return int((last - first + 1).sum()) * BLOCK
 
     def present(self, file: IO[bytes] | None = None) -> NDArray[np.bool_]:
-        """Which images are there, bool [n_images]; none where there is no file, or one of another length."""
+        """Which images are there, bool [n_images]; none if there is no file, or one of another length."""
         if file is None:
             try:
                 with open_file(self.path) as found:
@@ -146,27 +146,27 @@ class PixelFile:
         return np.unpackbits(bits, count=self.n_images, bitorder="little").view(np.bool_)
 
     def n_present(self) -> int:
-        """How many images are there, without room for those that a wrong file claims to hold."""
+        """How many images are there, without allocating memory for those that an invalid file claims to hold."""
         with suppress(FileNotFoundError), open_file(self.path) as file:
             if os.fstat(file.fileno()).st_size == self.n_bytes:
                 return int(self.present(file).sum())
         return 0
 
     def map(self, file: IO[bytes]) -> NDArray[np.uint8]:
-        """All places, uint8 [n_images, size, size, 3]; lasts when the file is closed or removed."""
+        """All slots, uint8 [n_images, size, size, 3]; stays valid when the file is closed or removed."""
         shape = (self.n_images, self.size, self.size, 3)
         return np.asarray(np.memmap(file, np.uint8, "r", self.start, shape))
 
     @contextmanager
     def claimed(self) -> Iterator[IO[bytes]]:
-        """The file, laid out, and its lock; waits for another process that holds it."""
-        with self._told():
+        """The file, created if necessary, with its lock; waits for a process that holds it."""
+        with self._disk_errors():
             file = self._claim()
         with file:
             try:
                 yield file
             finally:
-                fcntl.flock(file, fcntl.LOCK_UN)  # a mapping would hold it on
+                fcntl.flock(file, fcntl.LOCK_UN)  # a mapping would keep holding it
 
     def _claim(self) -> IO[bytes]:
         with told_here():
@@ -177,7 +177,7 @@ class PixelFile:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
                 file = stack.enter_context(os.fdopen(descriptor, "r+b", buffering=0))
                 fcntl.flock(file, fcntl.LOCK_EX)
-                if not self.stands(file):  # it was removed while we waited
+                if not self.is_linked(file):  # it was removed while we waited
                     continue
                 length = os.fstat(descriptor).st_size
                 if length not in (0, self.n_bytes):
@@ -190,8 +190,8 @@ class PixelFile:
                 stack.pop_all()
                 return file
 
-    def stands(self, file: IO[bytes]) -> bool:
-        """Whether an open file still has its name."""
+    def is_linked(self, file: IO[bytes]) -> bool:
+        """Whether an open file is still the one of that name."""
         try:
             return os.path.samestat(self.path.stat(), os.fstat(file.fileno()))
         except FileNotFoundError:
@@ -200,9 +200,9 @@ class PixelFile:
     def fill(
         self, file: IO[bytes], decoder: Decoder, indices: NDArray[np.int64], progress: Callable[[int], None]
     ) -> None:
-        """Decode images into the claimed file; what is done when this ends, in whatever way, stays.
+        """Decode images into the claimed file; what is decoded is kept, however this ends.
 
-        Raises EvaluateError naming an image that cannot be decoded, and where the disk is full.
+        Raises EvaluateError naming an image that cannot be decoded, and if the disk is full.
         """
         present, done = self.present(file), list[int]()
 
@@ -213,7 +213,7 @@ class PixelFile:
 
         def commit() -> None:
             present[list(done)] = True
-            with self._told():
+            with self._disk_errors():
                 os.fsync(file.fileno())
             self._write(file, self._bitmap_start, np.packbits(present, bitorder="little").data)
 
@@ -234,27 +234,27 @@ class PixelFile:
 
     def _write(self, file: IO[bytes], offset: int, data: bytes | memoryview) -> None:
         rest = memoryview(data).cast("B")
-        with self._told():
+        with self._disk_errors():
             while rest:
                 written = os.pwrite(file.fileno(), rest, offset)
                 rest, offset = rest[written:], offset + written
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn errors of the disk into EvaluateError."""
+    def _disk_errors(self) -> Iterator[None]:
+        """Turn disk errors into EvaluateError."""
         try:
             yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise EvaluateError(
-                    f"{self.path}: no space left for decoded images; those that are done stay:"
+                    f"{self.path}: no space left for decoded images; those already decoded are kept:"
                     " free some space and run again"
                 ) from None
             raise EvaluateError(f"{self.path}: decoded images cannot be kept there ({error})") from None
 
 
 def busy(path: Path) -> bool:
-    """Whether a process writes to a file now."""
+    """Whether a process is writing to a file."""
     try:
         with open_file(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Decoded images: kept on disk for all selections of a source, or decoded anew where there is no room."""
+"""Decoded images: cached on disk for all selections of a source, or decoded each time if there is no room."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Source(Decoder, Protocol):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """As JSON; other images have another."""
+        """A JSON object; other images have another identity."""
         ...
 
     @property
@@ -38,10 +38,10 @@ class Source(Decoder, Protocol):
 
 @runtime_checkable
 class Composite(Protocol):
-    """A source made of others, which keep its decoded images."""
+    """A source made of others, under which its decoded images are cached."""
 
     def parts(self, indices: NDArray[np.int64]) -> Sequence[tuple[NDArray[np.intp], Source, NDArray[np.int64]]]:
-        """By source: the positions in ``indices`` that are its own, the source, and its own indices there."""
+        """By source: the positions in ``indices`` that belong to it, the source, and the indices within it."""
         ...
 
 
@@ -59,7 +59,7 @@ class Identified:
 
 
 class Pixels(Protocol):
-    """Chosen images as pixels; position i is the i-th image of the choice."""
+    """Chosen images as pixels; position i is the i-th chosen image."""
 
     @property
     def size(self) -> int:
@@ -68,7 +68,7 @@ class Pixels(Protocol):
 
     @property
     def decodes(self) -> bool:
-        """Whether ``take`` decodes, and not only copies."""
+        """Whether ``take`` decodes rather than only copies."""
         ...
 
     def __len__(self) -> int: ...
@@ -101,7 +101,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Streamed:
-    """Images that are decoded whenever they are asked for; EvaluateError names one that cannot be."""
+    """Images decoded whenever they are requested; EvaluateError names one that cannot be."""
 
     source: Decoder
     chosen: NDArray[np.int64]  # [n], positions in the source
@@ -155,8 +155,8 @@ class Assembled:
 class PixelCache:
     """A folder of decoded images, which several processes may use at once.
 
-    ``limit`` is in bytes.  What this process has opened stays; other files go, least recently used first, to
-    make room.  Processes that fill files at the same moment do not see what the others are about to write.
+    ``limit`` is in bytes.  Files that this process has opened are kept; others are evicted, least recently used
+    first, to make room.  Processes that fill files at the same time do not see what the others are about to write.
     """
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
@@ -166,10 +166,10 @@ class PixelCache:
     def open(
         self, source: Source | Composite, indices: NDArray[np.int64], size: int, *, progress: Callable[[int], None]
     ) -> Pixels:
-        """The images at ``indices``, decoded now as far as they are not here, or streamed where they do not fit.
+        """The images at ``indices``, decoded now unless they are cached, or streamed if they do not fit.
 
-        ``progress`` is told how many of them are here.  Raises EvaluateError naming an image that cannot be
-        decoded, and where the disk is full; what was decoded before stays.
+        ``progress`` is called with how many of them are cached.  Raises EvaluateError naming an image that cannot
+        be decoded, and if the disk is full; what was decoded before is kept.
         """
         if not isinstance(source, Composite):
             return self._open(source, indices, size, progress)
@@ -182,7 +182,7 @@ class PixelCache:
         return Assembled(parts=tuple(parts), part=part, place=place, size=size)
 
     def missing_bytes(self, wanted: Iterable[tuple[Source | Composite, NDArray[np.int64]]], size: int) -> int:
-        """How much larger the folder gets by opening sources and indices, images that they share counted once."""
+        """By how much the folder grows when sources and indices are opened, with shared images counted once."""
         asked: dict[PixelFile, list[NDArray[np.int64]]] = defaultdict(list)
         for source, indices in wanted:
             for _, one, own in source.parts(indices) if isinstance(source, Composite) else [((), source, indices)]:
@@ -201,7 +201,7 @@ class PixelCache:
     def _open(self, source: Source, indices: NDArray[np.int64], size: int, progress: Callable[[int], None]) -> Pixels:
         pixels = self._file(source, size)
         wanted = np.unique(indices)
-        with suppress(OSError), open_file(pixels.path) as found:  # the claim below tells of other errors than absence
+        with suppress(OSError), open_file(pixels.path) as found:  # the claim below reports errors other than absence
             if pixels.present(found)[wanted].all():
                 progress(len(indices))
                 return self._stored(pixels, found, indices)
@@ -212,7 +212,7 @@ class PixelCache:
                     if not present.any():
                         pixels.path.unlink()
                     return Streamed(source=source, chosen=indices, size=size)
-                if pixels.stands(file):  # it may have made room for itself
+                if pixels.is_linked(file):  # it may have been evicted to make room for itself
                     missing = wanted[~present[wanted]]
                     pixels.fill(file, source, missing, partial(_further, progress, len(indices) - len(missing)))
                     return self._stored(pixels, file, indices)
@@ -224,14 +224,14 @@ class PixelCache:
         return Stored(images=pixels.map(file), chosen=indices)
 
     def _make_room(self, pixels: PixelFile, present: NDArray[np.bool_], wanted: NDArray[np.int64]) -> bool:
-        """Whether the images at ``wanted``, in rising order, fit, after removing files that are not in use."""
+        """Whether the images at ``wanted``, in ascending order, fit, after removing files that are not in use."""
         if self.limit is None:
             return True
         over = pixels.room(wanted[~present[wanted]]) - self.limit
         idle = []
         for path, last_used, n_bytes in _files(self.folder):
             over += n_bytes
-            if path == pixels.path and present.any():  # the last to go; what is wanted of it comes again
+            if path == pixels.path and present.any():  # the last to go; its wanted images are decoded again
                 again = pixels.start + pixels.room(wanted[present[wanted]])
                 idle.append((float("inf"), path, n_bytes - again))
             elif path != pixels.path and not busy(path):
@@ -264,7 +264,7 @@ class Entry:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """What a cache holds, last used first; raises EvaluateError, naming it, for a file that is none of its own."""
+    """What a cache holds, last used first; raises EvaluateError naming a file that is not one of its own."""
     found = []
     for path, last_used, n_bytes in sorted(_files(folder), key=lambda file: -file[1]):
         with suppress(FileNotFoundError):  # removed at this moment
@@ -286,9 +286,9 @@ def entries(folder: Path) -> list[Entry]:
 
 
 def clear(folder: Path) -> int:
-    """Remove all images of a cache, also while others use it; returns the bytes that were on the disk.
+    """Remove all images of a cache, even while others use it; returns the bytes that were on the disk.
 
-    Raises EvaluateError where the cache is a link: nothing behind one is removed.
+    Raises EvaluateError if the cache is a link: nothing behind a link is removed.
     """
     with told_here():
         check_folder(folder)

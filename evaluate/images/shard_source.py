@@ -1,4 +1,4 @@
-"""A synthgen dataset as an image source; where it is at a URL, its shards are fetched when first needed."""
+"""A synthgen dataset as an image source; if it is at a URL, its shards are downloaded when first needed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Shards:
         self.origin: tuple[str, ...] = (self._set.origin,)
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
-        """See ImageSource; raises EvaluateError naming a damaged shard or image, or a shard that cannot be fetched."""
+        """See ImageSource; raises EvaluateError naming a damaged image or shard, or one that cannot be downloaded."""
         for index in indices.tolist():
             try:
                 file = self._set.image(index)
@@ -43,7 +43,7 @@ class Shards:
             yield decode_named(file.name, file.data, size)
 
     def captions(self, indices: NDArray[np.int64], names: Mapping[str, str] | None) -> list[str]:
-        """See ImageSource; the prompt that each image was drawn from, whatever ``names`` says."""
+        """See ImageSource; the prompt that each image was drawn from, regardless of ``names``."""
         texts = [self._set.caption(index) for index in indices.tolist()]
         if None in texts:
             raise EvaluateError(f"{self._path}: its images have no text")

@@ -1,7 +1,7 @@
-"""Image sources for pre-training: an image folder, synthgen shards, fractals on the fly.
+"""Image sources for pre-training: an image folder, synthgen shards, fractals drawn on demand.
 
-A source knows its classes and labels at once and decodes images when asked, from any number of threads.
-``identity`` is what it says of itself in a run's configuration; it changes when the images do.
+A source knows its classes and labels from the start and decodes images on demand, from any number of threads.
+``identity`` stands for it in a run's configuration; it changes when the images do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..design.sources import FractalSource, Source
 
 CLASSES = "classes.json"  # the table that ``synthgen export`` writes beside the class folders
-CAPTION = "a photo of a {}."  # of an image of which only the class is known (Radford et al. 2021)
+CAPTION = "a photo of a {}."  # of an image with only a class (Radford et al. 2021)
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -42,25 +42,25 @@ class ImageSource(Protocol):
     labels: NDArray[np.int64]  # [n_images], positions in class_names
     n_images: int
     identity: dict[str, Any]
-    origin: tuple[str, ...]  # a line a source: how its images were made or found, with versions and digests
+    origin: tuple[str, ...]  # one line per source: how its images were made or found, with versions and digests
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         """The images at ``indices`` as uint8 [size, size, 3], in that order; callable from threads."""
         ...
 
     def captions(self, indices: NDArray[np.int64], names: Mapping[str, str] | None) -> list[str]:
-        """A text for each of the images at ``indices``; ``names`` has words for class names.
+        """A caption for each of the images at ``indices``; ``names`` maps class names to words.
 
-        Raises EvaluateError where the images have none, or where ``names`` lacks a class.
+        Raises EvaluateError if the images have none, or if ``names`` lacks a class.
         """
         ...
 
 
 def open_source(spec: Source, image_size: int) -> ImageSource:
-    """The source that a suite file describes; raises EvaluateError where it cannot be read.
+    """The source that a suite file describes; raises EvaluateError if it cannot be read.
 
-    The same description gives the same object while its folder or file stands as it was: the arms of
-    a suite list a source once.
+    The same description gives the same object while its folder or file is unchanged, so that the arms of
+    a suite list a source only once.
     """
     place = spec.categories if spec.kind == "fractals" else spec.path
     return _open_source(spec, image_size, state_of(place) if isinstance(place, str) else ())
@@ -76,7 +76,7 @@ def _open_source(spec: Source, image_size: int, state: tuple[tuple[str, int, int
 
 
 class Joined:
-    """Several sources one after the other; classes of one name are one class."""
+    """Several sources, concatenated; classes of the same name are one class."""
 
     def __init__(self, sources: Sequence[ImageSource]) -> None:
         self._sources = sources
@@ -96,7 +96,7 @@ class Joined:
             yield from self._sources[number].decode(indices[list(group)] - self._starts[number], size)
 
     def parts(self, indices: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], ImageSource, NDArray[np.int64]]]:
-        """By source: the positions in ``indices`` that are its own, the source, and its own indices there."""
+        """By source: the positions in ``indices`` that belong to it, the source, and the indices within it."""
         which = self._which(indices)
         places = [np.flatnonzero(which == number) for number in range(len(self._sources))]
         return [
@@ -118,9 +118,9 @@ class Joined:
 
 
 class ImageFolder:
-    """A folder (or any fsspec URL, such as one into a zip file) with a sub-folder a class.
+    """A folder (or any fsspec URL, such as one into a zip file) with one subfolder per class.
 
-    With ``depth`` 2 the classes are the folders in its sub-folders, named SUB-FOLDER/CLASS, and so on.
+    With ``depth`` 2 the classes are the folders in its subfolders, named SUBFOLDER/CLASS, and so on.
     The table that ``synthgen export`` writes gives the classes the names and labels of the exported set.
     """
 
@@ -133,9 +133,9 @@ class ImageFolder:
         layout = "/".join(["FOLDER"] * (depth - 1) + ["CLASS/IMAGE"])
         for name in names:
             if found[name].get("type") not in ("file", "link"):
-                raise EvaluateError(f"{name}: not a regular file; remove it")  # a pipe would be waited for
+                raise EvaluateError(f"{name}: not a regular file; remove it")  # reading a pipe would block
         if loose:
-            raise EvaluateError(f"{path}: {loose[0]} lies in no class folder; expected {layout}")
+            raise EvaluateError(f"{path}: {loose[0]} is not in a class folder; expected {layout}")
         classes = ["/".join(rest.parts[:depth]) for rest in inside]
         folders = sorted(set(classes))
         if len(folders) < 2:
@@ -162,14 +162,14 @@ class ImageFolder:
             self._fs, self._root = fsspec.url_to_fs(self._path)
             found: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
         except Exception as error:  # each store's client has errors of its own
-            told = str(error) if isinstance(error, OSError | ValueError | KeyError) else type(error).__name__
+            reason = str(error) if isinstance(error, OSError | ValueError | KeyError) else type(error).__name__
             extra = extra_of(self._path) if isinstance(error, ImportError) else None
-            told = f"pip install 'synthgen[{extra}]'" if extra else told
-            raise EvaluateError(f"{self._path}: cannot be read as an image folder ({told})") from None
+            reason = f"pip install 'synthgen[{extra}]'" if extra else reason
+            raise EvaluateError(f"{self._path}: cannot be read as an image folder ({reason})") from None
         return found
 
     def _table(self, found: Mapping[str, Any]) -> ClassTable | None:
-        """The classes as the table of an exported set has them; None where there is no table."""
+        """The class table of an exported set; None if there is none."""
         name = f"{self._root}/{CLASSES}" if self._root else CLASSES
         if name not in found:
             return None
@@ -212,7 +212,7 @@ class ImageFolder:
 
 
 class Fractals:
-    """FractalDB drawn when asked, with no files: the images that ``synthgen fractal`` would write."""
+    """FractalDB drawn on demand, without files: the images that ``synthgen fractal`` would write."""
 
     def __init__(self, spec: FractalSource, image_size: int) -> None:
         try:

@@ -1,1 +1,1 @@
-"""A suite's runs, done: the grid, networks, the training loop, several workers."""
+"""Running a suite: the run grid, the training loop, several workers."""

@@ -1,4 +1,4 @@
-"""Random crops, mirror images, colours and blur, drawn an image and applied in batches on the training device."""
+"""Random crops, mirror images, colours and blur, drawn per image and applied in batches on the training device."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ SIGMA = (0.1, 2.0)  # of the blur, pixels of an image of BLUR_SIZE
 BLUR_SIZE = 224
 IN_MEMORY = 0.5  # share of a device's free memory that decoded images may take
 CHUNK = 1024  # images that are copied to a device at a time
-AHEAD = 2  # batches prepared while one is worked on
+AHEAD = 2  # batches prefetched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Draws:
-    """What is done to each of n images; None is nothing to any.  On the CPU."""
+    """What is done to each of n images; None means nothing to any.  On the CPU."""
 
     n: int
     boxes: Tensor | None = None  # float32 [n, 4], left, top, width, height as shares of the image
@@ -46,7 +46,7 @@ class Draws:
 
     @property
     def moves(self) -> bool:
-        """Whether pixels change their places."""
+        """Whether pixels move."""
         return self.boxes is not None or self.mirror is not None
 
     def __getitem__(self, part: slice) -> Draws:
@@ -57,7 +57,7 @@ class Draws:
 
 
 def draw(n: int, recipe: Recipe, generator: torch.Generator) -> Draws:
-    """Draw for ``n`` images what the recipe asks for, and nothing else, from a generator of the CPU."""
+    """Draw for ``n`` images what the recipe asks for, and nothing else, from a CPU generator."""
     uniform = partial(_uniform, generator)
     mirrored = uniform(n, 0, 1) < 0.5 if recipe.flip else None
     return Draws(
@@ -77,7 +77,7 @@ def _boxes(n: int, min_crop: float, uniform: Callable[[int, float, float], Tenso
     """Crops as in Szegedy et al. 2015, float32 [n, 4].
 
     A crop keeps a share of the area drawn uniformly from ``min_crop`` to 1 and has an aspect ratio drawn
-    log-uniformly from 3/4 to 4/3; a side that would be longer than the image's is as long.  Its place is
+    log-uniformly from 3/4 to 4/3; a side longer than the image's is shortened to it.  Its place is
     uniform inside the image.
     """
     area, aspect = uniform(n, min_crop, 1), uniform(n, -1, 1).mul(math.log(4 / 3)).exp()
@@ -86,10 +86,10 @@ def _boxes(n: int, min_crop: float, uniform: Callable[[int, float, float], Tenso
 
 
 def _colors(n: int, jitter: float, gray: float, uniform: Callable[[int, float, float], Tensor]) -> Tensor:
-    """Changes of brightness, then contrast, saturation, hue, and last gray, as one matrix an image.
+    """Changes of brightness, then contrast, saturation, hue, and last gray, as one matrix per image.
 
     The distributions are those of SimCLR (Chen et al. 2020, appendix A).  Unlike torchvision's ColorJitter,
-    the order is fixed, the hue is turned in YIQ, not HSV, and values are cut to 0..1 once, at the end: all
+    the order is fixed, the hue is turned in YIQ, not HSV, and values are clipped to 0..1 once, at the end: all
     changes are linear in the pixel and in the image's mean gray, about which contrast is changed.
     """
     to_yiq = torch.tensor(YIQ, dtype=torch.float64)
@@ -144,7 +144,7 @@ def _tensor(pixels: NDArray[np.uint8] | Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _normal(device: torch.device) -> tuple[Tensor, Tensor]:
-    """What byte values are multiplied with, and what is added then: float32 [3] each."""
+    """The factor for byte values, and the offset added then: float32 [3] each."""
     mean, std = torch.tensor(MEAN, device=device), torch.tensor(STD, device=device)
     return 1 / (255 * std), -mean / std
 
@@ -176,7 +176,7 @@ def _crop_compiled(images: Tensor, draws: Draws, scale: Tensor, shift: Tensor) -
 
 
 def _places(draws: Draws) -> tuple[Tensor, Tensor]:
-    """Boxes and mirror, also where none are drawn."""
+    """Boxes and mirror, with neutral values if none are drawn."""
     boxes = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(len(draws), 4) if draws.boxes is None else draws.boxes
     return boxes, torch.zeros(len(draws), dtype=torch.bool) if draws.mirror is None else draws.mirror
 
@@ -234,7 +234,7 @@ class Resident:
 
 
 def resident(pixels: Pixels, device: torch.device) -> Pixels:
-    """The same images in the memory of a CUDA device where they take no more than IN_MEMORY of what is free."""
+    """The same images in the memory of a CUDA device, if they take no more than IN_MEMORY of what is free."""
     n, size = len(pixels), pixels.size
     if device.type != "cuda" or n * 3 * size**2 > IN_MEMORY * torch.cuda.mem_get_info(device)[0]:
         return pixels
@@ -248,8 +248,8 @@ def resident(pixels: Pixels, device: torch.device) -> Pixels:
 def batches(pixels: Pixels, orders: Iterable[NDArray[np.int64]], device: torch.device) -> Iterator[Tensor]:
     """The images at each of ``orders``, uint8 [k, size, size, 3] on the device.
 
-    Where they must be decoded or copied to a device, a thread prepares AHEAD of them beforehand, taking
-    ``orders`` as much earlier; its errors are raised here, and closing the iterator stops it.
+    If they must be decoded or copied to a device, a thread prefetches AHEAD of them, and takes ``orders`` so
+    much earlier; its errors are raised here, and closing the iterator stops it.
     """
     if isinstance(pixels, Resident):
         for order in orders:

@@ -1,6 +1,6 @@
 """One run by hand, without a suite file: pre-train on a source, or fine-tune some weights on a task.
 
-Imports no torch, so that a wrong option is told at once.
+Imports no torch, so that a wrong option is reported at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..tasks.spec import TaskSpec
 PRETRAIN = Recipe(epochs=20, warmup_epochs=1.0, label_smoothing=0.1, min_crop=0.35)
 FINETUNE = Recipe(epochs=12, batch_size=32, warmup_epochs=1.0, min_crop=0.5)
 
-# The keys of an arm that no fine-tuning by hand uses, as they have entered its name from the first.
+# The keys of an arm that fine-tuning by hand does not use, in the form that has always entered its name.
 UNUSED: dict[str, Any] = {
     "factor": "source",
     "level": None,
@@ -75,7 +75,7 @@ def recipe_of(default: Recipe, settings: Sequence[str]) -> Recipe:
 
 
 def source_of(text: str) -> Source:
-    """A source in a word: ``fractals[:CATEGORIES]``, a synthgen dataset directory or its URL, or an image folder."""
+    """The source of a word: ``fractals[:CATEGORIES]``, a synthgen dataset directory or its URL, or an image folder."""
     kind, colon, number = text.partition(":")
     if kind == "fractals" and (not colon or number.isdigit()):
         fractals = FractalSource(kind="fractals")
@@ -84,14 +84,14 @@ def source_of(text: str) -> Source:
         plan = place(text) / "plan.json"
         if store_of(plan).exists(plan):
             return ShardSource(kind="shards", path=text)
-    except Exception:  # a store's client has errors of its own; the folder source tells them
+    except Exception:  # a store's client has errors of its own; the folder source reports them
         pass
     return FolderSource(kind="folder", path=text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What both commands are told."""
+    """The options of both commands."""
 
     architecture: str
     image_size: int  # pixels
@@ -101,7 +101,7 @@ class Settings:
     device: str = "auto"
 
     def check(self) -> None:
-        """Raise EvaluateError where the images do not suit the architecture."""
+        """Raise EvaluateError if the images do not suit the architecture."""
         words = problem(self.architecture, self.image_size)
         if words:
             raise EvaluateError(f"--architecture: {words}")
@@ -110,7 +110,7 @@ class Settings:
 def pretrain(arm: ArmSpec, settings: Settings, out: Path) -> Path:
     """Pre-train on an arm's images and write the weights to ``out`` (.safetensors); returns the run's directory.
 
-    The run, its checkpoints and decoded images lie beside ``out``; called again, it goes on where it was.
+    The run, its checkpoints and decoded images are beside ``out``; called again, it resumes.
     """
     settings.check()
     if out.suffix != ".safetensors":
@@ -125,7 +125,7 @@ def pretrain(arm: ArmSpec, settings: Settings, out: Path) -> Path:
     from .grid import Step, pretraining_data
     from .inputs import pretraining_images
 
-    n_parameters(settings.architecture, settings.image_size)  # only timm and open_clip know what they make
+    n_parameters(settings.architecture, settings.image_size)  # only timm and open_clip know what they build
     config = RunConfig(
         kind="pretrain",
         architecture=settings.architecture,
@@ -183,7 +183,7 @@ def finetune(task: TaskSpec, checkpoint: str | None, settings: Settings, out: Pa
 
 
 def _copy(weights: Path, out: Path) -> None:
-    """Copy a file whole or not at all; of several processes at the same copy one makes it."""
+    """Copy a file completely or not at all; of several processes at the same copy, one makes it."""
     with claimed(out) as file:
         if file is not None:
             with open_file(weights) as stored:
@@ -192,7 +192,7 @@ def _copy(weights: Path, out: Path) -> None:
 
 
 def _name(suite: Suite) -> str:
-    """A name of its own for each run by hand, the same when the command is given again."""
+    """A distinct name for each run by hand, the same if the command is repeated."""
     (arm,) = suite.arms
     record = {**plain(suite), "arms": [{**UNUSED, "name": arm.name, "checkpoint": arm.checkpoint}]}
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""Weights from outside as the start of fine-tuning: of torchvision, timm, open_clip, or a file.
+"""External weights from which fine-tuning starts: of torchvision, timm, open_clip, or in a file.
 
 A checkpoint is named ``torchvision:WEIGHTS`` (IMAGENET1K_V1, DEFAULT), ``timm:NAME.TAG``,
-``open_clip:NAME/PRETRAINED`` or by a file's path.  What is on this machine already is taken as it is;
-only what is not is asked for from the network.  Imports torch when it reads.
+``open_clip:NAME/PRETRAINED`` or by a file's path.  Files already on this machine are used unchanged;
+only missing ones are downloaded.  Imports torch when it reads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..models import OPEN_CLIP, build, fitting, like
 if TYPE_CHECKING:
     from torch import Tensor
 
-PATIENCE = 5.0  # seconds that a host may take to answer
+TIMEOUT = 5.0  # seconds that a host may take to answer
 WRAPPERS = ("state_dict", "model")  # keys under which training programs keep a model's weights
 PREFIXES = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")  # on the Hub, by preference
@@ -37,7 +37,7 @@ DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")  # a
 
 
 def check(checkpoint: str, architecture: str, image_size: int) -> None:
-    """Raise EvaluateError where a checkpoint cannot be had, or is of another architecture."""
+    """Raise EvaluateError if a checkpoint cannot be obtained, or is of another architecture."""
     import torch
 
     weights = fetch(checkpoint, architecture)
@@ -49,7 +49,7 @@ def check(checkpoint: str, architecture: str, image_size: int) -> None:
 def fetch(checkpoint: str, architecture: str) -> dict[str, Tensor]:
     """A checkpoint's weights by name, on the CPU, with whatever head it has.
 
-    Nothing but tensors is read from a file: code in it is not run.  Raises EvaluateError where there
+    Only tensors are read from a file: code in it is not run.  Raises EvaluateError if there
     is no such checkpoint, it can neither be found on this machine nor downloaded, or is damaged.
     """
     kind, name = _parts(checkpoint)
@@ -70,9 +70,9 @@ def fetch(checkpoint: str, architecture: str) -> dict[str, Tensor]:
 
 
 def identity(checkpoint: str, architecture: str) -> str:
-    """A name for a checkpoint's content: of a version, or of a file's first 64 bits of SHA-256.
+    """A name for a checkpoint's content: its version, or the first 64 bits of a file's SHA-256.
 
-    Imports torch, through its package, only where a name leaves the version open.
+    Imports torch, through the checkpoint's package, only if a name leaves the version open.
     """
     kind, name = _parts(checkpoint)
     if kind == "torchvision" and name == "DEFAULT":
@@ -94,7 +94,7 @@ def _parts(checkpoint: str) -> tuple[str, str]:
 
 @lru_cache
 def _digest(path: Path, n_bytes: int, changed: int) -> str:
-    """Of a file that has not changed since it was digested before."""
+    """A file's digest, cached for its size and time of change."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
@@ -107,7 +107,7 @@ def _file(checkpoint: str) -> Path:
         ways = "torchvision:WEIGHTS, timm:NAME.TAG, open_clip:NAME/PRETRAINED or a file"
         raise EvaluateError(f"{checkpoint}: no such file; a checkpoint is {ways}")
     if not os.access(path, os.R_OK):
-        raise EvaluateError(f"{checkpoint}: may not be read; change its permissions")
+        raise EvaluateError(f"{checkpoint}: not readable; change its permissions")
     return path
 
 
@@ -142,7 +142,7 @@ def _timm(checkpoint: str, name: str) -> Any:
 
 
 def _fetch_timm(checkpoint: str, name: str) -> dict[str, Tensor]:
-    """Loaded by timm itself, which renames what is older than its models."""
+    """Loaded by timm itself, which renames weights that are older than its models."""
     record = _timm(checkpoint, name)
     import timm
 
@@ -182,13 +182,13 @@ def _open_clip(checkpoint: str, name: str, architecture: str) -> dict[str, Any]:
 
 
 def _check_activation(checkpoint: str, quick: bool, tower: str, config: dict[str, Any]) -> None:
-    """Names and shapes do not tell QuickGELU from GELU, but weights of the one are of little use with the other."""
+    """Names and shapes do not distinguish QuickGELU from GELU, but weights for one are of little use with the other."""
     transformer = isinstance(config["vision_cfg"].get("layers"), int)  # other towers have neither
     if transformer and quick != bool(config.get("quick_gelu")):
         plain = tower.removesuffix("-quickgelu")
-        told = f"trained {'with' if quick else 'without'} QuickGELU, unlike {OPEN_CLIP}{tower}"
+        difference = f"trained {'with' if quick else 'without'} QuickGELU, unlike {OPEN_CLIP}{tower}"
         right = f"{plain}-quickgelu" if quick else plain
-        raise EvaluateError(f"{checkpoint}: {told}; the architecture is {OPEN_CLIP}{right}")
+        raise EvaluateError(f"{checkpoint}: {difference}; the architecture is {OPEN_CLIP}{right}")
 
 
 def _file_of(checkpoint: str, hub: str | None, url: str | None, names: tuple[str, ...]) -> Path:
@@ -196,7 +196,7 @@ def _file_of(checkpoint: str, hub: str | None, url: str | None, names: tuple[str
 
 
 def _from_url(url: str, checkpoint: str) -> Path:
-    """The file of a URL in torch.hub's cache, downloaded where it is not there."""
+    """The file of a URL in torch.hub's cache, downloaded if it is missing."""
     import torch
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
@@ -205,20 +205,20 @@ def _from_url(url: str, checkpoint: str) -> Path:
     hashed = re.search(r"-([0-9a-f]{8,})\.", path.name)  # torchvision's names end in the file's own hash
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _impatient():
+        with _with_timeout():
             download = torch.hub.download_url_to_file
             download(url, str(path), hash_prefix=hashed and hashed.group(1), progress=sys.stderr.isatty())
     except (OSError, HTTPException, RuntimeError) as error:
-        told = f"cannot be had from {urlsplit(url).hostname} ({str(error) or type(error).__name__})"
-        raise EvaluateError(f"{checkpoint}: not on this machine, and {told}; put {url} at {path}") from None
+        reason = f"cannot be downloaded from {urlsplit(url).hostname} ({str(error) or type(error).__name__})"
+        raise EvaluateError(f"{checkpoint}: not on this machine, and {reason}; put {url} at {path}") from None
     return path
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
-    """torch.hub waits for ever where packets are lost."""
+def _with_timeout() -> Iterator[None]:
+    """torch.hub waits forever if packets are lost."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
+    socket.setdefaulttimeout(TIMEOUT)
     try:
         yield
     finally:
@@ -226,7 +226,7 @@ def _impatient() -> Iterator[None]:
 
 
 def _from_hub(place: str, names: tuple[str, ...], checkpoint: str) -> Path:
-    """The first of some files of a model in the Hub's cache, downloaded where none is there.
+    """The first of some files of a model in the Hub's cache, downloaded if all are missing.
 
     ``place`` is ORG/MODEL, or ORG/MODEL/FILE.
     """
@@ -239,16 +239,16 @@ def _from_hub(place: str, names: tuple[str, ...], checkpoint: str) -> Path:
         if isinstance(cached, str):
             return Path(cached)
     try:
-        # Asked for on its own: where there is no network, downloads keep trying for half a minute.
-        there = {one.rfilename for one in HfApi().model_info(repo, timeout=PATIENCE).siblings or ()}
+        # Requested separately: without a network, downloads are retried for half a minute.
+        there = {one.rfilename for one in HfApi().model_info(repo, timeout=TIMEOUT).siblings or ()}
         return Path(hf_hub_download(repo, next(name for name in names if name in there)))
     except StopIteration:
         raise EvaluateError(f"{checkpoint}: {repo} on the Hub has no {' or '.join(names)}; give a file") from None
     except Exception as error:  # of whichever HTTP library huggingface_hub uses; its text may hold a token
         host = urlsplit(constants.ENDPOINT).hostname
-        told = f"not on this machine, and cannot be had from {host} ({type(error).__name__})"
+        reason = f"not on this machine, and cannot be downloaded from {host} ({type(error).__name__})"
         way = f"run 'hf download {repo} {names[0]}' where there is a network, and give the file, or copy it into"
-        raise EvaluateError(f"{checkpoint}: {told}; {way} {constants.HF_HUB_CACHE}") from None
+        raise EvaluateError(f"{checkpoint}: {reason}; {way} {constants.HF_HUB_CACHE}") from None
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -277,7 +277,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise EvaluateError(f"{path}: damaged, or no safetensors file ({error}); get it again") from None
+        raise EvaluateError(f"{path}: damaged, or not a safetensors file ({error}); download it again") from None
 
 
 def _unpickle(path: Path) -> Any:
@@ -290,10 +290,10 @@ def _unpickle(path: Path) -> Any:
     except Exception as error:  # a damaged file can fail anywhere
         wanted = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, UnpicklingError) else None
         if wanted:
-            told = f"holds Python objects ({wanted.group(1)}), which could run any code when read"
-            way = "where you trust it, load it with weights_only=False and save its state_dict alone"
+            reason = f"holds Python objects ({wanted.group(1)}), which could run any code when read"
+            way = "if you trust it, load it with weights_only=False and save only its state_dict"
         elif "TorchScript" in str(error):
-            told, way = "is a TorchScript program", "where you trust it, save torch.jit.load(it).state_dict()"
+            reason, way = "is a TorchScript program", "if you trust it, save torch.jit.load(it).state_dict()"
         else:
-            told, way = f"damaged, or no file of weights ({type(error).__name__})", "get it again"
-        raise EvaluateError(f"{path}: {told}; {way}") from None
+            reason, way = f"damaged, or not a file of weights ({type(error).__name__})", "download it again"
+        raise EvaluateError(f"{path}: {reason}; {way}") from None

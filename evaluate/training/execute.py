@@ -1,4 +1,4 @@
-"""Run a suite: open and decode everything first, then train what is not done."""
+"""Run a suite: open and decode everything first, then train the runs that are not done."""
 
 from __future__ import annotations
 
@@ -39,27 +39,25 @@ from .inputs import Images, pretraining_images, shown, split_images, task_images
 from .journal import set_state
 from .train import train
 
-LONG = timedelta(days=30)  # that a process waits for another: one decodes, or holds a run, for all
-
-
+TIMEOUT = timedelta(days=30)  # of a process that waits for another, which decodes, or holds a run, for all
 LOCK = "lock"  # file in a run's directory
 
 
 class BusyError(Exception):
-    """Another process is at a run; there may be others to do meanwhile."""
+    """Another process is working on a run; there may be others to do meanwhile."""
 
 
 class OutOfTimeError(Exception):
-    """The hours given are over; the run in hand goes on from its last epoch another time."""
+    """The given hours are over; the current run will resume from its last epoch another time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of running a suite."""
+    """The outcome of running a suite."""
 
     done: int  # runs finished now
     kept: int  # runs that were finished before
-    failed: tuple[str, ...]  # a line a run
+    failed: tuple[str, ...]  # one line per run
     left: int = 0  # runs for which there was no time
 
 
@@ -70,7 +68,7 @@ class Plan:
     suite: Suite
     task: Task
     chosen: dict[str, Chosen]  # by arm
-    captions: dict[str, tuple[str, ...]]  # by arm, where its objective reads them
+    captions: dict[str, tuple[str, ...]]  # by arm, if its objective reads them
     grid: Grid
 
     def steps(self, share: tuple[int, int] = (0, 1)) -> list[Step]:
@@ -90,9 +88,9 @@ def _chain(step: Step) -> str:
 
 
 def open_suite(suite: Suite, only: Collection[str] = ()) -> Plan:
-    """Open the sources and the task of a suite and lay out its runs, of the arms in ``only`` where it names any.
+    """Open the sources and the task of a suite and lay out its runs, for the arms in ``only`` if it names any.
 
-    Raises EvaluateError where a source, the task or a checkpoint cannot be used as the suite wants.
+    Raises EvaluateError if a source, the task or a checkpoint cannot be used as the suite requires.
     """
     names = [arm.name for arm in suite.arms]
     for name in only:
@@ -110,7 +108,7 @@ def open_suite(suite: Suite, only: Collection[str] = ()) -> Plan:
 
 
 def make_accelerator(device: str, precision: str) -> Accelerator:
-    """The device, and the processes beside this one where ``accelerate launch`` started several."""
+    """The device, and the processes beside this one if ``accelerate launch`` started several."""
     if device != "auto":
         try:
             wanted = torch.device(device)
@@ -126,9 +124,9 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
         return Accelerator(
             cpu=device == "cpu",
             mixed_precision="no" if precision == "float32" else precision,
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=LONG)],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)],
         )
-    except ValueError as error:  # accelerate's state is one a process
+    except ValueError as error:  # accelerate keeps one state per process
         raise EvaluateError(f"precision = {precision}: {error}") from None
 
 
@@ -142,13 +140,13 @@ def run_suite(
     cache_bytes: int | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> Outcome:
-    """Run what is not done of a suite or of a share of it (see Plan.steps), all arms at one seed first.
+    """Do the remaining runs of a suite or of a share of it (see Plan.steps), all arms at one seed first.
 
     Sources and task are opened and decoded before the first training, so that a broken image or a
-    missing folder is told at once.  A failed run does not stop the others, and a run that another process
-    is at waits until the others are done: several processes may share a suite.  After ``max_hours`` the run
-    in hand stops at its next checkpoint.  Decoded images are kept in ``out``/cache, up to ``cache_bytes``;
-    what does not fit is decoded as it is needed.  Raises FailedRunError at the third run that fails in the same way.
+    missing folder is reported at once.  A failed run does not stop the others, and a run on which another process
+    works is left until the others are done: several processes may share a suite.  After ``max_hours`` the current
+    run stops at its next checkpoint.  Decoded images are cached in ``out``/cache, up to ``cache_bytes``;
+    what does not fit is decoded on demand.  Raises FailedRunError at the third run that fails in the same way.
     """
     go_beside(out)
     until = None if max_hours is None else time.monotonic() + 3600 * max_hours
@@ -180,7 +178,7 @@ def run_suite(
                 if isinstance(error, FailedRunError) and repeats.too_many(error.bug):
                     raise FailedRunError(
                         f"{out}: stopped at the third run that failed in the same way ({failed[-1]}); the finished"
-                        " runs stand: run the same command again once the bug is mended"
+                        " runs are kept: run the same command again once the bug is fixed"
                     ) from error
             except OutOfTimeError:
                 break
@@ -199,11 +197,11 @@ def run_step(
     until: float | None = None,
     wait: bool = True,
 ) -> bool:
-    """Train one run; False where another process has finished it meanwhile.
+    """Train one run; False if another process has finished it meanwhile.
 
-    Raises BusyError where another process is at it, or at the run that it starts from, unless it is to
+    Raises BusyError if another process is working on it, or on the run that it starts from, unless it is to
     ``wait``, OutOfTimeError at the first checkpoint after ``until``, a time of the monotonic clock, and
-    FailedRunError where a bug ends it, whose traceback is then in a log.
+    FailedRunError if a bug ends it, whose traceback is then in a log.
     """
     go_beside(out)
     run, main = step.run(out), accelerator.is_main_process
@@ -234,7 +232,7 @@ def run_step(
             _fail(run, error, accelerator)
             raise
         except Exception as error:
-            if not is_bug(error) or accelerator.num_processes > 1:  # whose others wait for this one
+            if not is_bug(error) or accelerator.num_processes > 1:  # the other processes wait for this one
                 raise
             failed = _failed(run, title, out, error)
             _fail(run, failed, accelerator)
@@ -254,7 +252,7 @@ def _failed(run: Run, title: str, out: Path, error: Exception) -> FailedRunError
 
 
 def _fail(run: Run, error: EvaluateError, accelerator: Accelerator) -> None:
-    """Mark a run as failed, with the reason; a later start tries it again from its last checkpoint."""
+    """Mark a run as failed, with the reason; a later start retries it from its last checkpoint."""
     if accelerator.is_main_process:
         set_state(run, "failed", accelerator, predictions=run.state.predictions or {}, error=str(error))
 
@@ -280,12 +278,12 @@ def _agreed(value: bool, accelerator: Accelerator) -> bool:
 
 
 def _key(step: Step) -> str:
-    """Which images a run sees: an arm's, or the task's."""
+    """Which images a run sees: an arm's, or the task's (empty)."""
     return step.arm.name if step.config.kind == "pretrain" else ""
 
 
 def _decode(plan: Plan, todo: Sequence[Step], cache: PixelCache, accelerator: Accelerator) -> dict[str, Images]:
-    """The images of all runs to do, by ``_key``."""
+    """The images of all remaining runs, by ``_key``."""
     images = {}
     for step in todo:
         key = _key(step)
@@ -312,24 +310,24 @@ def _deterministic(device: torch.device) -> Iterator[None]:
 
 
 def _check_disk(out: Path, plan: Plan, todo: Sequence[Step], cache: PixelCache) -> None:
-    """Raise EvaluateError where the decoded images and weights of the runs to do would not fit."""
+    """Raise EvaluateError if the decoded images and weights of the remaining runs would not fit."""
     keys, size = {_key(step) for step in todo}, plan.suite.image_size
     wanted = [(plan.chosen[arm].source, plan.chosen[arm].selection.indices) for arm in keys - {""}]
     pixels = cache.missing_bytes(wanted + (list(split_images(plan.task).values()) if "" in keys else []), size)
     n_bytes = {name: 4 * n_parameters(name, size) for name in {step.config.architecture for step in todo}}
     weights = sum(n_bytes[step.config.architecture] for step in todo)
-    checkpoint = 6 * max(n_bytes.values(), default=0)  # weights and two moments, while the old one still stands
+    checkpoint = 6 * max(n_bytes.values(), default=0)  # weights and two moments, while the old one still exists
     needed = pixels + weights + checkpoint
     free = free_space(out)
     if free < needed:
         raise EvaluateError(
-            f"{out}: the runs to do need about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free;"
+            f"{out}: the remaining runs need about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free;"
             " free some space, use another --out or a smaller --cache-gb"
         )
 
 
 def _free(step: Step, out: Path, wait: bool) -> bool:
-    """Whether no other process is at the pre-training that a run starts from."""
+    """Whether no other process is working on the pre-training that a run starts from."""
     if wait or step.config.init is None or step.checkpoint is not None:
         return True
     before = Run(directory=out / step.config.init)
@@ -338,7 +336,7 @@ def _free(step: Step, out: Path, wait: bool) -> bool:
 
 @contextmanager
 def _locked(run: Run, title: str, wait: bool) -> Iterator[bool]:
-    """Hold a run's lock; False where another process holds it and there is no waiting."""
+    """Hold a run's lock; yields False if another process holds it and it is not to ``wait``."""
     with told_here():
         check_folder(run.directory)
     run.directory.mkdir(parents=True, exist_ok=True)
@@ -350,6 +348,6 @@ def _locked(run: Run, title: str, wait: bool) -> Iterator[bool]:
         except BlockingIOError:
             held = wait
             if wait:
-                say(f"{title}: another process is at it; waiting")
+                say(f"{title}: another process is working on it; waiting")
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield held

@@ -1,7 +1,7 @@
-"""Several workers at one suite: each is the command ``evaluate run`` itself, and they share the directory of runs.
+"""Several workers on one suite: each is the command ``evaluate run`` itself, and they share the directory of runs.
 
-A run is locked while a worker is at it and taken over where the worker dies, so workers need no
-coordinator; the fleet only starts them, again where they are killed, and says what stands in the end.
+A run is locked while a worker is working on it and taken over if the worker dies, so workers need no
+coordinator; the fleet only starts them, restarts them if they are killed, and reports the outcome.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from ..design.suite import Suite
 from ..errors import EvaluateError, FailedRunError
 from .execute import Outcome, Plan, open_suite
 
-GRACE = 10.0  # seconds that a worker gets to reach its next look at signals
-STARTS = 4  # of a worker that is killed, in all
-THROUGH = (0, 1)  # exit codes of a worker that did what there was to do
+GRACE = 10.0  # seconds that a worker has to reach its next check for signals
+STARTS = 4  # attempts at a worker that is killed, including the first
+FINISHED = (0, 1)  # exit codes of a worker that did all there was to do
 REFUSED = 2
-LOOK_EVERY = 0.2  # seconds between looks at workers of this machine
-RAY_LOOK_EVERY = 5.0  # seconds, at the runs of workers elsewhere
+POLL_EVERY = 0.2  # seconds between polls of workers on this machine
+RAY_POLL_EVERY = 5.0  # seconds between polls of the runs of workers elsewhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Worker:
     """How a worker is started."""
 
     arguments: tuple[str, ...]  # of ``evaluate run``
-    environment: dict[str, str]  # what is set for it
+    environment: dict[str, str]  # variables that are set for it
 
     def command(self) -> list[str]:
         """Its command line."""
@@ -58,14 +58,14 @@ def run_fleet(
     only: Sequence[str] = (),
     options: Sequence[str] = (),
 ) -> Outcome:
-    """Run a suite by several workers; ``options`` are those of ``evaluate run`` that each is given.
+    """Run a suite with several workers; ``options`` are options of ``evaluate run`` for each.
 
-    Raises EvaluateError or SynthgenError where a worker refuses to start or is killed STARTS times, or no Ray answers,
-    and FailedRunError where runs that fail in the same way stopped the workers.
+    Raises EvaluateError or SynthgenError if a worker refuses to start or is killed STARTS times, or Ray does not
+    answer, and FailedRunError if runs that failed in the same way stopped the workers.
     """
     go_beside(out)
     plan = open_suite(suite, only)
-    before, said = len(plan.todo(out)), "what they said stands above"
+    before, said = len(plan.todo(out)), "their messages are above"
     options = [*options, *(word for arm in only for word in ("--only", arm)), *["--debug"] * setting.debug]
     if request.engine == "local":
         _run_local(_workers(file, out, _devices(device, request.workers), options))
@@ -77,12 +77,12 @@ def run_fleet(
     done, left = before - len(todo), len(todo) - len(failed)
     if left and "--max-hours" not in options:
         error = FailedRunError if failed else EvaluateError
-        raise error(f"{left} runs are not done, as their workers broke down; {said}")
+        raise error(f"{left} runs are not done, as their workers failed; {said}")
     return Outcome(done=done, kept=len(plan.grid.steps) - before, failed=failed, left=left)
 
 
 def _devices(name: str, workers: int | None) -> list[str]:
-    """The devices of the workers of this machine: one each of its GPUs, else a share of its cores."""
+    """The devices of the workers of this machine: one GPU each, else a share of its cores."""
     n_gpus = torch.cuda.device_count() if name in ("auto", "cuda") else 0
     if n_gpus:
         return [f"cuda:{index}" for index in range(n_gpus)][:workers]
@@ -98,26 +98,26 @@ def _workers(file: Path, out: Path, devices: Sequence[str], options: Sequence[st
 
 
 def _run_local(workers: Sequence[Worker]) -> None:
-    """Have the workers run to their end on this machine, started again where they are killed."""
+    """Let the workers run to their end on this machine, restarted if they are killed."""
     with _crew(workers) as crew:
         starts = [1] * len(crew)
         while True:
             for number, process in enumerate(crew):
                 code = process.poll()
                 if code == REFUSED:
-                    raise EvaluateError(f"worker {number} refused to start; its reason stands above")
-                if code is None or code in THROUGH:
+                    raise EvaluateError(f"worker {number} refused to start; the reason is above")
+                if code is None or code in FINISHED:
                     continue
-                if starts[number] == STARTS:  # killed, asked to end, or broken down
+                if starts[number] == STARTS:  # killed, asked to end, or failed
                     raise EvaluateError(
-                        f"worker {number} was killed {STARTS} times ({how_ended(code)}); the finished runs stand: run"
-                        " the same command again, with fewer --workers if memory is short"
+                        f"worker {number} was killed {STARTS} times ({how_ended(code)}); the finished runs are kept:"
+                        " run the same command again, with fewer --workers if memory is short"
                     )
                 starts[number] += 1
                 crew[number] = _start(workers[number])
-            if all(process.poll() in THROUGH for process in crew):
+            if all(process.poll() in FINISHED for process in crew):
                 return
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_EVERY)
 
 
 @contextmanager
@@ -148,9 +148,9 @@ def _start(worker: Worker) -> subprocess.Popen[bytes]:
 
 
 def _run_on_ray(file: Path, out: Path, plan: Plan, request: Request, options: Sequence[str]) -> str:
-    """Have workers run on a cluster, whose nodes all reach suite, images and runs; a lost one is started again.
+    """Let workers run on a cluster, whose nodes all reach suite, images and runs; a lost one is restarted.
 
-    Returns what the last to break down said.
+    Returns the last message of a worker that failed.
     """
     cluster = request.cluster("GPU" if torch.cuda.is_available() else "CPU")
     worker = Worker(
@@ -159,28 +159,28 @@ def _run_on_ray(file: Path, out: Path, plan: Plan, request: Request, options: Se
     )
     with cluster.connected() as ray:
         task = ray.remote(**cluster.remote_options, max_retries=STARTS - 1, retry_exceptions=True)(_on_node)
-        futures, n_through, said = list[Any](), 0, "they said nothing"
+        futures, n_finished, said = list[Any](), 0, "they left no message"
         with progress("run", len(plan.grid.steps), "runs") as show:
             while todo := plan.todo(out):
                 show(len(plan.grid.steps) - len(todo))
-                if not n_through:  # else there are no more runs than workers; nodes may have joined
+                if not n_finished:  # otherwise there are no more runs than workers; nodes may have joined
                     room = cluster.workers or cluster.room(ray.cluster_resources()) or 1
                     more = min(room, len(todo)) - len(futures)
                     futures += [task.remote(worker, os.getcwd()) for _ in range(more)]
                 if not futures:
                     break
-                ready, futures = ray.wait(futures, timeout=RAY_LOOK_EVERY)
-                n_through += len(ready)
+                ready, futures = ray.wait(futures, timeout=RAY_POLL_EVERY)
+                n_finished += len(ready)
                 for future in ready:
                     said = _last_words(ray, future) or said
             show(len(plan.grid.steps) - len(todo))
-            if futures:  # at their last words, or without room until now
+            if futures:  # about to end, or without resources until now
                 ray.wait(futures, num_returns=len(futures), timeout=GRACE)
     return said
 
 
 def _last_words(ray: Any, future: Any) -> str:
-    """What a worker of Ray said in the end; EvaluateError where it refused to start, or was lost too often."""
+    """The last message of a worker on Ray; raises EvaluateError if it refused to start, or was lost too often."""
     try:
         code, said = ray.get(future)
     except ray.exceptions.RayError as error:
@@ -200,6 +200,6 @@ def _on_node(worker: Worker, folder: str) -> tuple[int, str]:
     """Run a worker on a node, on the GPU that Ray lets it see; returns its exit code and the end of its stderr."""
     environment = {**os.environ, **worker.environment}
     done = subprocess.run(worker.command(), cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode not in (*THROUGH, REFUSED):
-        raise RuntimeError(how_ended(done.returncode))  # Ray starts it again
+    if done.returncode not in (*FINISHED, REFUSED):
+        raise RuntimeError(how_ended(done.returncode))  # Ray restarts it
     return done.returncode, done.stderr.strip()[-LONGEST:]

@@ -1,4 +1,4 @@
-"""The runs of a suite: which there are, in which order, and which of them arms share."""
+"""The run grid of a suite: its runs, their order, and which of them arms share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Step:
     title: str
     arm: ArmSpec  # the first that needs it
     config: RunConfig
-    checkpoint: str | None = None  # outside weights that it starts from
+    checkpoint: str | None = None  # external weights that it starts from
 
     def run(self, out: Path) -> Run:
         """Its place on disk."""
@@ -35,7 +35,7 @@ class Step:
 class Grid:
     """All runs of a suite."""
 
-    steps: tuple[Step, ...]  # of the wanted arms, in the order to do them; what one starts from comes before it
+    steps: tuple[Step, ...]  # of the wanted arms, in running order; what one starts from comes before it
     members: tuple[Member, ...]  # every fine-tuned run's place in the suite, of all arms
 
 
@@ -46,7 +46,7 @@ def make_grid(
     captions: Mapping[str, tuple[str, ...]],
     wanted: Collection[str],
 ) -> Grid:
-    """The grid of a suite: all arms at one seed first, so that there is soon something to compare.
+    """The run grid of a suite: all arms at one seed first, so that there is something to compare early.
 
     Arms that train on the same images with the same labels, captions and recipe share the run.
     """
@@ -81,7 +81,7 @@ def _path(
     architecture: str,
     seed: int,
 ) -> list[Step]:
-    """The runs that lead to one fine-tuned model of an arm: pre-training, where there is one, and fine-tuning."""
+    """The runs that lead to one fine-tuned model of an arm: pre-training, if there is any, and fine-tuning."""
     title = f"{arm.name}, {architecture}, seed {seed}"
     fine = RunConfig(
         kind="finetune",
@@ -105,7 +105,7 @@ def _path(
 
 
 def pretraining_data(chosen: Chosen, captions: tuple[str, ...]) -> dict[str, object]:
-    """What a pre-training run's configuration says of its images, and of their captions where it reads them."""
+    """What a pre-training run's configuration says about its images, and about their captions if it reads them."""
     if not captions:
         return chosen.identity
     digest = hashlib.sha256(json.dumps(captions).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The decoded images of runs: what a pre-training arm has chosen, and the splits of the task."""
+"""The decoded images of runs: those that a pre-training arm chose, and the splits of the task."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Images:
 
     train: LabelledImages
     evaluation: dict[str, EvaluationSet]
-    chosen: Chosen | None = None  # of a pre-training run: the choice, to be kept beside it
+    chosen: Chosen | None = None  # of a pre-training run: the choice, which is stored beside it
 
 
 def pretraining_images(
     name: str, chosen: Chosen, captions: tuple[str, ...], size: int, cache: PixelCache, accelerator: Accelerator
 ) -> Images:
-    """Decode what an arm has chosen."""
+    """Decode the images that an arm chose."""
     selection = chosen.selection
     with shown(f"decode {name}", len(selection.indices), "images", accelerator) as show:
         pixels = cache.open(chosen.source, selection.indices, size, progress=show)
@@ -42,7 +42,7 @@ def pretraining_images(
 
 
 def split_images(task: Task) -> dict[str, tuple[Identified, NDArray[np.int64]]]:
-    """By split, what a cache is to open: its images, and the positions of all of them."""
+    """What a cache has to open, by split: the images, and the positions of all of them."""
     return {
         name: (
             Identified(decoder=split, identity={**task.identity, "split": name}, n_images=len(split.y)),
@@ -78,7 +78,7 @@ def task_images(task: Task, size: int, cache: PixelCache, accelerator: Accelerat
 
 @contextmanager
 def shown(what: str, total: int, unit: str, accelerator: Accelerator) -> Iterator[Callable[[int], None]]:
-    """Progress, shown by the first process alone."""
+    """Progress, shown by the first process only."""
     if accelerator.is_main_process:
         with progress(what, total, unit) as show:
             yield show

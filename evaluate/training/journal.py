@@ -1,4 +1,4 @@
-"""What a run leaves on disk while it trains: checkpoint, log, state; each whole or not there."""
+"""What a run stores while it trains: checkpoint, log, state; each is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Checkpoint:
-    """Where a run goes on from: parameters, optimizer and, for half precision, the loss scale."""
+    """Where a run resumes: parameters, optimizer and, for half precision, the loss scale."""
 
     run: Run
     epochs: int  # of the run
@@ -57,7 +57,7 @@ class Checkpoint:
         return self.run.directory / "checkpoint.pt"
 
     def load(self) -> int:
-        """Take up the stored state, where there is one; returns how many epochs are done."""
+        """Restore the stored state, if there is one; returns how many epochs are done."""
         state = self._read() if self.path.exists() else None
         if state is None:
             return 0
@@ -68,9 +68,9 @@ class Checkpoint:
         return int(state["epoch"])
 
     def _read(self) -> dict[str, Any] | None:
-        """What is stored; None, which is told, where it is damaged or of another run.
+        """The stored state; None, with a message, if it is damaged or of another run.
 
-        Torch takes wrong bytes for parameters, and stops in the midst of those that do not fit.
+        Torch accepts wrong bytes as parameters, and stops halfway through those that do not fit.
         """
         with told_here(), reading(self.path), open_file(self.path) as file:
             try:
@@ -82,19 +82,19 @@ class Checkpoint:
                 if whole:
                     file.seek(0)
                     with warnings.catch_warnings():
-                        warnings.simplefilter("ignore")  # of pickle protocols that nobody has written
+                        warnings.simplefilter("ignore")  # about invalid pickle protocols
                         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
                     if self._fits(state):
                         return state
             except OSError:
                 raise
-            except Exception:  # damaged bytes make the readers stumble in many ways
+            except Exception:  # damaged bytes make the readers fail in many ways
                 pass
-        say(f"{self.path}: damaged, or of another run; the run begins anew")
+        say(f"{self.path}: damaged, or of another run; the run starts over")
         return None
 
     def _fits(self, state: Mapping[str, Any]) -> bool:
-        """Whether a stored state is one of this run's: its epochs, parameters and optimizer, all numbers finite."""
+        """Whether a stored state fits this run: its epochs, parameters and optimizer, all numbers finite."""
         own, optimizer = self.learner.state_dict(), self.optimizer.state_dict()
         learner, other = state["learner"], state["optimizer"]
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -130,14 +130,14 @@ def _alike(value: torch.Tensor, own: torch.Tensor) -> bool:
 
 
 def _same_options(stored: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    """Whether groups of parameters are trained alike, as far as both say; the learning rate follows the epoch."""
+    """Whether groups of parameters have the same options, if both state them; the learning rate follows the epoch."""
     return all(stored[key] == own[key] for key in stored.keys() & own.keys() - {"lr"})
 
 
 def log_epoch(run: Run, row: dict[str, float], epoch: int) -> None:
-    """Append an epoch's row to log.jsonl; an epoch done again after a kill replaces what it had written.
+    """Append an epoch's row to log.jsonl; an epoch repeated after a kill replaces its earlier row.
 
-    Raises EvaluateError, naming file and line, where what is there is no log.
+    Raises EvaluateError, naming file and line, if the existing file is not a log.
     """
     path = run.directory / "log.jsonl"
     with told_here(), reading(path):
@@ -148,9 +148,9 @@ def log_epoch(run: Run, row: dict[str, float], epoch: int) -> None:
 
 
 def set_state(run: Run, status: str, accelerator: Accelerator, *, predictions: Mapping[str, str], **more: Any) -> None:
-    """Write state.json: how far the run is, on what machine, with which versions.
+    """Write state.json: the progress of the run, its machine and versions.
 
-    ``predictions`` has the SHA-256 of each stored file of them, by its name.
+    ``predictions`` has the SHA-256 of each stored file of predictions, by its name.
     """
     device = accelerator.device
     state = {

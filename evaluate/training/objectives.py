@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
     """What a learner made of a batch."""
 
     loss: Tensor  # float32 scalar, mean over the batch
-    hits: Tensor  # int64 scalar, 0 to n: images told right; contrastive: whose most similar candidate is a positive
+    hits: Tensor  # int64 scalar, 0 to n: images classified correctly, or whose most similar candidate is a positive
 
 
 class Supervised(nn.Module):
@@ -61,7 +61,7 @@ class Supervised(nn.Module):
 
 
 class SimCLR(nn.Module):
-    """Two views of an image are to be more similar than views of two images (Chen et al. 2020)."""
+    """Two views of an image should be more similar than views of two images (Chen et al. 2020)."""
 
     def __init__(self, backbone: nn.Module, *, temperature: float) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class SimCLR(nn.Module):
 
 
 class ImageText(nn.Module):
-    """An image and its caption are to be more similar than an image and another caption (CLIP, Radford et al. 2021)."""
+    """An image and its caption should be more similar than it and another caption (CLIP, Radford et al. 2021)."""
 
     def __init__(self, backbone: nn.Module, *, temperature: float) -> None:
         super().__init__()
@@ -100,8 +100,8 @@ Learner = Supervised | SimCLR | ImageText
 def make_learner(recipe: Recipe, architecture: str, n_classes: int, image_size: int | None = None) -> Learner:
     """An untrained learner of the recipe's objective, initialised from torch's global generator.
 
-    But for the head, the backbone is that of ``models.build``, its initial values included.
-    Raises EvaluateError where there is no such architecture, or a contrastive objective cannot replace its head.
+    Except for the head, the backbone is that of ``models.build``, including its initial values.
+    Raises EvaluateError if there is no such architecture, or a contrastive objective cannot replace its head.
     """
     backbone = build(architecture, n_classes, image_size)
     if recipe.objective == "supervised":
@@ -156,12 +156,12 @@ class TextTower(nn.Module):
 
 
 def _shorten(caption: str) -> str:
-    """A caption's first CAPTION_BYTES of UTF-8, less a character cut in two."""
+    """A caption's first CAPTION_BYTES of UTF-8, without a character cut in two."""
     return caption.encode()[:CAPTION_BYTES].decode(errors="ignore")
 
 
 def _key(caption: str) -> int:
-    """A signed 64-bit number that all processes give to equal captions, and to no others but by a 2^-64 chance."""
+    """A signed 64-bit number, the same in all processes for equal captions; others share it with probability 2^-64."""
     return int.from_bytes(blake2b(caption.encode(), digest_size=8).digest(), "little", signed=True)
 
 
@@ -175,14 +175,14 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Outcome:
         own = functional.normalize(torch.cat([first, second]).float())
         logits = own @ _gather(own).T / temperature
         start = 2 * n * _rank()
-        logits[:, start : start + 2 * n].fill_diagonal_(-math.inf)  # a view is no candidate for itself
+        logits[:, start : start + 2 * n].fill_diagonal_(-math.inf)  # a view is not a candidate for itself
         other_view = start + torch.arange(2 * n, device=own.device).roll(n)
         loss = functional.cross_entropy(logits, other_view)
     return Outcome(loss, (logits[:n].argmax(1) == other_view[:n]).sum())
 
 
 def image_text_loss(images: Tensor, texts: Tensor, keys: Tensor, scale: Tensor) -> Outcome:
-    """The symmetric cross entropy of images and texts, each [n, width]; ``keys``, int64 [n], tell texts apart.
+    """The symmetric cross entropy of images and texts, each [n, width]; ``keys``, int64 [n], identify texts.
 
     All images and texts of a key are positives of each other, with equal shares of the target (UniCL, Yang et
     al. 2022); the two directions are averaged, as in CLIP.  The candidates are those of all processes.  Hits
@@ -200,7 +200,7 @@ def image_text_loss(images: Tensor, texts: Tensor, keys: Tensor, scale: Tensor) 
 
 
 def _gather(own: Tensor) -> Tensor:
-    """The rows of all processes, in their order; each must have as many.  Gradients return to where rows came from."""
+    """The rows of all processes, in their order; each must have as many.  Gradients return to the rows' processes."""
     gathered: Tensor = own if _n_processes() == 1 else _Gather.apply(own)
     return gathered
 

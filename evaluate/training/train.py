@@ -1,6 +1,6 @@
 """One training loop; pre-training and fine-tuning differ by configuration alone.
 
-Every random draw comes from the run's seed and the epoch, so a run that was killed goes on from
+Every random draw comes from the run's seed and the epoch, so a run that was killed resumes from
 its last epoch with the result that it would have had.  With several processes (``accelerate launch``)
 each takes its share of every batch; order and augmentation are those of one process.
 """
@@ -34,8 +34,8 @@ from .augment import Draws, apply, batches, draw, resident, to_batch
 from .journal import Checkpoint, log_epoch, set_state
 from .objectives import Batch, Learner, make_learner
 
-EVAL_BATCH = 256  # images, of one process
-LOOK_EVERY = 50  # steps between looks at the losses: looking waits for the device
+EVAL_BATCH = 256  # images per process
+CHECK_EVERY = 50  # steps between checks of the losses, which wait for the device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,7 +45,7 @@ class LabelledImages:
     pixels: Pixels
     labels: NDArray[np.int64]  # [n]
     n_classes: int
-    captions: tuple[str, ...] = ()  # one an image, for the image-text objective
+    captions: tuple[str, ...] = ()  # one per image, for the image-text objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,7 +57,7 @@ class EvaluationSet:
 
 
 class DivergedError(EvaluateError):
-    """The loss is not a finite number any more."""
+    """The loss is no longer a finite number."""
 
 
 def train(
@@ -70,7 +70,7 @@ def train(
     accelerator: Accelerator,
     progress: Callable[[int], None],
 ) -> None:
-    """Train one run to its end, from its last checkpoint where there is one, and mark it done.
+    """Train one run to its end, from its last checkpoint if there is one, and mark it done.
 
     Writes config.json, log.jsonl, predictions, weights.safetensors and, last, state.json.  Raises
     DivergedError, naming epoch and step, when the loss stops being finite.
@@ -85,7 +85,7 @@ def train(
         run=run, epochs=recipe.epochs, learner=learner, optimizer=loop.optimizer, scaler=accelerator.scaler
     )
     begin = checkpoint.load()
-    sums: dict[str, str] = {}  # of the predictions that are stored; those of epochs to come are written anew
+    sums: dict[str, str] = {}  # of the stored predictions; those of later epochs are rewritten
     if main:
         before = run.state.predictions or {}
         sums = {name: digest for name, digest in before.items() if int(name.partition("-")[0]) <= begin}
@@ -112,7 +112,7 @@ def train(
         weights = {name: value.cpu().contiguous() for name, value in learner.backbone.state_dict().items()}
         write_atomically(run.weights, save(weights))
         rate = {"train_images_per_second": round(n_seen / seconds, 1)} if seconds else {}
-        sums = run.sums(recipe.evaluate_epochs, list(evaluation), sums)  # of what an earlier version began, too
+        sums = run.sums(recipe.evaluate_epochs, list(evaluation), sums)  # including those that an earlier version wrote
         set_state(run, "done", accelerator, predictions=sums, epochs_done=recipe.epochs, **rate)
         checkpoint.path.unlink(missing_ok=True)
     accelerator.free_memory()
@@ -121,7 +121,7 @@ def train(
 
 
 def new_learner(config: RunConfig, n_classes: int, init: Path | Mapping[str, torch.Tensor] | None) -> Learner:
-    """What is trained, at its start: initialised from the run's seed, the backbone loaded from ``init``."""
+    """What is trained, at the start: initialised from the run's seed, with the backbone loaded from ``init``."""
     with torch.random.fork_rng():
         torch.manual_seed(_seed(config, "init"))
         learner = make_learner(config.recipe, config.architecture, n_classes, config.image_size)
@@ -164,7 +164,7 @@ def predict(model: nn.Module, images: EvaluationSet, accelerator: Accelerator) -
     with torch.inference_mode(), accelerator.autocast():
         for part, pixels in zip(parts, batches(images.pixels, parts, accelerator.device), strict=True):
             found[torch.from_numpy(part)] = model(to_batch(pixels, accelerator.device)).argmax(1)
-    found = accelerator.reduce(found)  # each image is some process's own, and zero for the others
+    found = accelerator.reduce(found)  # each image belongs to one process, and is zero in the others
     truth = images.truth
     return Predictions(
         image_id=truth.image_id,
@@ -178,7 +178,7 @@ def predict(model: nn.Module, images: EvaluationSet, accelerator: Accelerator) -
 def shares(n: int, n_processes: int, accumulate: int, *, equal: bool) -> list[list[slice]]:
     """A batch of ``n`` images in parts: for each process, ``accumulate`` slices, to be taken one after the other.
 
-    Together they are the whole batch, each image once.  ``equal`` parts leave out the images that are over,
+    Together they are the whole batch, each image once.  ``equal`` parts leave out the remaining images,
     since contrastive objectives compare whole parts across processes.
     """
     n_parts = n_processes * accumulate
@@ -213,7 +213,7 @@ class _Loop:
         recipe, accelerator = self.config.recipe, self.accelerator
         n, rank = len(self.train_set.labels), accelerator.process_index
         self.model.train()
-        # Dropout layers know no other generator; the first process draws what it would draw alone.
+        # Dropout layers use only the global generator; the first process draws what it would draw alone.
         torch.manual_seed(_seed(self.config, "dropout", epoch, *([rank] if rank else [])))
         generator = torch.Generator().manual_seed(_seed(self.config, "epoch", epoch))
         mixing = np.random.default_rng(_seed(self.config, "mixup", epoch))
@@ -231,7 +231,7 @@ class _Loop:
             mix = float(mixing.beta(recipe.mixup, recipe.mixup)) if recipe.mixup else 1.0
             draws = [draw(len(steps[number]), recipe, generator) for _ in range(1 + (recipe.objective == "simclr"))]
             losses[number], hits[number] = self._step(steps[number], mine[number], pixels, draws, mix)
-            if number % LOOK_EVERY == LOOK_EVERY - 1:
+            if number % CHECK_EVERY == CHECK_EVERY - 1:
                 self._check_finite(losses[: number + 1], epoch, len(steps))
         self._check_finite(losses, epoch, len(steps))
         seen = np.array([sum(part.stop - part.start for part in own) for own in mine])
@@ -258,7 +258,7 @@ class _Loop:
             batch = self._batch(chosen[part], images, [one[part] for one in draws], mix)
             with nullcontext() if part is own[-1] else accelerator.no_sync(self.model):
                 mean, right = self.model(batch)
-                # DistributedDataParallel averages the processes' gradients, each of which is of a sum's part.
+                # DistributedDataParallel averages the processes' gradients, each of which is that of a partial sum.
                 accelerator.backward(mean * (size * accelerator.num_processes / whole))
             loss += mean.detach() * (size / whole)
             hits += right
@@ -278,7 +278,7 @@ class _Loop:
         )
 
     def _check_finite(self, losses: torch.Tensor, epoch: int, n_steps: int) -> None:
-        """Raise DivergedError in every process where the loss of a step is no finite number in one of them."""
+        """Raise DivergedError in every process if the loss of a step is not finite in one of them."""
         total = self.accelerator.reduce(losses.clone())
         wrong = (~total.isfinite()).nonzero()
         if len(wrong):
@@ -297,7 +297,7 @@ class _Loop:
 
 
 def _same_buffers(model: nn.Module, accelerator: Accelerator) -> None:
-    """Give every process the first one's running statistics, which are those that are stored."""
+    """Give every process the running statistics of the first, which are stored."""
     if accelerator.num_processes > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)

@@ -1,4 +1,4 @@
-"""What every kind of images is: the protocol that shards, checks, previews, exports and documents know.
+"""The protocol of a kind of images, which is all that shards, checks, previews, exports and documents know of it.
 
 A kind is a folder of this package whose ``__init__`` defines ``KIND``; ``known`` lists them.  Nothing outside asks
 which kind a set is of: whatever differs is answered by the content, or by the facts for the documents.
@@ -38,17 +38,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFormat:
-    """What the image files of a set are."""
+    """The format of a set's image files."""
 
     ending: str  # png, jpg or webp
     side: int  # width and height in pixels
 
 
 class Content(Protocol):
-    """All that the images of a set depend on: a frozen dataclass of pydantic's, stored in ``plan.json``.
+    """All that the images of a set depend on: a frozen dataclass that pydantic validates, stored in ``plan.json``.
 
-    Its SHA-256 is the plan's digest, so fields that it gains follow the rule of ``common.records.added``.  What image i
-    is depends on it and on i alone.
+    Its SHA-256 is the plan's digest, so fields added later follow the rule of ``common.records.added``.  Image i
+    depends on it and on i alone.
     """
 
     kind: ClassVar[str]
@@ -60,7 +60,7 @@ class Content(Protocol):
 
     @property
     def class_words(self) -> tuple[str, ...] | None:
-        """The classes as their captions call them, by label; None where they have no other names."""
+        """The classes' names in captions, by label; None if they have no other names."""
         ...
 
     @property
@@ -75,11 +75,11 @@ class Content(Protocol):
 
     @property
     def image(self) -> ImageFormat:
-        """Of every image file."""
+        """The format of every image file."""
         ...
 
     def problem(self) -> str | None:
-        """Which value of a stored content is out of range, beginning with its key; None where all are right."""
+        """Which value of a stored content is out of range, beginning with its key; None if all are valid."""
         ...
 
     def sample(self, index: int) -> Sample:
@@ -87,27 +87,27 @@ class Content(Protocol):
         ...
 
     def caption(self, sample: Sample) -> str | None:
-        """The text that an image was drawn from; None where there is none."""
+        """The text that an image was drawn from; None if there is none."""
         ...
 
     def record(self, sample: Sample, stored: dict[str, Any]) -> dict[str, Any]:
-        """What the plan says of an image's record beyond key, index, label and class.
+        """What the plan determines of an image's record beyond key, index, label and class.
 
-        ``stored`` is the record that stands: what was found out while drawing, such as an attempt's number.
+        ``stored`` is the stored record, which has what only drawing determines, such as the number of the attempt.
         """
         ...
 
     def file_stem(self, sample: Sample, folder: str) -> str | None:
-        """The name of an image's file in an exported folder, where a published layout has one."""
+        """The name of an image's file in an exported folder, if a published layout has one."""
         ...
 
     def describe(self) -> str:
-        """In one line, what made the images, with versions."""
+        """What made the images, with versions, in one line."""
         ...
 
 
 def origin_of(content: Content) -> str:
-    """In words, what makes a content's images: prompts, model and versions, and the plan's digest."""
+    """What makes a content's images, in words: prompts, model and versions, and the plan's digest."""
     return f"{content.describe()}, plan {digest(content)[:16]}"
 
 
@@ -121,9 +121,9 @@ class Renderer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Licence:
-    """Under what terms images may be used."""
+    """The terms under which images may be used."""
 
-    identifier: str  # the Hub's
+    identifier: str  # on the Hub
     name: str
     link: str | None
     terms: tuple[Markup, ...]  # paragraphs of Markdown for the card
@@ -132,35 +132,35 @@ class Licence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the documents of a set say of its images; Markup is Markdown whose values are escaped already."""
+    """What the documents of a set say about its images; Markup is Markdown whose values are already escaped."""
 
     title: str  # without the number of images, such as "FractalDB fractals of 20 categories"
-    made_by: str  # what drew them, in words
+    made_by: str  # what drew the images, in words
     introduction: Markup  # after "20 images of 10 classes "
     tags: tuple[str, ...]  # on the Hub
     language: str | None  # of captions
     source_type: str  # of IPTC's digital source types: algorithmicMedia or trainedAlgorithmicMedia
     licence: Licence
-    command: tuple[tuple[str, ...], ...]  # the command that makes it, but for directory and numbers; an option each
+    command: tuple[tuple[str, ...], ...]  # the command that makes it, without directory and counts, by option
     provenance: tuple[Markup, ...]  # paragraphs after the command
     rows: tuple[tuple[str, Markup], ...]  # of the table of settings
-    columns: dict[str, str]  # what columns of the metadata table hold
+    columns: dict[str, str]  # the meaning of columns of the metadata table
     biases: tuple[str, ...]
     limits: tuple[str, ...]
-    personal: tuple[str, ...]  # what of persons is in the images
-    citations: tuple[str, ...]  # BibTeX, of where the images come from
+    personal: tuple[str, ...]  # on personal data in the images
+    citations: tuple[str, ...]  # BibTeX, of the images' origins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """A kind of images."""
 
-    name: str  # as it stands in ``plan.json``
-    content: Callable[[], type[Any]]  # the class of its Content; called, as pydantic takes a while to import
-    renderer: Callable[..., Renderer]  # of (plan, *, model, device): as the images of a plan were drawn
+    name: str  # in ``plan.json``
+    content: Callable[[], type[Any]]  # gives the class of its Content; a function, as pydantic is slow to import
+    renderer: Callable[..., Renderer]  # of (plan, *, model, device): draws as the plan's images were drawn
     facts: Callable[[Plan], Facts]
-    bytes_per_image: Callable[[Plan], float]  # in a shard, about
+    bytes_per_image: Callable[[Plan], float]  # in a shard, approximately
     commands: Callable[[], typer.Typer]  # that make sets of this kind
     options: frozenset[str] = frozenset()  # of ``model`` and ``device``, those that its renderer takes
-    variant: str = "key"  # column of the metadata table that tells images of a class apart
+    variant: str = "key"  # column of the metadata table that distinguishes images of a class
     variant_words: str = "Image"

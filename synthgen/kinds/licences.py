@@ -1,4 +1,4 @@
-"""Licences that several kinds of images, or several models, stand under."""
+"""Licences shared by several kinds of images or by several models."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ APACHE_LINK = "https://www.apache.org/licenses/LICENSE-2.0"
 
 
 def apache(of: str) -> Licence:
-    """The program's own licence, for what it makes from numbers alone.
+    """The program's own licence, for images that it makes from numbers alone.
 
-    It grants what there is to grant, and waives nothing in the publisher's name, as a public-domain dedication would.
+    It grants whatever rights exist and, unlike a public-domain dedication, waives none in the publisher's name.
     """
     words = markdown(
         "[Apache-2.0]({link}), the licence of {of}.  Whoever publishes the set may state another.",
@@ -21,7 +21,7 @@ def apache(of: str) -> Licence:
     return Licence(identifier="apache-2.0", name="Apache-2.0", link=APACHE_LINK, terms=(words,))
 
 
-# Attachment A of the OpenRAIL licences.  By their paragraph 6 no use of the output may contravene them.
+# Attachment A of the OpenRAIL licences.  Under their paragraph 6 no use of the output may contravene them.
 RESTRICTIONS = (
     "In any way that violates any applicable national, federal, state, local or international law or regulation;",
     "For the purpose of exploiting, harming or attempting to exploit or harm minors in any way;",
@@ -72,7 +72,7 @@ def limited(*, name: str, link: str) -> Licence:
 
 
 def unknown(model: str, link: str | None) -> Licence:
-    """Of a model that synthgen does not know."""
+    """The terms of a model that synthgen does not know."""
     return Licence(
         identifier="other",
         name="unknown",

@@ -1,8 +1,8 @@
 """The documents of a published dataset: card, Croissant description, sample images and quality counts.
 
-The card is the Hub's: YAML by huggingface_hub's own classes, from which ``datasets`` takes the class
-names, then Markdown from a template.  Whatever comes from a plan is escaped: a class name shows as
-its text, whatever it holds.  The same directory gives the same bytes.
+The card has the Hub's form: YAML by huggingface_hub's own classes, from which ``datasets`` takes the class
+names, then Markdown from a template.  Whatever comes from a plan is escaped: a class name appears as
+its text, whatever it contains.  The same directory gives the same bytes.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from synthgen.publishing import statements
 from synthgen.publishing.croissant import columns, croissant
 
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")  # the Hub's
-DTYPES = {"double": "float64"}  # of arrow's names for columns those that datasets calls otherwise
-LISTED = 20  # classes in the card's table, and faults at its top
+DTYPES = {"double": "float64"}  # Arrow's names of types for which datasets has other names
+LISTED = 20  # classes in the card's table, and defects at its top
 SAMPLED, EACH = 12, 6  # classes in samples.jpg, images of each
 
 
 def documents(
-    manifest: Manifest, quality: Quality, *, faults: Sequence[str] = (), repo: str | None = None
+    manifest: Manifest, quality: Quality, *, defects: Sequence[str] = (), repo: str | None = None
 ) -> dict[str, bytes]:
     """The content of DOCUMENTS, by name.
 
-    The manifest's shards are those that are published, ``quality`` is measure(manifest); ``faults`` are what
-    verifying the directory found, a line each; ``repo`` is the dataset's USER/NAME on the Hub.  The card
-    and the Croissant description say first what is missing or faulty.  Raises SynthgenError where no
-    shard stands, one is damaged, or ``repo`` cannot be a name on the Hub.
+    The manifest's shards are those that are published, ``quality`` is measure(manifest); ``defects`` are what
+    verifying the directory found, one line each; ``repo`` is the dataset's USER/NAME on the Hub.  The card
+    and the Croissant description begin with what is missing or defective.  Raises SynthgenError if no
+    shard is finished, one is damaged, or ``repo`` cannot be a name on the Hub.
     """
     if not manifest.shards:
-        raise SynthgenError(f"{manifest.directory}: no shard stands yet, so there is nothing to publish")
+        raise SynthgenError(f"{manifest.directory}: no shard is finished yet, so there is nothing to publish")
     if repo is not None:
         _check_repo(repo)
-    warnings = _warnings(manifest, faults)
+    warnings = _warnings(manifest, defects)
     content = (
         card(manifest, quality, warnings=warnings, repo=repo).encode(),
         croissant(manifest, warnings=warnings, repo=repo),
@@ -71,17 +71,17 @@ def _check_repo(repo: str) -> None:
         raise SynthgenError(f"{repo!r} cannot be a dataset's name on the Hub; give USER/NAME")
 
 
-def _warnings(manifest: Manifest, faults: Sequence[str]) -> list[str]:
+def _warnings(manifest: Manifest, defects: Sequence[str]) -> list[str]:
     warnings = []
     if not manifest.complete:
         warnings.append(
             f"This set is unfinished: {manifest.n_samples:,} of {manifest.plan.n:,} images,"
             f" {len(manifest.shards):,} of {manifest.plan.n_shards:,} shards."
         )
-    if faults:
-        told = [*faults[:LISTED], *([f"and {len(faults) - LISTED:,} more"] if len(faults) > LISTED else [])]
-        n_faults = f"{len(faults):,} fault{'s' * (len(faults) != 1)}"
-        warnings.append(f"Verifying this set found {n_faults}: {'; '.join(told)}.")
+    if defects:
+        listed = [*defects[:LISTED], *([f"and {len(defects) - LISTED:,} more"] if len(defects) > LISTED else [])]
+        n_defects = f"{len(defects):,} defect{'s' * (len(defects) != 1)}"
+        warnings.append(f"Verifying this set found {n_defects}: {'; '.join(listed)}.")
     return warnings
 
 
@@ -94,8 +94,8 @@ def card(manifest: Manifest, quality: Quality, *, warnings: Sequence[str] = (), 
 
     facts = manifest.plan.kind.facts(manifest.plan)
     data = DatasetCardData(**_metadata(manifest, facts))
-    told = _told(manifest, quality, facts)
-    body = _environment().get_template("card.md.j2").render(**told, warnings=warnings, repo=repo)
+    values = _values(manifest, quality, facts)
+    body = _environment().get_template("card.md.j2").render(**values, warnings=warnings, repo=repo)
     return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
 
 
@@ -130,7 +130,7 @@ def _metadata(manifest: Manifest, facts: Facts) -> dict[str, Any]:
 
 
 def _features(manifest: Manifest) -> list[dict[str, Any]]:
-    """What datasets calls the members of a sample, in its YAML.  The json holds a row of the metadata table."""
+    """The members of a sample in the YAML of datasets.  The json holds a row of the metadata table."""
     names = {str(label): name for label, name in enumerate(manifest.plan.content.class_names)}
     row = [{"name": field.name, "dtype": DTYPES.get(str(field.type), str(field.type))} for field in columns(manifest)]
     return [
@@ -146,7 +146,7 @@ def _features(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _environment() -> Environment:
-    """Every value is escaped as it is put into the text, but for Markup, which the filters below return."""
+    """Escapes every value that it puts into the text, except Markup, which the filters below return."""
     environment = Environment(
         loader=PackageLoader(__package__, "."),
         finalize=lambda value: value if isinstance(value, Markup) else escaped(str(value)),
@@ -159,8 +159,8 @@ def _environment() -> Environment:
     return environment
 
 
-def _told(manifest: Manifest, quality: Quality, facts: Facts) -> dict[str, Any]:
-    """What the template puts into words."""
+def _values(manifest: Manifest, quality: Quality, facts: Facts) -> dict[str, Any]:
+    """The values that the template uses."""
     plan = manifest.plan
     n_images = [int(n) for n in quality.n_images]
     return {
@@ -185,7 +185,7 @@ def _told(manifest: Manifest, quality: Quality, facts: Facts) -> dict[str, Any]:
 
 
 def _versions(manifest: Manifest) -> list[tuple[str, str]]:
-    """What the bytes may depend on, as the completion records tell it; several values where shards differ."""
+    """What the bytes may depend on, by the completion records; several values if shards differ."""
     found: dict[str, set[str]] = {}
     for shard in manifest.shards:
         for name, value in shard.environment.items():
@@ -196,14 +196,14 @@ def _versions(manifest: Manifest) -> list[tuple[str, str]]:
 def _counts(quality: Quality) -> list[tuple[str, int]]:
     return [
         *((kind, len(keys)) for kind, keys in quality.faults.items()),
-        ("made again until they passed", quality.n_remade),
+        ("redrawn until they passed", quality.n_remade),
         ("pixel for pixel a copy of an earlier image", quality.n_copies),
         ("in a pair of near-duplicates", quality.n_near_images),
     ]
 
 
 def _classes(plan: Plan, n_images: list[int]) -> list[dict[str, Any]]:
-    """Label, name, words and number of images of the first classes, and a bar as long as the number asks."""
+    """Label, name, words and number of images of the first classes, and a bar of proportional length."""
     words, most = plan.content.class_words or plan.content.class_names, max(n_images)
     return [
         {"label": label, "name": name, "words": words[label], "n": n, "bar": "█" * round(20 * n / most)}

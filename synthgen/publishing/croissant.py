@@ -1,9 +1,9 @@
 """A dataset's description in Croissant 1.1 with the Responsible-AI vocabulary: JSON-LD, by mlcroissant's classes.
 
 See https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html and croissant-rai-spec.html beside it.
-That the images are synthetic is said by schema.org's digitalSourceType, in IPTC's terms, and by
-rai:hasSyntheticData, for which conferences ask.  Paths are relative, so that one file serves every
-place that a set is published at.
+That the images are synthetic is stated by schema.org's digitalSourceType, in IPTC's terms, and by
+rai:hasSyntheticData, which conferences ask for.  Paths are relative, so that one file serves every
+place where a set is published.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ DESCRIPTIONS = {
     "key": "Name of the image's files in the shard.",
     "label": "Position of the class in the record set 'classes'.",
     "class": "The class's name, as in the record set 'classes'.",
-    "sha256": "Of the image file.",
+    "sha256": "The image file's SHA-256.",
 }
 
 
 def croissant(manifest: Manifest, *, warnings: Sequence[str] = (), repo: str | None = None) -> bytes:
     """The text of ``croissant.json``; ``warnings`` come first in its description.
 
-    Raises SynthgenError where mlcroissant is missing or a metadata table cannot be read.
+    Raises SynthgenError if mlcroissant is missing or a metadata table cannot be read.
     """
     try:
         import mlcroissant as mlc
@@ -77,7 +77,7 @@ def croissant(manifest: Manifest, *, warnings: Sequence[str] = (), repo: str | N
         distribution=[*_files(mlc, ctx, manifest), *_file_sets(mlc, ctx, manifest)],
         record_sets=[_images(mlc, ctx, manifest, facts), _classes(mlc, ctx, manifest)],
         data_collection=f"Nothing was collected: every image was drawn by synthgen, as {facts.made_by}, from its"
-        f" plan; plan.json and the documents say with which settings, and each record how one image is made again.",
+        f" plan; plan.json and the documents state the settings, and each record how to regenerate its image.",
         data_collection_type=["Others: synthetic generation"],
         data_annotation_protocol=["A label is the class that the image was drawn for; there were no annotators."],
         machine_annotation_tools=["synthgen"],
@@ -100,7 +100,7 @@ def croissant(manifest: Manifest, *, warnings: Sequence[str] = (), repo: str | N
 def completed(manifest: Manifest) -> datetime:
     """The day, in UTC, on which the last shard was finished.
 
-    Kept in the files' times: it is the same whenever the documents are written, and no other day is on record.
+    Taken from the files' times: it is the same whenever the documents are written, and no other day is recorded.
     """
     here = store_of(manifest.directory).local(manifest.directory)
     assert here is not None  # documents are written of a folder
@@ -147,23 +147,23 @@ def _file_sets(mlc: Any, ctx: mlc.Context, manifest: Manifest) -> Iterator[mlc.F
         ctx=ctx,
         id="tables",
         name="tables",
-        description="The records of all images, a table a shard.",
+        description="The records of all images, one table per shard.",
         encoding_formats=[PARQUET],
         includes=["metadata/*.parquet"],
     )
 
 
 def _images(mlc: Any, ctx: mlc.Context, manifest: Manifest, facts: Facts) -> mlc.RecordSet:
-    """A record an image: the image from its shard, joined by its key with the rest from the tables."""
+    """One record per image: the image from its shard, joined by its key with the rest from the tables."""
 
     def source(file_set: str, regex: str | None = None, **what: str) -> mlc.Source:
         transforms = [mlc.Transform(ctx=ctx, regex=regex)] if regex else []
         return mlc.Source(ctx=ctx, file_set=file_set, extract=mlc.Extract(ctx=ctx, **what), transforms=transforms)
 
     def field(name: str, kind: str, **rest: Any) -> mlc.Field:
-        told = {**DESCRIPTIONS, **facts.columns}.get(name)
+        description = {**DESCRIPTIONS, **facts.columns}.get(name)
         types = [SCHEMA + kind] + ([f"{CROISSANT}Label"] if name == "label" else [])
-        return mlc.Field(ctx=ctx, id=f"images/{name}", name=name, description=told, data_types=types, **rest)
+        return mlc.Field(ctx=ctx, id=f"images/{name}", name=name, description=description, data_types=types, **rest)
 
     # mlcroissant transforms a joined column twice, so the pattern takes a key as well as a file's name.
     key = source("image-files", file_property="filename", regex="^([^.]+)")
@@ -187,9 +187,9 @@ def _images(mlc: Any, ctx: mlc.Context, manifest: Manifest, facts: Facts) -> mlc
 
 
 def columns(manifest: Manifest) -> pa.Schema:
-    """The columns of the metadata tables, which are the keys of the images' records too.
+    """The columns of the metadata tables, which are also the keys of the images' records.
 
-    Raises SynthgenError where the first table is damaged.
+    Raises SynthgenError if the first table is damaged.
     """
     return read_schema(table_path(manifest.directory, manifest.plan.shard(manifest.shards[0].index)))
 
@@ -210,7 +210,7 @@ def _classes(mlc: Any, ctx: mlc.Context, manifest: Manifest) -> mlc.RecordSet:
         ctx=ctx,
         id="classes",
         name="classes",
-        description="The classes by label" + ("; words are what stands in the captions." if words else "."),
+        description="The classes by label" + ("; words are their names in captions." if words else "."),
         data_types=[SCHEMA + "Enumeration"],
         key=["classes/label"],
         fields=fields,

@@ -1,8 +1,8 @@
 """Write a finished dataset in other layouts: an image folder, Parquet files, or tars of another size.
 
-Every export streams: it holds a few images in memory, checks each against its record and the plan as
-it passes, and writes a file whole or not at all.  What a file holds is settled before the first is
-written, so that a killed export goes on where it was, and the same set gives the same files.
+Every export streams: it holds a few images in memory, checks each against its record and the plan on
+the way, and writes each file completely or not at all.  The contents of all files are determined before
+the first is written, so that a killed export can be resumed, and the same set gives the same files.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def export(
 ) -> tuple[Part, ...]:
     """Write a dataset's images to ``out`` in a layout; returns the files, none for an image folder.
 
-    ``shard_bytes`` is about the size of a file, in Parquet and WebDataset; ``progress`` takes how many
-    images are done.  Raises SynthgenError where the set is unfinished or damaged, where ``out`` holds
-    anything but an unfinished export of the same, and where the disk is too small.
+    ``shard_bytes`` is the approximate size of a file, in Parquet and WebDataset; ``progress`` is called with
+    how many images are done.  Raises SynthgenError if the set is unfinished or damaged, if ``out`` holds
+    anything but an unfinished export of the same set, and if the disk is too small.
     """
     check_request(layout, shard_bytes)
     if not manifest.complete:
         raise SynthgenError(
-            f"{manifest.directory}: {manifest.n_samples} of {manifest.plan.n} images stand; finish it first"
+            f"{manifest.directory}: {manifest.n_samples} of {manifest.plan.n} images exist; finish the set first"
         )
     parts = () if layout == "imagefolder" else cut(manifest, layout, shard_bytes)
     with reporting_full_disk(out), opened_export(manifest, out, layout, shard_bytes, parts):
@@ -62,7 +62,7 @@ def export(
 
 
 def check_request(layout: str, shard_bytes: int) -> None:
-    """Raises SynthgenError where there is no such layout or the size is out of range."""
+    """Raise SynthgenError if there is no such layout or the size is out of range."""
     if layout not in LAYOUTS:
         raise SynthgenError(f"--format {layout}: unknown; there are {', '.join(LAYOUTS)}")
     if shard_bytes < 1:
@@ -70,7 +70,7 @@ def check_request(layout: str, shard_bytes: int) -> None:
 
 
 def bytes_of(text: str) -> int:
-    """A size such as 1GB, 500MB or 2GiB in bytes; raises SynthgenError where it is none."""
+    """A size such as 1GB, 500MB or 2GiB in bytes; raises SynthgenError if it is not one."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     try:
@@ -82,10 +82,10 @@ def bytes_of(text: str) -> int:
 def cut(manifest: Manifest, layout: str, shard_bytes: int) -> tuple[Part, ...]:
     """The files of an export of about ``shard_bytes`` each, by the sizes in the completion records.
 
-    Small shards are put together, and a larger one is cut into equal numbers of images.
+    Small shards are combined, and a larger one is cut into equal numbers of images.
     """
     spans: list[tuple[int, int]] = []
-    filled = 0  # bytes in the last of them, where more may be added
+    filled = 0  # bytes in the last of them, if more may be added
     for shard in manifest.shards:
         span = manifest.plan.shard(shard.index)
         n = max(1, min(math.ceil(shard.n_bytes / shard_bytes), shard.n_samples))
@@ -104,9 +104,9 @@ def cut(manifest: Manifest, layout: str, shard_bytes: int) -> tuple[Part, ...]:
 def checked(
     manifest: Manifest, spans: Sequence[tuple[int, int]], progress: Callable[[int], object] = lambda done: None
 ) -> Checked:
-    """The samples of spans that follow each other; only the shards that hold them are read.
+    """The samples of consecutive spans; only the shards that hold them are read.
 
-    Raises SynthgenError naming shard and key where an image, its label or its place is not as recorded and planned.
+    Raises SynthgenError, naming shard and key, if an image, its label or its place is not as recorded and planned.
     """
     done = manifest.plan.n - sum(stop - start for start, stop in spans)
     for shard in manifest.shards:
@@ -144,8 +144,8 @@ def _check(path: Place, sample: Sample, item: Item) -> Sample:
 def _write_folders(manifest: Manifest, out: Path, progress: Callable[[int], object]) -> None:
     """``OUT/<class>/<name>.<ending>`` for every image; for fractals this is FractalDB's published layout.
 
-    An image that stands with its content is kept.  A class without images gets no folder, which
-    torchvision would refuse.
+    An image that is already there, unchanged, is kept.  A class without images gets no folder, since
+    torchvision would refuse it.
     """
     content = manifest.plan.content
     classes = class_folders(content.class_names)
@@ -162,7 +162,7 @@ def _write_folders(manifest: Manifest, out: Path, progress: Callable[[int], obje
 
 
 def _write_image(folder: str, name: str, image: bytes) -> None:
-    path = f"{folder}/{name}"  # strings: a pathlib.Path takes as long to make as a file to write
+    path = f"{folder}/{name}"  # strings: making a pathlib.Path takes as long as writing a file
     try:
         with open(path, "rb", opener=_unblocked) as file:
             if file.read() == image:
@@ -176,7 +176,7 @@ def _write_image(folder: str, name: str, image: bytes) -> None:
 
 
 def _unblocked(path: str, flags: int) -> int:
-    """Open what may be a pipe, which is empty then."""
+    """Open without blocking: a pipe then reads as empty."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -192,20 +192,20 @@ def _write_parts(
         own = islice(samples, part.stop - part.start)
         path = target(out, part.name)
         with claimed(path) as file:
-            assert file is not None  # the export is ours alone
+            assert file is not None  # no other process writes this export
             if columns is None:
                 file.writelines(_members(own))
             else:
                 write_parquet(Path(file.name), columns, own, where=str(manifest.directory))
             move_into_place(file, path)
-    next(samples, None)  # its last word on the last shard
+    next(samples, None)  # so that it checks the end of the last shard
     sizes = [{**asdict(part), "n_bytes": (out / part.name).stat().st_size} for part in parts]
     index = {"format": FORMAT, "class_names": manifest.plan.content.class_names, "files": sizes}
     write_if_new(out / INDEX, (json.dumps(index, indent=1) + "\n").encode())
 
 
 def _members(samples: Checked) -> Iterator[bytes]:
-    """The bytes of a tar: each sample as it stands in its shard."""
+    """The bytes of a tar: each sample as in its shard."""
     for _, item in samples:
         yield member(f"{item.key}.{item.ending}", item.image)
         yield member(f"{item.key}.cls", str(item.label).encode())

@@ -16,17 +16,17 @@ from synthgen.kinds.base import Sample
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# A row group is what a reader holds at once; the Hub's viewer wants them small.
+# A row group is what a reader holds at once; the Hub's viewer needs small ones.
 GROUP_BYTES = 32 << 20
 GROUP_ROWS = 10_000
-# Arrow's types, as far as records have them, by the names of datasets; see datasets.features.Value.
+# The Arrow types that records use, with the names that datasets gives them; see datasets.features.Value.
 DTYPES = {"int64": "int64", "string": "string", "double": "float64", "bool": "bool"}
 
 
 def layout_of(manifest: Manifest) -> pa.Schema:
     """The columns: image, label, key, and those of the metadata tables, whose types the first of them gives.
 
-    Raises SynthgenError where that table cannot be read or has a column of no simple type, or two classes one name.
+    Raises SynthgenError if that table cannot be read or has a column of another type, or two classes share a name.
     """
     import pyarrow as pa
 
@@ -35,7 +35,7 @@ def layout_of(manifest: Manifest) -> pa.Schema:
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     fields = {"image": image, "label": pa.int64(), "key": pa.string()}
     for field in table:
-        dtype = pa.string() if pa.types.is_null(field.type) else field.type  # of seeds, where nothing is random
+        dtype = pa.string() if pa.types.is_null(field.type) else field.type  # seeds, if nothing is random
         if str(dtype) not in DTYPES:
             raise SynthgenError(f"{path}: column {field.name} has the type {dtype}; one of {', '.join(DTYPES)} is read")
         fields.setdefault(field.name, dtype)
@@ -44,21 +44,21 @@ def layout_of(manifest: Manifest) -> pa.Schema:
     }
     names = list(manifest.plan.content.class_names)
     if len(set(names)) < len(names):
-        raise SynthgenError(f"{manifest.directory}: two classes have one name, which datasets cannot read from Parquet")
+        raise SynthgenError(f"{manifest.directory}: two classes share a name, which datasets cannot read from Parquet")
     features["label"] = {"names": names, "_type": "ClassLabel"}
     features = {"image": {"_type": "Image"}} | features
     return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
 def write_parquet(path: Path, columns: pa.Schema, samples: Iterable[tuple[Sample, Item]], *, where: str) -> None:
-    """Write samples as one Parquet file; raises SynthgenError, naming the set, where a record has other columns."""
+    """Write samples as one Parquet file; raises SynthgenError, naming the set, if a record has other columns."""
     import pyarrow.parquet as pq
 
     plain = [name for name in columns.names if name not in ("image", "key", "sha256")]
     with pq.ParquetWriter(
         path,
         columns,
-        compression=dict.fromkeys((*plain, "key", "sha256"), "zstd"),  # images are compressed
+        compression=dict.fromkeys((*plain, "key", "sha256"), "zstd"),  # images are already compressed
         use_dictionary=plain,
         write_statistics=[*plain, "key"],
         write_page_index=True,

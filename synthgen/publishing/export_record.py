@@ -1,4 +1,4 @@
-"""Whose export a folder is: checked before work starts, held while it lasts, and told at its end."""
+"""Which export a folder belongs to: checked before work starts, locked meanwhile, marked complete at the end."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from synthgen.storage.store import Place
 FORMAT = 1  # of the record and of index.json
 RECORD = ".synthgen-export.json"
 LOCK = ".synthgen-export"
-LONGEST = 1 << 16  # bytes of a record
+LONGEST = 1 << 16  # bytes in a record
 DISK_BLOCK = 4096  # bytes: what a small file takes on a disk
-TAR_SHARE = 2560  # bytes of a sample in a tar, at least, that are not its image: headers, class and record
+TAR_SHARE = 2560  # least bytes of a sample in a tar besides its image: headers, class and record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,25 +41,25 @@ class Part:
 def opened_export(
     manifest: Manifest, out: Path, layout: str, shard_bytes: int, parts: Sequence[Part]
 ) -> Iterator[None]:
-    """Hold ``out`` as the folder of this export alone, new or taken up; at the end its record says that it is whole."""
+    """Hold ``out`` as the folder of this export alone, new or resumed; at the end mark its record as complete."""
     record = _record(manifest, layout, shard_bytes)
     _check_place(manifest.directory, out)
-    _check_disk(manifest, out, layout, parts, taken_up=_taken_up(out, record))
+    _check_disk(manifest, out, layout, parts, resumed=_resumes(out, record))
     with claimed(out / LOCK) as lock:
         if lock is None:
             raise SynthgenError(f"{out}: another process is exporting to it; wait for it, or choose another --out")
-        _taken_up(out, record)  # asked again, now that nobody else can lay one down
+        _resumes(out, record)  # checked again, now that no other process can start one
         write_if_new(out / RECORD, _text(record))
         yield
         write_atomically(out / RECORD, _text(record | {"complete": True}))
 
 
 def _record(manifest: Manifest, layout: str, shard_bytes: int) -> dict[str, Any]:
-    """Whose export a folder is.  An image folder may grow with its set; files of several images may not."""
+    """What identifies an export.  An image folder may grow with its set; files of several images may not."""
     record: dict[str, Any] = {"format": FORMAT, "layout": layout, "plan": manifest.plan.digest}
     if layout != "imagefolder":
-        sums = "".join(shard.sha256 for shard in manifest.shards)
-        record |= {"shard_bytes": shard_bytes, "shards": hashlib.sha256(sums.encode()).hexdigest()}
+        checksums = "".join(shard.sha256 for shard in manifest.shards)
+        record |= {"shard_bytes": shard_bytes, "shards": hashlib.sha256(checksums.encode()).hexdigest()}
     return record | {"complete": False}
 
 
@@ -67,8 +67,8 @@ def _text(record: dict[str, Any]) -> bytes:
     return (json.dumps(record, indent=1) + "\n").encode()
 
 
-def _taken_up(out: Path, record: dict[str, Any]) -> bool:
-    """Whether ``out`` is an export of this record; raises SynthgenError where it is anything else but empty."""
+def _resumes(out: Path, record: dict[str, Any]) -> bool:
+    """Whether ``out`` is an export of this record; raises SynthgenError if it is neither that nor empty."""
     try:
         old = parsed(read_file(out / RECORD, limit=LONGEST), out / RECORD)
     except FileNotFoundError:
@@ -80,8 +80,8 @@ def _taken_up(out: Path, record: dict[str, Any]) -> bool:
     old = old if isinstance(old, dict) else {}
     differing = [key for key in record if key != "complete" and old.get(key) != record[key]]
     if differing:
-        told = ", ".join(f"{key} {_short(old.get(key))} there, {_short(record[key])} asked" for key in differing)
-        raise SynthgenError(f"{out}: another export ({told}); choose another --out")
+        mismatch = ", ".join(f"{key} {_short(old.get(key))} there, {_short(record[key])} asked" for key in differing)
+        raise SynthgenError(f"{out}: another export ({mismatch}); choose another --out")
     return True
 
 
@@ -97,7 +97,7 @@ def _check_place(directory: Place, out: Path) -> None:
         check_outside(here, out)
 
 
-def _check_disk(manifest: Manifest, out: Path, layout: str, parts: Sequence[Part], *, taken_up: bool) -> None:
+def _check_disk(manifest: Manifest, out: Path, layout: str, parts: Sequence[Part], *, resumed: bool) -> None:
     from synthgen.storage.disk import free_space
 
     each = manifest.n_bytes / manifest.plan.n
@@ -105,7 +105,7 @@ def _check_disk(manifest: Manifest, out: Path, layout: str, parts: Sequence[Part
         each = max(each - TAR_SHARE, 0) + (DISK_BLOCK / 2 if layout == "imagefolder" else 0)
     n = sum(part.stop - part.start for part in parts if not (out / part.name).exists())
     if layout == "imagefolder":
-        n = 0 if taken_up else manifest.plan.n  # of those that stand, nobody knows how many
+        n = 0 if resumed else manifest.plan.n  # how many exist already is not known
     free = free_space(out)
     if free < n * each:
         raise SynthgenError(
@@ -121,6 +121,6 @@ def reporting_full_disk(out: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SynthgenError(
-                f"no space left on the device at {out}; what is finished stands: free some space and run again"
+                f"no space left on the device at {out}; what is finished is kept: free some space and run again"
             ) from None
         raise

@@ -1,4 +1,4 @@
-"""Class names as folder names that every file system takes, and the table that leads back to them."""
+"""Class names as folder names that every file system accepts, and the table that maps them back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from synthgen.common.records import STRICT, record
 
 CLASSES = "classes.json"  # the table, in the folder that holds the class folders
 FORMAT = 1  # of the table
-LONGEST = 255  # bytes of a name (ext4, APFS; NTFS counts UTF-16 units)
+LONGEST = 255  # bytes in a name (ext4, APFS; NTFS counts UTF-16 units)
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 FORBIDDEN = frozenset('<>:"/\\|?*')
 RESERVED = frozenset(
@@ -30,10 +30,10 @@ STRANGE = frozenset(("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"))  # Unicode categ
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassFolder:
-    """A class and where its images lie."""
+    """A class and the folder of its images."""
 
     label: int
-    name: str  # as the set calls it
+    name: str  # in the set
     folder: str
 
 
@@ -45,15 +45,15 @@ class _Table:
 
 
 def portable(name: str) -> bool:
-    """Whether a name, as it is, can be that of a file or folder on every usual file system, and is seen by loaders."""
+    """Whether a name, unchanged, is valid on every usual file system and visible to loaders."""
     return name != "" and name == _cleaned(name)
 
 
 def class_folders(names: Sequence[str]) -> tuple[ClassFolder, ...]:
-    """The folders of classes, by label: portable, and different even where case or Unicode form is not kept.
+    """The folders of classes, by label: portable, and different even if case or Unicode form is not kept.
 
-    A portable name is its own folder; of several that a file system may take for one, the first is.
-    The others are put in similar characters and carry a part of their SHA-256.
+    A portable name is its own folder; of several that a file system may not distinguish, only the first is.
+    The others are written in similar characters and end in a part of their SHA-256.
     """
     folders: dict[int, str] = {}
     taken = {_folded(CLASSES)}
@@ -82,12 +82,12 @@ class ClassTable:
     labels: dict[str, int]  # by folder, whose names are in Unicode's composed form (NFC)
 
     def label(self, folder: str) -> int | None:
-        """The label of a folder as a file system lists it, in whatever form; None where the table lacks it."""
+        """The label of a folder as a file system lists it, in whatever form; None if the table lacks it."""
         return self.labels.get(composed(folder))
 
     @classmethod
     def read(cls, data: bytes, where: str) -> Self:
-        """Read the content of ``classes.json``; raises SynthgenError, naming ``where``, where it is not that."""
+        """Read the content of ``classes.json``; raises SynthgenError, naming ``where``, if it is not that."""
         try:
             table = record(data, _Table, where)
         except SynthgenError as error:
@@ -98,23 +98,23 @@ class ClassTable:
             raise SynthgenError(f"{where}: the labels are not 0 to {len(table.classes) - 1}, in that order")
         labels = {one.folder: one.label for one in table.classes}
         if len(labels) != len(table.classes):
-            raise SynthgenError(f"{where}: two classes have one folder")
+            raise SynthgenError(f"{where}: two classes share a folder")
         return cls(names=tuple(one.name for one in table.classes), labels=labels)
 
 
 def composed(folder: str) -> str:
-    """A folder's name in Unicode's composed form (NFC), as tables have it: some file systems list another one."""
+    """A folder's name in Unicode's composed form (NFC), as in tables: some file systems list another form."""
     return unicodedata.normalize("NFC", folder)
 
 
 def _cleaned(name: str) -> str:
-    """A portable name that looks like ``name``; empty where nothing is left."""
+    """A portable name that looks like ``name``; empty if nothing is left."""
     name = "".join(
         "_" if letter in FORBIDDEN or (unicodedata.category(letter) in STRANGE and letter != JOINER) else letter
         for letter in composed(name)
     )
     name = name.strip(" ")
-    if name.startswith((".", "__")):  # hidden on Unix; passed over by datasets
+    if name.startswith((".", "__")):  # hidden on Unix; skipped by datasets
         name = "_" + name.lstrip("._ ")
     name = _cut(name, LONGEST).rstrip(" .")  # Windows drops them at the end
     if name.partition(".")[0].rstrip(" ").upper() in RESERVED:
@@ -127,7 +127,7 @@ def _cut(name: str, n_bytes: int) -> str:
 
 
 def _others(name: str) -> Iterator[str]:
-    """Portable names for a class whose own cannot serve, without end."""
+    """An endless supply of portable names for a class whose own cannot be used."""
     for attempt in count():
         text = f"{attempt or ''}{name}".encode(errors="surrogatepass")
         digest = hashlib.sha256(text).hexdigest()[:8]
@@ -136,6 +136,6 @@ def _others(name: str) -> Iterator[str]:
 
 
 def _folded(name: str) -> str:
-    """What is the same for names that some file system takes for one; compatibility forms and all cases are."""
-    seen = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")  # HFS+ looks past them
+    """A key that is equal for names that some file system does not distinguish: compatibility forms and all cases."""
+    seen = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")  # HFS+ ignores them
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", seen).upper().casefold())

@@ -1,6 +1,6 @@
 """Publishing a dataset directory: check it, describe it, send it.
 
-What cannot work is refused before the hours that checking takes: a bad target, no permission, an
+What cannot work is refused before the checks, which may take hours: a bad target, no permission, an
 unfinished set, a place that holds something else.
 """
 
@@ -30,34 +30,34 @@ from synthgen.storage.reading import opened
 if TYPE_CHECKING:
     from synthgen.dataset.quality import Quality
 
-TOLD = 3  # faults that a refusal names
-WELCOME = {"README.md", "LICENSE"}  # of a new repository, whose history keeps them
+LISTED = 3  # defects that a refusal names
+TOLERATED = {"README.md", "LICENSE"}  # in a new repository, whose history keeps them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What becomes of one file."""
+    """What happens to one file."""
 
     name: str
-    size: int | None  # bytes; None of a document that is still to be written
-    state: str  # "new", "same", "different"; of documents that are still to be written "to write"
+    size: int | None  # bytes; None for a document that is not written yet
+    state: str  # "new", "same" or "different"; "to write" for documents that are not written yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """Where a dataset stands now, and how it got there."""
+    """Where a dataset was published, and what was sent."""
 
     target: str  # without secrets
     n_sent: int  # files
-    n_bytes: int  # of them
-    n_kept: int  # files that stood there already
+    n_bytes: int  # in those files
+    n_kept: int  # files that were there already
     tag: str | None  # on the Hub
-    faults: tuple[str, ...]  # of a set that was published all the same; its shards with faults were left out
+    faults: tuple[str, ...]  # defects of a set that was published anyway, without the shards that have them
     load: str  # how to read it
 
     def lines(self) -> list[str]:
         """The same in words."""
-        what = f"{self.n_sent} files sent ({self.n_bytes / 1e6:.1f} MB), {self.n_kept} stood there already"
+        what = f"{self.n_sent} files sent ({self.n_bytes / 1e6:.1f} MB), {self.n_kept} were there already"
         lines = [f"{self.target}: {what}" + (f", tag {self.tag}" if self.tag else "")]
         if self.faults:
             lines.append(f"unfinished, as its card says: {_some(self.faults)}")
@@ -67,33 +67,33 @@ class Published:
 def publish(directory: Path, target: str, *, public: bool = False, allow_incomplete: bool = False) -> Published:
     """Verify a dataset directory, write its documents into it, and send it to ``target``.
 
-    The target is hf://datasets/USER/NAME[@BRANCH], a URL that fsspec reaches, or a folder.  A killed
-    run is taken up by the next one.  With ``allow_incomplete`` the shards that are whole are sent,
-    without manifest, and the card tells of the faults.  Raises SynthgenError, in one line without
-    secrets, where anything is in the way.
+    The target is hf://datasets/USER/NAME[@BRANCH], a URL that fsspec supports, or a folder.  A killed
+    run is resumed by the next one.  With ``allow_incomplete`` only intact shards are sent, without
+    manifest, and the card reports the defects.  Raises SynthgenError, with a message of one line without
+    secrets, if the set cannot be published.
     """
     to = store_named(target).outlet(target, source=directory, public=public)
     manifest = _readable(directory, allow_incomplete)
     to.check(write=True)
     _refuse_another(to, to.standing(), manifest, _names(manifest))
-    manifest, faults, quality = _checked(manifest, allow_incomplete)
-    for name, content in documents(manifest, quality, faults=faults, repo=to.repo).items():
+    manifest, defects, quality = _checked(manifest, allow_incomplete)
+    for name, content in documents(manifest, quality, defects=defects, repo=to.repo).items():
         with reporting_full_disk(directory / name):
             write_if_new(directory / name, content)
-    files = _files(directory, manifest, finished=not faults)
+    files = _files(directory, manifest, finished=not defects)
     standing = to.standing()
     _refuse_another(to, standing, manifest, {file.name for file in files})
     work = arrange(files, standing, to.same(files, standing), DOCUMENTS)
     _send(to, work)
-    sums = next((file for file in files if file.name == "SHA256SUMS"), None)
-    tag = to.finish(f"plan-{manifest.plan.digest[:16]}-{manifest.plan.n}", sums)
+    checksums = next((file for file in files if file.name == "SHA256SUMS"), None)
+    tag = to.finish(f"plan-{manifest.plan.digest[:16]}-{manifest.plan.n}", checksums)
     return Published(
         target=shown(target),
         n_sent=len(work.files),
         n_bytes=sum(file.size for file in work.files),
         n_kept=len(files) - len(work.files),
         tag=tag,
-        faults=tuple(faults),
+        faults=tuple(defects),
         load=to.load(tag),
     )
 
@@ -105,7 +105,7 @@ def _send(to: Outlet, work: Work) -> None:
 
     def sent(file: File) -> None:
         with lock:
-            sizes.pop(file.name, None)  # once, however often it was tried
+            sizes.pop(file.name, None)  # once, however many attempts it took
             show(total - -(-sum(sizes.values()) // 10**6))
 
     with progress("publish", total, "MB") as show:
@@ -143,7 +143,7 @@ def step_lines(steps: Sequence[Step], target: str) -> list[str]:
 def _readable(directory: Path, allow_incomplete: bool) -> Manifest:
     manifest = read_manifest(directory)
     if not manifest.shards:
-        raise SynthgenError(f"{directory}: no shard stands yet; there is nothing to publish")
+        raise SynthgenError(f"{directory}: no shard is finished yet; there is nothing to publish")
     if not (allow_incomplete or _finished(manifest)):
         raise SynthgenError(
             f"{directory}: unfinished, {manifest.n_samples} of {manifest.plan.n} images in {len(manifest.shards)} of"
@@ -158,38 +158,38 @@ def _finished(manifest: Manifest) -> bool:
 
 
 def _checked(manifest: Manifest, allow_incomplete: bool) -> tuple[Manifest, list[str], Quality]:
-    """The manifest with the whole shards alone, what is wrong with the rest, and what the images are like."""
+    """The manifest with only the intact shards, what is wrong with the rest, and the quality of the images."""
     from synthgen.dataset.quality import measure
 
     directory = manifest.directory
     with progress("verify", manifest.plan.n_shards, "shards") as show:
-        faults, quality = inspect(directory, quality=True, progress=show)
-    told = [str(fault) for fault in faults]
-    if not told and not _finished(manifest):
-        told = ["manifest.json or SHA256SUMS: missing"]
-    if told and not allow_incomplete:
+        defects, quality = inspect(directory, quality=True, progress=show)
+    lines = [str(defect) for defect in defects]
+    if not lines and not _finished(manifest):
+        lines = ["manifest.json or SHA256SUMS: missing"]
+    if lines and not allow_incomplete:
         raise SynthgenError(
-            f"{directory}: {_some(told)}; mend shards with synthgen verify --repair and take away what does not belong"
-            " there, or publish what is whole with --allow-incomplete"
+            f"{directory}: {_some(lines)}; repair shards with synthgen verify --repair and remove what does not belong"
+            " there, or publish the intact shards with --allow-incomplete"
         )
-    damaged = {fault.shard for fault in faults}
-    whole = tuple(shard for shard in manifest.shards if shard.index not in damaged)
-    if not whole:
-        raise SynthgenError(f"{directory}: {_some(told)}; no shard is whole, there is nothing to publish")
-    stands = {shard.index for shard in whole}
+    damaged = {defect.shard for defect in defects}
+    intact = tuple(shard for shard in manifest.shards if shard.index not in damaged)
+    if not intact:
+        raise SynthgenError(f"{directory}: {_some(lines)}; no shard is intact, there is nothing to publish")
+    kept = {shard.index for shard in intact}
     spans = manifest.plan.shards()
-    manifest = replace(manifest, shards=whole, missing=tuple(span for span in spans if span.index not in stands))
-    return manifest, told, quality or measure(manifest)
+    manifest = replace(manifest, shards=intact, missing=tuple(span for span in spans if span.index not in kept))
+    return manifest, lines, quality or measure(manifest)
 
 
-def _some(faults: Sequence[str]) -> str:
-    """The first faults, and how many there are."""
-    more = ", ..." if len(faults) > TOLD else ""
-    return f"{len(faults)} fault{'s' * (len(faults) != 1)} ({', '.join(faults[:TOLD])}{more})"
+def _some(defects: Sequence[str]) -> str:
+    """The first defects, and how many there are."""
+    more = ", ..." if len(defects) > LISTED else ""
+    return f"{len(defects)} defect{'s' * (len(defects) != 1)} ({', '.join(defects[:LISTED])}{more})"
 
 
 def _files(directory: Path, manifest: Manifest, *, finished: bool) -> list[File]:
-    """What is to stand at the target, in the order of sending; without the closing files where unfinished."""
+    """The files that belong at the target, in the order of sending; without the closing files if unfinished."""
     files = [_file(directory, directory / "plan.json")]
     for shard in manifest.shards:
         span = manifest.plan.shard(shard.index)
@@ -219,18 +219,18 @@ def _names(manifest: Manifest) -> set[str]:
 
 
 def _digest_and_n(data: bytes, where: str) -> tuple[str, int]:
-    """What a plan.json elsewhere says of its set; raises SynthgenError."""
+    """The digest and size of the set of another plan.json; raises SynthgenError if it has none."""
     plan = parsed(data, f"{where}: plan.json")
     digest, n = (plan.get("digest"), plan.get("n")) if isinstance(plan, dict) else (None, None)
     if not isinstance(digest, str) or type(n) is not int:
-        raise SynthgenError(f"{where}: its plan.json is not that of a dataset; choose an empty place")
+        raise SynthgenError(f"{where}: its plan.json is not a dataset's; choose an empty place")
     return digest, n
 
 
 def _refuse_another(to: Outlet, standing: Mapping[str, Standing], manifest: Manifest, ours: Iterable[str]) -> None:
-    """Raise where the target holds something that is not this set, or more of it."""
+    """Raise SynthgenError if the target holds anything but this set, or more images of it."""
     where = to.shown
-    strange = sorted(standing.keys() - (WELCOME if to.repo else set()))
+    strange = sorted(standing.keys() - (TOLERATED if to.repo else set()))
     strange = [name for name in strange if not name.startswith(".")]
     if "plan.json" not in standing:
         if strange:
@@ -248,6 +248,6 @@ def _refuse_another(to: Outlet, standing: Mapping[str, Standing], manifest: Mani
     more = [name for name in strange if name.startswith(("data/", "metadata/")) and name not in mine]
     if more:
         raise SynthgenError(
-            f"{where}: holds {more[0]}, which this set does not have (whole); readers would take it for a part of it:"
+            f"{where}: holds {more[0]}, which this set does not have (intact); readers would take it for part of it:"
             " remove it there or choose another place"
         )

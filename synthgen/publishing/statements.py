@@ -1,4 +1,4 @@
-"""What the documents of every set say, whatever its kind: the commands that make it, uses, citations."""
+"""What the documents of every set say, whatever its kind: the commands that make it, its uses, citations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from synthgen.common.printing import printable
 from synthgen.dataset.plan import Plan
 from synthgen.kinds.base import Facts
 
-WIDTH = 84  # characters of a line of a command
+WIDTH = 84  # characters per line of a command
 
 PAPER = """@inproceedings{ramanujan2023connection,
   title = {On the Connection between Pre-training Data Diversity and Fine-tuning Robustness},
@@ -25,7 +25,7 @@ SYNTHGEN = """@software{synthgen,
 
 USES = (
     "Pre-training image classifiers, and experiments on what such pre-training is worth.",
-    "Not for judging a model: a score on synthetic images says nothing of natural ones.",
+    "Not for judging a model: a score on synthetic images says nothing about natural ones.",
 )
 
 
@@ -35,12 +35,12 @@ def title(facts: Facts, n: int) -> str:
 
 
 def citations(facts: Facts) -> tuple[str, ...]:
-    """BibTeX entries: of the paper, of where the images come from, and of the program."""
+    """BibTeX entries: of the paper, of the images' origins, and of the program."""
     return PAPER, *facts.citations, SYNTHGEN
 
 
 def commands(plan: Plan, facts: Facts) -> list[str]:
-    """The commands that make the set: one, or one each time that it grew.  DIR stands for the directory."""
+    """The commands that make the set: one, and one for each time that it grew.  DIR stands for the directory."""
     return [
         _wrapped([*facts.command, ("--shard-size", str(segment.shard_size)), ("--n", str(segment.stop))])
         for segment in plan.segments

@@ -27,10 +27,10 @@ def sd(
     n: Annotated[int | None, typer.Option("--n", help="How many images.")] = None,
     out: Annotated[
         str | None,
-        typer.Option(metavar="DIR|URL", help="Dataset directory, taken up where it stands; MODEL-PROMPTS by default."),
+        typer.Option(metavar="DIR|URL", help="Dataset directory, continued if it exists; MODEL-PROMPTS by default."),
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Class list; the prompt file's own by default.")
+        Path | None, typer.Option(metavar="FILE", help="Class list; by default that of the prompt file.")
     ] = None,
     model: Annotated[
         str | None,
@@ -39,21 +39,24 @@ def sd(
         ),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the images and of their order.", show_default="0")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps; the model's default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the images and of their order.", show_default="0")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; by default the model's.")] = None,
     guidance: Annotated[
-        float | None, typer.Option(help="Guidance scale; up to 1 is none.  The model's default.")
+        float | None, typer.Option(help="Guidance scale; up to 1 turns guidance off.  By default the model's.")
     ] = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="dpm++, ddim, euler, pndm, unipc, or model (its own).  The model's default.")
+        str | None,
+        typer.Option(help="dpm++, ddim, euler, pndm, unipc, or model (its own).  By default the model's choice."),
     ] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What not to show.")] = None,
-    size: Annotated[int | None, typer.Option(help="Width and height in pixels; the model's default.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; the model's default.")] = None,
-    image_format: Annotated[str | None, typer.Option("--format", help="png, jpg or webp; the model's default.")] = None,
-    quality: Annotated[int | None, typer.Option(help="Of jpg and webp.", show_default="95")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What the images should not show.")] = None,
+    size: Annotated[int | None, typer.Option(help="Width and height in pixels; by default the model's.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; by default the model's.")] = None,
+    image_format: Annotated[
+        str | None, typer.Option("--format", help="png, jpg or webp; by default the model's.")
+    ] = None,
+    quality: Annotated[int | None, typer.Option(help="Quality of jpg and webp.", show_default="95")] = None,
     exclude_flagged: Annotated[
-        bool | None, typer.Option("--exclude-flagged", help="Draw again what the model's safety checker flags.")
+        bool | None, typer.Option("--exclude-flagged", help="Redraw images that the model's safety checker flags.")
     ] = None,
     shard_size: Annotated[int | None, typer.Option(help="Images per shard.", show_default="1000")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images drawn at once; found automatically.")] = None,
@@ -62,15 +65,15 @@ def sd(
     ] = None,
     request: Request = Request(),
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and how long it would take.")
+        bool, typer.Option("--dry-run", help="Describe what would be done, and how long it would take.")
     ] = False,
     from_record: Annotated[
-        Path | None, typer.Option(metavar="JSON", help="Draw one image again from its record, into the file --out.")
+        Path | None, typer.Option(metavar="JSON", help="Redraw one image from its record, into the file --out.")
     ] = None,
 ) -> None:
     """Draw a Stable Diffusion set from a prompt file into verified shards.
 
-    Of a set that stands, options that are not given stay as they are.
+    If the set exists, options that are not given keep its values.
     """
     from synthgen.dataset.plan import check_request, new_plan
     from synthgen.engines.generate import stored_plan
@@ -95,7 +98,7 @@ def sd(
         if file.is_dir():
             raise SynthgenError(f"{out}: a folder; name the image file to write")
         remake_file(from_record, file, model=model, revision=revision, device=device)
-        say(f"{out}: drawn again from {from_record}")
+        say(f"{out}: redrawn from {from_record}")
         return
     if prompts is None or n is None:
         raise SynthgenError(f"{'--prompts FILE' if prompts is None else '--n N'} is missing; see synthgen sd --help")
@@ -123,7 +126,7 @@ def sd(
     old = old or stored_plan(place(out))
     content = diffusion_content(templates, class_list, weights, settled(settings, old))
     shard_size = shard_size or (old.segments[-1].shard_size if old else SHARD_SIZE)
-    origin = {"prompts": prompts.name, "classes": class_file.name}  # without folders, which are nobody's business
+    origin = {"prompts": prompts.name, "classes": class_file.name}  # without folders, which are private
     plan = new_plan(name="sd", content=content, n=n, shard_size=shard_size, origin=origin)
     if dry_run:
         say(*describe(plan, rate=measured_rate(plan, weights, device=device, batch=batch)))
@@ -133,8 +136,8 @@ def sd(
     say(manifest.made(out, "classes"))
     if failed:
         say(
-            f"synthgen: {len(failed)} images stayed black, constant or not finite, or flagged, and are marked so in"
-            f" their records: {', '.join(failed[:10])}",
+            f"synthgen: {len(failed)} images are still black, constant, not finite or flagged after all attempts, as"
+            f" their records say: {', '.join(failed[:10])}",
             file=sys.stderr,
         )
         raise Exit(1)
@@ -147,9 +150,9 @@ app.add_typer(prompts, name="prompts")
 @prompts.command("check", epilog="Example: synthgen prompts check prompts/imagenet80.txt")
 def prompts_check(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Prompt files, or class lists (.tsv).")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Check prompt files and their class lists; exit code 1 where one is wrong."""
+    """Check prompt files and their class lists; exit code 1 if one is wrong."""
     from synthgen.kinds.diffusion.prompt_check import check_command
 
     raise Exit(check_command(files, as_json=as_json))

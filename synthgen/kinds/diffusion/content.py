@@ -32,10 +32,10 @@ class PromptRecord:
 class ClassRecord:
     """The class list."""
 
-    name: str  # of the file, without ending
+    name: str  # of the file, without extension
     sha256: str  # of the file's bytes
     ids: tuple[str, ...]  # unique
-    names: tuple[str, ...]  # as they stand in prompts
+    names: tuple[str, ...]  # as used in prompts
 
 
 @with_config(STRICT)
@@ -64,7 +64,7 @@ class Sampling:
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiffusionContent:
-    """All that a diffusion image depends on, but for the machine; see ``kinds.base.Content``."""
+    """All that a diffusion image depends on, except the machine; see ``kinds.base.Content``."""
 
     kind: ClassVar[str] = "diffusion"
 
@@ -75,7 +75,7 @@ class DiffusionContent:
     sampling: Sampling  # how images are drawn
     image_format: str  # png, jpg or webp
     quality: int  # of jpg and webp
-    exclude_flagged: bool  # whether images that the safety checker flags are drawn again
+    exclude_flagged: bool  # whether images that the safety checker flags are redrawn
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ class DiffusionContent:
 
     @property
     def n_available(self) -> int:
-        """As many as a nine-digit key can tell apart."""
+        """As many as a nine-digit key can distinguish."""
         return MAX_IMAGES
 
     @property
@@ -103,7 +103,7 @@ class DiffusionContent:
         return ImageFormat(ending=self.image_format, side=self.sampling.size)
 
     def problem(self) -> str | None:
-        """Which value of a stored content is out of range, beginning with its key; None where all are right."""
+        """Which value of a stored content is out of range, beginning with its key; None if all are valid."""
         if not self.prompts.templates:
             return "prompts.templates: there is none"
         if not self.classes.ids or len(self.classes.ids) != len(self.classes.names):
@@ -121,8 +121,8 @@ class DiffusionContent:
 
         Blocks of as many consecutive samples as there are classes hold every class once, in an
         order permuted by block.  The k-th sample of a class is in block k; a class walks through the
-        templates in an order permuted by class, and permuted anew on each walk.  So any number of
-        images is balanced over the classes to one image, and within a class over the templates.
+        templates in an order permuted by class, and permuted again on each walk.  So any number of
+        images is balanced to within one image over the classes, and within a class over the templates.
         """
         n_classes, n_templates = len(self.classes.ids), len(self.prompts.templates)
         block, slot = divmod(index, n_classes)
@@ -136,7 +136,7 @@ class DiffusionContent:
         return prompt(self.prompts.templates[sample.variant], self.classes.names[sample.label])
 
     def image_seed(self, index: int, attempt: int = 0) -> int:
-        """The seed of image ``index``: uint64.  Further attempts, where one came out black, have seeds of their own."""
+        """The seed of image ``index``, uint64.  Further attempts, such as after a black image, have their own seeds."""
         return derive_seed(self.seed, index, attempt) if attempt else derive_seed(self.seed, index)
 
     def record(self, sample: Sample, stored: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class DiffusionContent:
         }
 
     def file_stem(self, sample: Sample, folder: str) -> None:
-        """No published layout."""
+        """None: there is no published layout."""
         return None
 
     def describe(self) -> str:

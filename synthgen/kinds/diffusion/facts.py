@@ -1,7 +1,7 @@
-"""What the documents of a set say of its diffusion images.
+"""What the documents of a set say about its diffusion images.
 
-What is said of a model is said only where its name is known; of any other model the documents say that its terms
-are not known here.
+Statements about a model are made only if its name is known; of any other model the documents say that its terms are
+not known here.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from synthgen.dataset.plan import Plan
 
 LIMITS = (
-    "A label is the class that the prompt asked for.  Nobody has looked whether the image shows it.",
+    "A label is the class that the prompt asked for.  Nobody has checked whether the image shows it.",
     "Class names are ambiguous words (a crane is a bird and a machine), and the model takes whichever sense it knows"
     " best.",
     "Two seeds of one prompt can give images that are much alike; near-duplicates are counted, not removed.",
 )
 PERSONAL = (
-    "No data of persons was collected.  People in the images were made up by the model; they may resemble real ones,"
-    " and models of this kind can repeat images of their training set.",
+    "No personal data was collected.  People in the images were made up by the model; they may resemble real ones,"
+    " and models of this kind can repeat images from their training set.",
 )
 COLUMNS = {
-    "class_name": "The class as it stands in the prompt.",
+    "class_name": "The class as named in the prompt.",
     "prompt": "The text that the model was given.",
     "template": "Position of the prompt's template in the prompt file.",
-    "seed": "Of the random numbers that went into the image, decimal.",
-    "fault": "What is wrong with the image; empty where nothing is.",
+    "seed": "Seed of the random numbers that went into the image, in decimal.",
+    "fault": "What is wrong with the image; empty if nothing is.",
     "flagged": "Whether the model's safety checker flagged the image.",
 }
 

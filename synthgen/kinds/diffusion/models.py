@@ -1,7 +1,7 @@
-"""Which model a name means: its files, checked, and the defaults of its family.
+"""Resolves the name of a model to its files, which are checked, and to the defaults of its family.
 
-A model is a folder in diffusers' layout, on this machine or on the Hugging Face Hub.  What can be wrong with
-one is found here, before torch is imported.  Weights are safetensors alone, since reading a pickle runs code.
+A model is a folder in diffusers' layout, on this machine or on the Hugging Face Hub.  Defects are found here,
+before torch is imported.  Only weights in safetensors are read, since reading a pickle runs code.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from synthgen.storage.reading import open_file, read_file
 DEFAULT = "sd15"
 BUILT_IN = Path(__file__).parent / "tiny/model"
 INDEX = "model_index.json"
-FIRST = (INDEX, "unet/config.json", "vae/config.json")  # what tells pipeline and size
+FIRST = (INDEX, "unet/config.json", "vae/config.json")  # what determines pipeline and size
 TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 CONFIG = {"scheduler": "scheduler_config.json", "feature_extractor": "preprocessor_config.json"}  # else config.json
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}  # else model
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 HUB_TIMEOUT = 10  # seconds
-LONGEST = 1 << 28  # bytes of a JSON file of a model
-BLOCKS = 12  # of an autoencoder, at most: each but the last halves the picture
-INSTEAD = "give a model's folder with --model PATH, or take the built-in model with --model tiny"
+LONGEST = 1 << 28  # bytes in a JSON file of a model
+BLOCKS = 12  # in an autoencoder, at most: each but the last halves the picture
+INSTEAD = "give a model's folder with --model PATH, or use the built-in model with --model tiny"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model whose files are on this machine and were found sound."""
+    """A model whose files are on this machine and passed the checks."""
 
     name: str  # Hub id, "tiny", or a folder's name
     revision: str  # commit on the Hub, or "sha256:..." over the files that are loaded
@@ -49,11 +49,11 @@ class Model:
 
 
 def find_model(text: str, *, revision: str | None = None, dtype: str | None = None, download: bool = True) -> Model:
-    """The model that ``text`` means: a preset, a folder, or a Hub id, which is downloaded where it has to be.
+    """The model that ``text`` names: a preset, a folder, or a Hub id, which is downloaded if necessary.
 
     ``revision`` is a branch, tag or commit on the Hub, or what a folder's files hash to.  ``dtype`` is what the
-    weights will be loaded as, where it is not the family's default: of weights in two precisions the fitting
-    ones are taken.  Raises SynthgenError, in one line, for whatever is wrong.
+    weights will be loaded as, if it is not the family's default: of weights in two precisions, the matching ones
+    are used.  Raises SynthgenError, with a message of one line, for whatever is wrong.
     """
     try:
         return _find(text, revision, dtype, download)
@@ -62,7 +62,7 @@ def find_model(text: str, *, revision: str | None = None, dtype: str | None = No
 
 
 def is_built_in(model: ModelRecord) -> bool:
-    """Whether it is the model that comes with synthgen; a folder may have its name."""
+    """Whether it is the model that comes with synthgen; a folder may have the same name."""
     return model.name == tiny.NAME and model.revision == _built_in()
 
 
@@ -79,7 +79,9 @@ def _find(text: str, revision: str | None, dtype: str | None, download: bool) ->
         return _in_folder(path, Path(realpath(path)).name, revision, None, dtype)
     repo = presets()[text].hub if text in presets() else text
     if not repo or not re.fullmatch(r"(?!.*(--|\.\.|\.git$))\b[\w.-]+\b/\b[\w.-]{1,96}\b", repo):  # the Hub's rule
-        raise SynthgenError(f"{text!r}: no preset ({', '.join(presets())}), no folder, and no Hub id like owner/name")
+        raise SynthgenError(
+            f"{text!r}: neither a preset ({', '.join(presets())}) nor a folder nor a Hub id like owner/name"
+        )
     defaults = next((preset.defaults for preset in presets().values() if preset.hub == repo), None)
     return _on_hub(repo, revision, defaults, dtype, download)
 
@@ -101,7 +103,7 @@ def _in_folder(folder: Path, name: str, revision: str | None, defaults: Defaults
 def _on_hub(repo: str, revision: str | None, defaults: Defaults | None, dtype: str | None, download: bool) -> Model:
     from huggingface_hub import try_to_load_from_cache
 
-    folder, failure = None, "" if download else f"not whole on this machine, and not to be downloaded; {INSTEAD}"
+    folder, failure = None, "" if download else f"not complete on this machine, and not to be downloaded; {INSTEAD}"
     if download:
         try:
             folder = _download(repo, revision, defaults, dtype)
@@ -109,7 +111,7 @@ def _on_hub(repo: str, revision: str | None, defaults: Defaults | None, dtype: s
             raise
         except Exception as error:  # of whichever HTTP library huggingface_hub uses
             failure = _why(error, revision)
-    if folder is None:  # an earlier download does as well, even of a model that has gone from the Hub
+    if folder is None:  # an earlier download serves as well, even of a model no longer on the Hub
         index = try_to_load_from_cache(repo, INDEX, revision=revision)
         if not isinstance(index, str):
             raise SynthgenError(f"{repo}: {failure}")
@@ -123,21 +125,21 @@ def _on_hub(repo: str, revision: str | None, defaults: Defaults | None, dtype: s
 
 
 def _download(repo: str, revision: str | None, defaults: Defaults | None, dtype: str | None) -> Path:
-    """Fetch of a model what is to be loaded and not here yet; first the little that decides what that is."""
+    """Download those files of a model that will be loaded and are missing; first the few that determine which."""
     from huggingface_hub import HfApi, snapshot_download
 
-    # The commit is asked for on its own: where there is no network, downloads keep trying for half a minute.
+    # The commit is requested separately: without a network, downloads are retried for half a minute.
     info = HfApi().model_info(repo, revision=revision, timeout=HUB_TIMEOUT)
     names = {file.rfilename for file in info.siblings or ()}
     _need_index(names, repo)
     folder = Path(snapshot_download(repo, revision=info.sha, allow_patterns=list(FIRST)))
     files, _, _ = _choose(folder, names, defaults, dtype, repo)
-    # By the revision's own name, so that the cache knows it when the Hub cannot be reached.
+    # By the revision's own name, so that the cache knows it if the Hub cannot be reached.
     return Path(snapshot_download(repo, revision=revision, allow_patterns=files))
 
 
 def _why(error: Exception, revision: str | None) -> str:
-    """What stood between us and the Hub, and what to do; nothing of the request, which may hold a token."""
+    """Why the Hub cannot be used, and what to do; nothing from the request, which may contain a token."""
     from huggingface_hub import constants, errors
 
     login, host = "log in with 'hf auth login'", urlsplit(constants.ENDPOINT).hostname
@@ -153,10 +155,10 @@ def _why(error: Exception, revision: str | None) -> str:
             todo = login if status == 401 else "try again later"
             return f"{host} answers with status {status}; {todo}, or {INSTEAD}"
         case OSError(errno=int()):
-            return f"{error.strerror} ({error.filename}); see to that and run again"
+            return f"{error.strerror} ({error.filename}); resolve that and run again"
     offline = isinstance(error, errors.OfflineModeIsEnabled)
     reason = "HF_HUB_OFFLINE is set" if offline else type(error).__name__
-    return f"not whole on this machine, and {host} cannot be reached ({reason}); {INSTEAD}"
+    return f"not complete on this machine, and {host} cannot be reached ({reason}); {INSTEAD}"
 
 
 # A model's files
@@ -173,9 +175,9 @@ def _names(folder: Path) -> set[str]:
 def _choose(
     folder: Path, names: set[str], defaults: Defaults | None, dtype: str | None, where: str
 ) -> tuple[list[str], str | None, Defaults]:
-    """Of a model's files ``names``, those to load; the variant of their weights; the model's defaults.
+    """Which of a model's files ``names`` to load, the variant of their weights, and the model's defaults.
 
-    Reads none but FIRST, which are to be in ``folder``.
+    Reads only FIRST, which must be in ``folder``.
     """
     _need_index(names, where)
     general, parts = _pipeline(folder / INDEX)
@@ -183,7 +185,7 @@ def _choose(
     defaults = defaults or _sized(folder, general)
     heavy = [part for part in parts if part not in CONFIG and not part.startswith("tokenizer")]
     for variant in ("fp16", None) if (dtype or defaults.dtype) == "float16" else (None, "fp16"):
-        # Like diffusers: of a part without this variant, the files without any.
+        # Like diffusers: a part without this variant is loaded without any.
         weights = [_weights(names, part, variant) or _weights(names, part, None) for part in heavy]
         if all(weights):
             files += [file for some in weights for file in some]
@@ -196,7 +198,7 @@ def _need_index(names: set[str], where: str) -> None:
     if INDEX not in names:
         weights = [name for name in sorted(names) if "/" not in name and name.endswith((".safetensors", *PICKLES))]
         todo = _convert(weights[0]) if weights else INSTEAD
-        raise SynthgenError(f"{where}: {f'no {INDEX}' if names else 'an empty folder'}, so no model; {todo}")
+        raise SynthgenError(f"{where}: {f'no {INDEX}' if names else 'an empty folder'}, so not a model; {todo}")
 
 
 def _convert(name: str) -> str:
@@ -205,7 +207,7 @@ def _convert(name: str) -> str:
 
 
 def _pipeline(path: Path) -> tuple[Defaults, list[str]]:
-    """Defaults and parts of the pipeline of a model_index.json; refuses other pipelines, and code from outside."""
+    """Defaults and parts of the pipeline in a model_index.json; refuses unknown pipelines and external code."""
     index = _read_json(path)
     name = index.get("_class_name")
     known = of_class(name) if isinstance(name, str) else None
@@ -221,7 +223,7 @@ def _pipeline(path: Path) -> tuple[Defaults, list[str]]:
             raise SynthgenError(f"{path}: {part[:80]} {value!r:.80}: {outside}; {INSTEAD}")
     for part in known.parts:
         if part not in parts:
-            raise SynthgenError(f"{path}: {part} {index.get(part)!r:.80}: a {name} needs one; give a whole model")
+            raise SynthgenError(f"{path}: {part} {index.get(part)!r:.80}: a {name} needs one; give a complete model")
     return known.general, sorted(parts)
 
 
@@ -234,12 +236,12 @@ def _configs(names: set[str], part: str, where: str) -> list[str]:
         found = needed = [f"{part}/{CONFIG.get(part, 'config.json')}"]
     for name in needed:
         if name not in names:
-            raise SynthgenError(f"{where}: no {name}; give a whole model, in diffusers' layout")
+            raise SynthgenError(f"{where}: no {name}; give a complete model, in diffusers' layout")
     return found
 
 
 def _weights(names: set[str], part: str, variant: str | None) -> list[str]:
-    """The weight files of a part: one, or an index and several; none where they are not whole."""
+    """The weight files of a part: one, or an index and several; none if they are incomplete."""
     stem, tag = f"{part}/{WEIGHTS.get(part, 'model')}", f".{variant}" if variant else ""
     index, single = f"{stem}.safetensors.index{tag}.json", f"{stem}{tag}.safetensors"
     if index not in names:
@@ -254,11 +256,11 @@ def _weights(names: set[str], part: str, variant: str | None) -> list[str]:
 def _lack(names: set[str], part: str) -> str:
     """Why there are no weights of a part."""
     files = [name for name in sorted(names) if name.startswith(f"{part}/")]
-    missing = f"no whole {part}/{WEIGHTS.get(part, 'model')}.safetensors"
+    missing = f"no complete {part}/{WEIGHTS.get(part, 'model')}.safetensors"
     if pieces := [name for name in files if name.endswith(".safetensors")]:
         return f"{missing}, but {', '.join(pieces)}; fetch the model again"
     pickle = next((name for name in files if name.endswith(PICKLES)), None)
-    return f"{missing}; {_convert(pickle) if pickle else 'give a whole model'}"
+    return f"{missing}; {_convert(pickle) if pickle else 'give a complete model'}"
 
 
 def _sized(folder: Path, defaults: Defaults) -> Defaults:
@@ -277,7 +279,7 @@ def _sized(folder: Path, defaults: Defaults) -> Defaults:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A file of a model; not read as records are, as schedulers' files hold -Infinity."""
+    """A file of a model; not read as records are, since schedulers' files contain -Infinity."""
     try:
         value = json.loads(read_file(path, limit=LONGEST))
     except RecursionError:
@@ -290,7 +292,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _check(folder: Path, files: list[str]) -> None:
-    """Raise where a file is damaged or cut short, or only stands for the one that it names."""
+    """Raise SynthgenError if a file is damaged, truncated or only a pointer to the file it names."""
     from safetensors import SafetensorError, safe_open
 
     for path in (folder / name for name in files):
@@ -302,11 +304,11 @@ def _check(folder: Path, files: list[str]) -> None:
                     pass
             except SafetensorError as error:
                 hint = "fetch it again (where Git made the folder: git lfs pull)"
-                raise SynthgenError(f"{path}: not whole safetensors ({error}); {hint}") from None
+                raise SynthgenError(f"{path}: not complete safetensors ({error}); {hint}") from None
 
 
 def _digest(folder: Path, files: list[str]) -> str:
-    """What the files hold and are called, whatever their order and machine."""
+    """A hash of the files' names and contents, whatever their order and machine."""
     digest = hashlib.sha256()
     for name in sorted(files):
         with open_file(folder / name) as file:

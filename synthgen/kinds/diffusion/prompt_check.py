@@ -1,4 +1,4 @@
-"""Check prompt files and class lists: form, length, and that nothing changed under an old version."""
+"""Check prompt files and class lists: format, length, and that nothing changed under an old version."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ VERSIONS = "VERSIONS"
 
 
 def check(paths: Sequence[Path]) -> list[Finding]:
-    """What is wrong with prompt files and class lists (``.tsv``), and the class lists these prompts name.
+    """What is wrong with prompt files and class lists (``.tsv``), and with the class lists that the prompts name.
 
     Errors: text that is not UTF-8, a byte order mark, invisible characters, spaces at an end; header
     keys that are missing, unknown, repeated or empty; a template without or with two ``{}`` or with
-    other braces; repeated templates or ids; empty ids or names; no template, no class; a class list
-    that is not there; contents that changed under a recorded version.
+    other braces; repeated templates or ids; empty ids or names; no template, no class; a missing
+    class list; contents that changed under a recorded version.
 
     Warnings: repeated class names; a version that ``VERSIONS`` does not record; a template whose
-    prompt CLIP surely cuts (see token_bounds), judged with the class name of the most pieces.
+    prompt CLIP certainly truncates (see token_bounds), given the class name with the most pieces.
 
-    Raises SynthgenError where a file cannot be read.
+    Raises SynthgenError if a file cannot be read.
     """
     return [finding for report in _reports(paths) for finding in report.page.findings]
 
 
 def check_command(files: Sequence[Path], *, as_json: bool = False) -> int:
-    """Print what ``check`` finds; returns the exit code, 1 where there is an error."""
+    """Print what ``check`` finds; returns the exit code, 1 if there is an error."""
     reports = _reports(files)
     findings = [finding for report in reports for finding in report.page.findings]
     n_errors = sum(finding.severity == "error" for finding in findings)
@@ -67,12 +67,12 @@ class _Report:
     """A file that was checked."""
 
     page: Page
-    value: PromptSet | ClassList | None  # None where there are errors
+    value: PromptSet | ClassList | None  # None if there are errors
     longest: tuple[int, int] | None = None  # token_bounds of the prompts, once the classes are known
 
     @property
     def summary(self) -> str:
-        """What the file holds, as one line."""
+        """What the file contains, in one line."""
         if isinstance(self.value, ClassList):
             return f"{len(self.value.ids)} classes, {len(set(self.value.names))} names, sha256 {self.page.sha256[:16]}"
         assert self.value is not None
@@ -96,7 +96,9 @@ def _reports(paths: Sequence[Path]) -> list[_Report]:
             continue
         beside = class_list_path(path, report.value)
         if not beside.is_file():
-            report.page.error(None, f"classes: {beside} is not there; name a class list, from this file's folder")
+            report.page.error(
+                None, f"classes: {beside} does not exist; name a class list, relative to this file's folder"
+            )
             continue
         if realpath(beside) not in reports:
             reports[realpath(beside)] = _report_classes(beside)
@@ -125,7 +127,7 @@ def _report_classes(path: Path) -> _Report:
 
 
 def _judge_length(report: _Report, names: Sequence[str]) -> None:
-    """Set the report's bounds; warn of templates whose prompt with the longest name is surely cut."""
+    """Set the report's bounds; warn of templates whose prompt with the longest name is certainly truncated."""
     templates = {line: number for number, line in report.page.lines if not line.startswith("#")}
     longest = max(names, key=lambda name: token_bounds(name)[0])
     least = {template: token_bounds(prompt(template, longest))[0] for template in templates}
@@ -142,7 +144,7 @@ def _judge_length(report: _Report, names: Sequence[str]) -> None:
 
 
 def _judge_version(page: Page, folder: Path, version: str | None) -> None:
-    """Compare a file with its line in VERSIONS; ``version`` None stands for the last recorded one."""
+    """Compare a file with its line in VERSIONS; ``version`` None means the last recorded one."""
     name = page.path.absolute().relative_to(folder).as_posix()
     recorded = _read_versions(folder / VERSIONS).get(name, {})
     if version is None:
@@ -159,7 +161,7 @@ def _judge_version(page: Page, folder: Path, version: str | None) -> None:
 
 
 def _read_versions(path: Path) -> dict[str, dict[str, str]]:
-    """By file, then by version, the recorded SHA-256; nothing where there is no such file."""
+    """The recorded SHA-256 by file, then by version; empty if there is no such file."""
     recorded: dict[str, dict[str, str]] = {}
     if not path.is_file():
         return recorded

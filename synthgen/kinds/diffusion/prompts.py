@@ -1,10 +1,10 @@
 """Prompt files and class lists: parse, check, version.
 
 A prompt file begins with ``# key: value`` lines (name, version, classes, source, license); then
-comes one template a line, with exactly one ``{}`` where the class name goes.  ``classes`` is the
+comes one template per line, with exactly one ``{}`` where the class name goes.  ``classes`` is the
 class list it was written for, as a path from the prompt file's folder.  A class list is tab-separated,
 ``id`` and ``name``.  The file ``VERSIONS`` beside the prompt files records each file's version and
-SHA-256, so that no file changes under an old version; ``prompt_check`` sees to it.
+SHA-256, so that no file changes under an old version; ``prompt_check`` checks this.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from synthgen.common.errors import SynthgenError
 from synthgen.storage.reading import read_file
 
 KEYS = ("name", "version", "classes", "source", "license")
-LONGEST = 1 << 26  # bytes of a prompt file or a class list
+LONGEST = 1 << 26  # bytes in a prompt file or a class list
 CLIP_TOKENS = 77  # what CLIP's text encoders read, begin and end marks included
 
 _TOKEN = re.compile(r"\w[\w.-]*")  # names, versions and ids: they become file and folder names
@@ -46,9 +46,9 @@ class PromptSet:
 class ClassList:
     """A class list; a label is a position in it."""
 
-    name: str  # the file's, without ending
+    name: str  # the file's, without extension
     ids: tuple[str, ...]  # unique
-    names: tuple[str, ...]  # as they stand in prompts; may repeat
+    names: tuple[str, ...]  # as used in prompts; may repeat
     sha256: str  # of the file's bytes
 
 
@@ -57,7 +57,7 @@ class Finding:
     """What is wrong with a file, and what to do."""
 
     path: Path
-    line: int | None  # from 1; None where it is the whole file
+    line: int | None  # from 1; None if it is the whole file
     severity: str  # error or warning
     message: str
 
@@ -99,12 +99,12 @@ def prompt(template: str, name: str) -> str:
 
 
 def token_bounds(text: str) -> tuple[int, int]:
-    """The least and the most tokens CLIP's tokenizer can make of a text, begin and end marks included.
+    """Bounds on how many tokens CLIP's tokenizer makes of a text, begin and end marks included: least, most.
 
     Both hold for every text, as transformers' CLIPTokenizer normalises it (NFC, lower case): each
-    piece of the tokenizer's splitting rule becomes one token at least, each byte of a piece one
-    token at most.  So a text is read whole where the second number is at most 77, and cut where
-    the first is more.  Between the two only CLIP's vocabulary tells, which comes with a model.
+    piece of the tokenizer's splitting rule becomes at least one token, each byte of a piece at most
+    one token.  So a text is read completely if the second number is at most 77, and truncated if
+    the first is more.  Between the two, only CLIP's vocabulary decides, which comes with a model.
     """
     text = unicodedata.normalize("NFC", text).lower()
     pieces = _PIECE.findall("".join(map(_plain, text)))
@@ -120,7 +120,7 @@ def _plain(character: str) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Page:
-    """A file while it is being read; its findings gather here."""
+    """A file being read, and the findings on it so far."""
 
     path: Path
     sha256: str
@@ -129,7 +129,7 @@ class Page:
 
     @classmethod
     def read(cls, path: Path) -> Page:
-        """Read a file's lines; raises SynthgenError where there is no such file."""
+        """Read a file's lines; raises SynthgenError if there is no such file."""
         try:
             data = read_file(path, limit=LONGEST)
         except OSError as error:
@@ -180,14 +180,14 @@ class Page:
 
 
 def shown(value: str) -> str:
-    """A value as it stands in a message: quoted, and cut where it is long."""
+    """A value as shown in a message: quoted, and truncated if long."""
     return repr(value if len(value) <= 60 else value[:57] + "...")
 
 
 def parse_prompts(page: Page) -> PromptSet | None:
-    """A page as a prompt file; None, with findings on the page, where it is none."""
+    """A page as a prompt file; None, with findings on the page, if it is not one."""
     header: dict[str, str] = {}
-    templates: dict[str, int] = {}  # and the line each stands on
+    templates: dict[str, int] = {}  # and the line of each
     for number, line in page.lines:
         if not line.startswith("#"):
             _parse_template(page, number, line, templates)
@@ -195,12 +195,12 @@ def parse_prompts(page: Page) -> PromptSet | None:
             page.error(number, f"{shown(line)}: a header line after the first template; move it to the top")
         else:
             _parse_header(page, number, line, header)
-    if page.lines or page.sound:  # else nothing could be read
+    if page.lines or page.sound:  # otherwise nothing could be read
         for key in KEYS:
             if key not in header:
                 page.error(None, f"{key}: not in the header; add a line '# {key}: ...' at the top")
         if not templates:
-            page.error(None, "no template; add one a line, with {} where the class name goes")
+            page.error(None, "no template; add one per line, with {} where the class name goes")
     if not page.sound:
         return None
     return PromptSet(**header, templates=tuple(templates), sha256=page.sha256)
@@ -212,7 +212,7 @@ def _parse_header(page: Page, number: int, line: str, header: dict[str, str]) ->
     if not colon or key not in KEYS:
         page.error(number, f"{shown(line)}: unknown key; the header is '# key: value' with {', '.join(KEYS)}")
     elif key in header:
-        page.error(number, f"{key}: given twice; leave one")
+        page.error(number, f"{key}: given twice; keep one")
     elif not value:
         page.error(number, f"{key}: empty; give a value")
     elif key in ("name", "version") and not _TOKEN.fullmatch(value):
@@ -233,10 +233,10 @@ def _parse_template(page: Page, number: int, line: str, templates: dict[str, int
 
 
 def parse_classes(page: Page) -> ClassList | None:
-    """A page as a class list; None, with findings on the page, where it is none."""
-    ids: dict[str, int] = {}  # and the line each stands on
+    """A page as a class list; None, with findings on the page, if it is not one."""
+    ids: dict[str, int] = {}  # and the line of each
     names: list[str] = []
-    first: dict[str, int] = {}  # line on which a name first stands
+    first: dict[str, int] = {}  # line on which a name first occurs
     if page.lines and page.lines[0][1] != "id\tname":
         page.error(page.lines[0][0], f"{shown(page.lines[0][1])}: not the header; begin with 'id', a tab and 'name'")
     for number, line in page.lines[1:]:
@@ -250,14 +250,14 @@ def parse_classes(page: Page) -> ClassList | None:
         elif identifier in ids:
             page.error(number, f"id {shown(identifier)}: also on line {ids[identifier]}; ids are unique")
         if not name.strip():
-            page.error(number, "name: empty; write what stands in the prompt")
+            page.error(number, "name: empty; write what the prompt calls the class")
         elif name in first:
             page.warn(number, f"name {shown(name)}: also on line {first[name]}; both classes get the same prompts")
         ids.setdefault(identifier, number)
         first.setdefault(name, number)
         names.append(name)
     if len(page.lines) < 2 and page.sound:
-        page.error(None, "no class; write a line 'id', a tab, 'name', then one class a line")
+        page.error(None, "no class; write a line 'id', a tab, 'name', then one class per line")
     if not page.sound:
         return None
     return ClassList(name=page.path.stem, ids=tuple(ids), names=tuple(names), sha256=page.sha256)

@@ -1,4 +1,4 @@
-"""Renders diffusion samples: draws batches, looks at every image, writes files with their records."""
+"""Renders diffusion samples: draws batches, checks every image, writes files with their records."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from synthgen.storage.reading import read_file, reading
 if TYPE_CHECKING:
     from synthgen.kinds.diffusion.sampler import Pending, Sampler
 
-LONGEST = 1 << 20  # bytes of a record
-ATTEMPTS = 5  # at an image that comes out black, constant, not finite, or flagged where that is excluded
+LONGEST = 1 << 20  # bytes in a record
+ATTEMPTS = 5  # at an image that comes out black, constant, not finite, or flagged if that is excluded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Shot:
-    """One image asked for, at one attempt."""
+    """One attempt at an image."""
 
     sample: Sample
     prompt: str
@@ -46,7 +46,7 @@ class _Shot:
 class DiffusionRenderer:
     """Renders samples through a sampler, batch by batch.
 
-    While the device draws a batch, the one before it is looked at and encoded in threads.
+    While the device draws a batch, the one before it is checked and encoded in threads.
     """
 
     def __init__(self, content: DiffusionContent, sampler: Sampler) -> None:
@@ -76,7 +76,7 @@ class DiffusionRenderer:
         return self.sampler.start([shot.prompt for shot in shots], [shot.seed for shot in shots])
 
     def _finish(self, shots: list[_Shot], pending: Pending) -> Iterator[Item]:
-        """The items of a batch; what does not pass the gate is drawn again, up to ATTEMPTS in all."""
+        """The items of a batch; images that fail the checks are redrawn, up to ATTEMPTS in all."""
         images, faults, flags = self._look(pending)
         while bad := [
             place
@@ -90,7 +90,7 @@ class DiffusionRenderer:
         yield from self._threads.map(self._item, shots, images, faults, flags)
 
     def _look(self, pending: Pending) -> tuple[list[NDArray[np.uint8]], list[str], list[bool]]:
-        """Images, what is wrong with each ("" where nothing is), and the safety checker's verdicts."""
+        """Images, what is wrong with each ("" if nothing is), and the safety checker's verdicts."""
         drawn = self.sampler.finish(pending)
         faults = [
             "non-finite" if not finite else fault(image) or ""
@@ -111,7 +111,7 @@ class DiffusionRenderer:
             "prompts_version": content.prompts.version,  # of the prompt file
             "prompts_sha256": content.prompts.sha256,  # of the prompt file
             "seed": shot.seed,
-            "attempt": shot.attempt,  # 0, or how many times the image was drawn again
+            "attempt": shot.attempt,  # 0, or how many times the image was redrawn
             **content.settings(),
             "scheduler_class": self._scheduler,  # in diffusers
             "scheduler_settings": self._settings,  # that the images depend on
@@ -125,7 +125,7 @@ class DiffusionRenderer:
 
 
 def encoded(image: NDArray[np.uint8], record: dict[str, Any]) -> bytes:
-    """The image file: pixels uint8 [height, width, 3], and where they come from."""
+    """The image file: pixels uint8 [height, width, 3], and their origin."""
     origin = Origin(
         prompt=record["prompt"],
         seed=str(record["seed"]),
@@ -145,9 +145,9 @@ def _batched(samples: Iterable[Sample], size: int) -> Iterator[tuple[Sample, ...
 def remake_file(
     record: Path, out: Path, *, model: str | None = None, revision: str | None = None, device: str | None = None
 ) -> None:
-    """Write the image of a record file (the json of a sample) anew; see ``remake``.
+    """Redraw the image of a record file (the json of a sample) into a file; see ``remake``.
 
-    The model is the one that the record names, at its commit, unless ``model`` says where it is.
+    The model is the one that the record names, at its commit, unless ``model`` gives another location.
     """
     with reading(record):
         data = read_file(record, limit=LONGEST)
@@ -157,7 +157,7 @@ def remake_file(
         raise SynthgenError(f"{record}: {what}")
     if model is None and revision is None and not asked.revision.startswith("sha256:"):
         revision = asked.revision or None
-    # the type decides between weight files of half and of full precision
+    # the dtype decides between weight files of half and of full precision
     weights = find_model(model or asked.model, revision=revision, dtype=asked.dtype)
     write_atomically(out, remake(stored, weights, device=device))
 
@@ -165,11 +165,11 @@ def remake_file(
 @with_config(ConfigDict(extra="ignore"))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """What an image is made again from, of its record."""
+    """The fields of a record from which its image is redrawn."""
 
     index: int
     prompt: str
-    seed: int | str  # as text in the records that stand in shards
+    seed: int | str  # as text in the records in shards
     model: str
     revision: str
     variant: str
@@ -184,7 +184,7 @@ class _Asked:
     batch: int
 
     def problem(self) -> str | None:
-        """Which value is out of range, beginning with its key; None where all are right."""
+        """Which value is out of range, beginning with its key; None if all are valid."""
         from synthgen.kinds.diffusion.content import DTYPES
         from synthgen.kinds.diffusion.schedulers import NAMES as SCHEDULERS
 
@@ -196,13 +196,13 @@ class _Asked:
             if not least <= getattr(self, key) <= most:
                 return f"{key}: {getattr(self, key)} is not {least} to {most}"
         is_seed = str(self.seed).isascii() and str(self.seed).isdecimal() and int(self.seed) < 2**64
-        return None if is_seed else f"seed: {str(self.seed)[:40]!r} is not a number of 64 bits"
+        return None if is_seed else f"seed: {str(self.seed)[:40]!r} is not a 64-bit number"
 
 
 def remake(record: dict[str, Any], model: Model, *, device: str | None = None) -> bytes:
-    """The image file of a record, drawn again; equal to the stored one on the same machine and versions.
+    """The image file of a record, redrawn; equal to the stored one on the same machine with the same versions.
 
-    Raises SynthgenError where the record is not one of a diffusion image, or the model another one.
+    Raises SynthgenError if the record is not that of a diffusion image, or the model is a different one.
     """
     from synthgen.kinds.diffusion.sampler import Sampler
 
@@ -228,5 +228,5 @@ def remake(record: dict[str, Any], model: Model, *, device: str | None = None) -
         sampler = Sampler(model.folder, weights, sampling, device=device, batch=record["batch"])
         drawn = sampler.finish(sampler.start([record["prompt"]], [int(record["seed"])]))
     except KeyError as error:
-        raise SynthgenError(f"no record of a diffusion image: {error.args[0]} is missing") from None
+        raise SynthgenError(f"not a record of a diffusion image: {error.args[0]} is missing") from None
     return encoded(drawn.images[0], record)

@@ -1,4 +1,4 @@
-"""From what is asked of ``synthgen sd`` to a plan, its description and its run."""
+"""From the options of ``synthgen sd`` to a plan, its description and its run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_SEED = 2**63  # what signed 64-bit readers hold
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What may be asked of the images; None is what the set that stands has, else the model's default, or this one."""
+    """The options of the images; None means an existing set's value, else the model's default or the one noted here."""
 
     seed: int | None = None  # 0
     steps: int | None = None
@@ -48,7 +48,7 @@ class Settings:
     exclude_flagged: bool | None = None  # no
 
     def check(self) -> None:
-        """Raises SynthgenError naming a setting that is out of range, and its range."""
+        """Raise SynthgenError, naming the setting and its range, if one is out of range."""
         for what, value, known in (
             ("scheduler", self.scheduler, SCHEDULERS),
             ("dtype", self.dtype, DTYPES),
@@ -63,14 +63,14 @@ class Settings:
             ("size", self.size, 8, 4096),
             ("quality", self.quality, 1, 100),
         ):
-            if number is not None and not least <= number <= most:  # also where it is not a number
+            if number is not None and not least <= number <= most:  # also if it is not a number
                 raise SynthgenError(f"{what} {number}: {least} to {most}")
         if self.size is not None and self.size % 8:
-            raise SynthgenError(f"size {self.size}: a multiple of 8 pixels, as latents are eight times smaller")
+            raise SynthgenError(f"size {self.size}: must be a multiple of 8 pixels, as latents are eight times smaller")
 
 
 def settled(settings: Settings, plan: Plan | None) -> Settings:
-    """The settings with those of a set that stands, where there is one, for what was not asked."""
+    """The settings, with missing ones taken from an existing set, if there is one."""
     old = plan.content if plan else None
     if not isinstance(old, DiffusionContent):
         return settings
@@ -83,7 +83,7 @@ def settled(settings: Settings, plan: Plan | None) -> Settings:
 
 
 def settled_model(name: str | None, revision: str | None, dtype: str | None, plan: Plan | None) -> Model:
-    """The model that was asked for, else that of the set that stands, else the default.
+    """The model asked for, else that of the existing set, else the default.
 
     Raises SynthgenError as ``find_model`` does.
     """
@@ -122,9 +122,9 @@ def diffusion_content(prompts: PromptSet, classes: ClassList, model: Model, sett
 
 
 def load(plan: Plan, model: Model, *, device: str | None, batch: int | None) -> Sampler:
-    """Load the model of a plan; warns on stderr of prompts that its text encoder cuts.
+    """Load the model of a plan; warns on stderr of prompts that its text encoder truncates.
 
-    Raises SynthgenError where it cannot be loaded.
+    Raises SynthgenError if it cannot be loaded.
     """
     from synthgen.kinds.diffusion.sampler import Sampler
 
@@ -136,10 +136,10 @@ def load(plan: Plan, model: Model, *, device: str | None, batch: int | None) -> 
 
 
 def plan_renderer(plan: Plan, *, model: str | None = None, device: str | None = None) -> Renderer:
-    """Draws a plan's images as they were drawn: by its model, in batches of the same size.
+    """A renderer that draws a plan's images as before: with its model, in batches of the same size.
 
-    The model is found by the name and revision in the plan, or where ``model`` says it is.  Raises
-    SynthgenError where it is not there, or is another one.
+    The model is found by the name and revision in the plan, or at the location ``model``.  Raises
+    SynthgenError if it cannot be found or is a different one.
     """
     content = plan.content
     assert isinstance(content, DiffusionContent)
@@ -164,7 +164,7 @@ def _renderer(content: DiffusionContent, sampler: Sampler) -> Renderer:
 
 
 def warn_of_long_prompts(content: DiffusionContent, sampler: Sampler) -> None:
-    """One line on stderr where prompts are longer than the text encoder reads."""
+    """Print one line on stderr if prompts are longer than the text encoder reads."""
     n = len(content.prompts.templates)
     texts = [prompt(template, name) for name in content.classes.names for template in content.prompts.templates]
     limit, long = sampler.too_long(texts)
@@ -172,7 +172,7 @@ def warn_of_long_prompts(content: DiffusionContent, sampler: Sampler) -> None:
         label, template = divmod(long[0], n)
         say(
             f"synthgen: warning: {len(long)} of {len(texts)} prompts are longer than the {limit} tokens that"
-            f" {content.model.name} reads, and will be cut; the first: template {template}, class"
+            f" {content.model.name} reads, and will be truncated; the first: template {template}, class"
             f" {content.classes.ids[label]}: {texts[long[0]]!r}",
             file=sys.stderr,
         )
@@ -187,10 +187,10 @@ def make(
     batch: int | None = None,
     request: Request = Request(),
 ) -> tuple[Manifest, list[str]]:
-    """Fill a directory; returns its manifest, and the keys of images that never passed the quality gate.
+    """Fill a directory; returns its manifest, and the keys of images that never passed the checks.
 
-    The batch size that was found is kept in the plan's file, so that workers and a run which goes on draw in the
-    same batches.  Raises SynthgenError as open_directory, Sampler and generate do.
+    The batch size that was found is stored in the plan's file, so that all workers and resumed runs use the same.
+    Raises SynthgenError as open_directory, Sampler and generate do.
     """
     from synthgen.kinds.diffusion.sampler import local_devices
 
@@ -202,13 +202,13 @@ def make(
         batch = batch or plan.origin.get("batch")
         sampler = load(plan, model, device=devices[0], batch=batch) if here or batch is None else None
         plan = _with_batch(out, plan, batch or (sampler.batch if sampler else None))
-        if batch is None and sampler and sampler.batch != plan.origin["batch"]:  # another command was first
+        if batch is None and sampler and sampler.batch != plan.origin["batch"]:  # another command chose it first
             sampler = load(plan, model, device=devices[0], batch=plan.origin["batch"])
         assert isinstance(plan.content, DiffusionContent)
         if here and sampler:
             manifest = generate(out, renderer=_renderer(plan.content, sampler), share=request.share)
         else:
-            del sampler  # its memory is the workers'
+            del sampler  # to free its memory for the workers
             per_worker = "CPU" if devices[0] == "cpu" else "GPU"
             n_workers = len(devices) if request.engine == "local" else None
             maker = partial(_of_worker, plan, _place_of(model), n_workers, device)
@@ -220,15 +220,15 @@ def make(
 
 
 def _place_of(model: Model) -> str | None:
-    """Where a worker finds a model: by the plan's name and revision, but for one in a local folder."""
+    """Where a worker finds a model: None, by the plan's name and revision, unless it is in a local folder."""
     record = ModelRecord(name=model.name, revision=model.revision, variant=model.variant)
     return str(model.folder.absolute()) if model.revision.startswith("sha256:") and not is_built_in(record) else None
 
 
 def _of_worker(plan: Plan, model: str | None, n_workers: int | None, asked: str | None, device: str | None) -> Renderer:
-    """The renderer of one of several workers; ``asked`` is the device for those that are told none.
+    """The renderer of one of several workers; ``asked`` is the device of those that are not given one.
 
-    They share the cores, but for those of Ray (``n_workers`` None), to whom Ray says how many threads are theirs.
+    They share the cores, except on Ray (``n_workers`` None), which sets how many threads each may use.
     """
     from synthgen.kinds.diffusion.sampler import share_cores
 
@@ -238,7 +238,7 @@ def _of_worker(plan: Plan, model: str | None, n_workers: int | None, asked: str 
 
 
 def _with_batch(out: Place, plan: Plan, batch: int | None) -> Plan:
-    """The plan with a batch size stated in its file: this one, unless another command has stated one."""
+    """The plan with a batch size stored in its file: this one, unless another command has already stored one."""
     while "batch" not in plan.origin:
         stated = replace(plan, origin=plan.origin | {"batch": batch})
         if replace_plan(out, plan, stated):
@@ -252,7 +252,7 @@ def _nothing_to_draw(device: str | None) -> Renderer:
 
 
 def failed(manifest: Manifest) -> list[str]:
-    """Keys of images whose record tells of a fault; raises SynthgenError where a table is damaged."""
+    """Keys of images whose record reports a fault; raises SynthgenError if a table is damaged."""
     keys = []
     for shard in manifest.shards:
         path = table_path(manifest.directory, manifest.plan.shard(shard.index))
@@ -262,7 +262,7 @@ def failed(manifest: Manifest) -> list[str]:
 
 
 def describe(plan: Plan, *, rate: float | None) -> list[str]:
-    """A plan in words; ``rate`` is images a second, None where there was nothing to measure on."""
+    """A plan in words; ``rate`` is images per second, None if it could not be measured."""
     content = plan.content
     assert isinstance(content, DiffusionContent)
     n_classes, n_templates = len(content.classes.ids), len(content.prompts.templates)
@@ -271,9 +271,9 @@ def describe(plan: Plan, *, rate: float | None) -> list[str]:
         per_template = _between(plan.n // n_classes, n_templates, extra=1)
     sampling, size = content.sampling, plan.kind.bytes_per_image(plan) * plan.n
     lines = [
-        f"{plan.n} images, {n_classes} classes of {content.classes.name} ({each} images a class),"
+        f"{plan.n} images, {n_classes} classes of {content.classes.name} ({each} images per class),"
         f" {n_templates} templates of {content.prompts.name} version {content.prompts.version}"
-        f" ({per_template} images a class and template)",
+        f" ({per_template} images per class and template)",
         f"model {content.model.name} at {content.model.revision}"
         + (f", variant {content.model.variant}" if content.model.variant else ""),
         f"{sampling.scheduler}, {sampling.steps} steps, guidance {sampling.guidance:g}, {sampling.size} px,"
@@ -289,15 +289,15 @@ def describe(plan: Plan, *, rate: float | None) -> list[str]:
 
 
 def _between(n: int, parts: int, *, extra: int = 0) -> str:
-    """The least and the most that each of so many parts gets."""
+    """The least and the most that each part gets, in words."""
     least, most = n // parts, -(-(n + extra) // parts)
     return str(least) if least == most else f"{least} to {most}"
 
 
 def measured_rate(plan: Plan, model: Model, *, device: str | None, batch: int | None) -> float | None:
-    """Images a second of a batch, after one that warms up; None where a batch would take minutes.
+    """Images per second of a batch, after a warm-up batch; None if a batch would take minutes.
 
-    That is on the CPU, for anything but small pictures.
+    That is the case on the CPU, for all but small pictures.
     """
     from synthgen.kinds.diffusion.render import DiffusionRenderer
     from synthgen.kinds.diffusion.sampler import find_device

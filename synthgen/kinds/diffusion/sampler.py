@@ -1,9 +1,9 @@
-"""Draws batches of images from a diffusion model.  The only file of this package that imports torch
-(but for the training of the built-in model).
+"""Draws batches of images from a diffusion model.
 
-Every call of a network sees the same shapes: a batch is filled up, never cut.  So one compiled
-graph serves a whole run, and an image does not depend on what shares its batch, but for the batch's
-size (in exact arithmetic not even on that).
+This is the only module of this package that imports torch, except for the training of the built-in model.
+Every call of a network sees the same shapes: a batch is padded, never cut short.  So one compiled graph
+serves a whole run, and an image depends on its batch only through the batch's size (in exact arithmetic
+not even on that).
 """
 
 from __future__ import annotations
@@ -31,10 +31,17 @@ from synthgen.common.errors import SynthgenError
 from synthgen.kinds.diffusion.content import ModelRecord, Sampling
 from synthgen.kinds.diffusion.schedulers import SCHEDULERS
 
-TOLD = ("algorithm_type", "solver_order", "prediction_type", "beta_schedule", "timestep_spacing", "use_karras_sigmas")
-CPU_BATCH = 50  # of small images; one at a time where latents are larger than 32 x 32
-CACHE_BYTES = 512 * 2**20  # of prompt embeddings kept
-GAIN = 1.03  # a larger batch must draw so many times more images a second
+REPORTED = (
+    "algorithm_type",
+    "solver_order",
+    "prediction_type",
+    "beta_schedule",
+    "timestep_spacing",
+    "use_karras_sigmas",
+)
+CPU_BATCH = 50  # of small images; one at a time if latents are larger than 32 x 32
+CACHE_BYTES = 512 * 2**20  # of prompt embeddings
+GAIN = 1.03  # a larger batch must draw so many times more images per second
 MAX_BATCH = 256
 
 
@@ -43,13 +50,13 @@ class Drawn:
     """A batch of images."""
 
     images: NDArray[np.uint8]  # [n, size, size, 3]
-    finite: NDArray[np.bool_]  # [n]: whether every number was
-    flagged: NDArray[np.bool_]  # [n]: by the safety checker, where the model has one
+    finite: NDArray[np.bool_]  # [n]: whether every value was
+    flagged: NDArray[np.bool_]  # [n]: by the safety checker, if the model has one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pending:
-    """A batch that the device may still be at work on."""
+    """A batch that the device may still be working on."""
 
     n: int
     images: Tensor  # uint8 [batch, size, size, 3], on the host
@@ -60,7 +67,7 @@ class Pending:
 class Sampler:
     """A loaded model, its scheduler and the batch size.
 
-    Raises SynthgenError where the files cannot be loaded, or the device is not there or too small.
+    Raises SynthgenError if the files cannot be loaded, or the device does not exist or is too small.
     """
 
     def __init__(
@@ -86,16 +93,16 @@ class Sampler:
         self.pipe.fuse_qkv_projections()
 
     def _compile(self) -> None:
-        """Compile U-Net and decoder; what is compiled is kept for later runs."""
+        """Compile U-Net and decoder; the result is cached for later runs."""
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "synthgen" / "inductor"
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-        torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
+        torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs uncompiled
         self.pipe.unet = torch.compile(self.pipe.unet, fullgraph=False, dynamic=False)
         self.pipe.vae.decode = torch.compile(self.pipe.vae.decode, fullgraph=False, dynamic=False)
         self.compiled = True
 
     def _find_batch(self) -> int:
-        """The batch size that draws most images a second, by doubling it; on the CPU a fixed one."""
+        """The batch size that draws the most images per second, found by doubling; on the CPU a fixed one."""
         if self.device.type != "cuda":
             return CPU_BATCH if self._latent_shape()[-1] <= 32 else 1
         best, rate = 0, 0.0
@@ -117,7 +124,7 @@ class Sampler:
         return best
 
     def _measure(self) -> float:
-        """Images a second of two steps and a decode at this batch size."""
+        """Images per second for two steps and decoding at this batch size."""
         rates = []
         for _ in range(2):  # the first warms up
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -145,12 +152,12 @@ class Sampler:
 
     @property
     def scheduler(self) -> tuple[str, dict[str, Any]]:
-        """The scheduler's class, and the settings that shape its path."""
+        """The scheduler's class, and the settings that shape its trajectory."""
         config = self.pipe.scheduler.config
-        return type(self.pipe.scheduler).__name__, {key: config[key] for key in TOLD if key in config}
+        return type(self.pipe.scheduler).__name__, {key: config[key] for key in REPORTED if key in config}
 
     def too_long(self, prompts: Sequence[str]) -> tuple[int, list[int]]:
-        """How many tokens the text encoder reads, and which of the prompts have more."""
+        """How many tokens the text encoder reads, and which prompts have more."""
         limit = self.pipe.tokenizer.model_max_length
         tokens = self.pipe.tokenizer(list(prompts), truncation=False, verbose=False).input_ids
         return limit, [number for number, ids in enumerate(tokens) if len(ids) > limit]
@@ -168,9 +175,9 @@ class Sampler:
         return self.pipe.unet.config.in_channels, side, side
 
     def start(self, prompts: Sequence[str], seeds: Sequence[int]) -> Pending:
-        """Begin to draw at most a batch of images; the device works on while the caller does other things.
+        """Start drawing at most a batch of images; the device works while the caller does other things.
 
-        ``seeds`` are uint64.  Raises SynthgenError where the device's memory does not do.
+        ``seeds`` are uint64.  Raises SynthgenError if the device runs out of memory.
         """
         n = len(prompts)
         assert 0 < n <= self.batch
@@ -184,9 +191,9 @@ class Sampler:
         except Exception as error:
             if self._proven:
                 raise
-            told = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise SynthgenError(
-                f"{self._folder}: fails at its first images ({told}); check its configuration"
+                f"{self._folder}: fails at its first images ({reason}); check its configuration"
             ) from error
         self._proven = True
         finite = images.isfinite().flatten(1).all(1)
@@ -216,7 +223,7 @@ class Sampler:
         pictures = [Image.fromarray(image) for image in images]
         pixels = self.pipe.feature_extractor(pictures, return_tensors="pt").pixel_values
         self.checker.to(self.device)
-        # it blacks out the images it is given: these are copies
+        # it blacks out the images it is given, so it gets copies
         _, flags = self.checker(
             images=images.astype(np.float32) / 255, clip_input=pixels.to(self.device, self.checker.dtype)
         )
@@ -267,21 +274,21 @@ class Sampler:
 
 
 def find_device(name: str | None) -> torch.device:
-    """The device of a name; by default CUDA's first where there is one.  Raises SynthgenError where it is not there."""
+    """The device of a name; by default the first CUDA device, if any.  Raises SynthgenError if it does not exist."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     try:
         device = torch.device(name or ("cuda" if count else "cpu"))
     except RuntimeError:
         raise SynthgenError(f"device {name!r}: give cuda, cuda:N or cpu") from None
     if device.type not in ("cuda", "cpu") or (device.type == "cuda" and (device.index or 0) >= count):
-        raise SynthgenError(f"device {name}: not here; there are {count} CUDA devices and the CPU")
+        raise SynthgenError(f"device {name}: not available; there are {count} CUDA devices and the CPU")
     return device
 
 
 def local_devices(name: str | None, workers: int | None) -> Sequence[str | None]:
     """Where local workers draw: on the device of a name, else one on each CUDA device, else on the CPU.
 
-    On a CPU as many as ``workers``, by default one, share its cores.  Raises SynthgenError where a device is not here.
+    On a CPU, ``workers`` of them, by default one, share its cores.  Raises SynthgenError if a device does not exist.
     """
     device = find_device(name)
     if device.type == "cpu":
@@ -297,7 +304,7 @@ def share_cores(n: int) -> None:
 
 
 def _try(scheduler: Any, steps: int) -> None:
-    """Take a step of nothing: some settings that a scheduler takes make it fail only when it is used."""
+    """Take a step on zeros: some settings that a scheduler accepts make it fail only when it is used."""
     scheduler.set_timesteps(steps)
     nothing = torch.zeros(1, 1, 1, 1)
     scheduler.step(nothing, scheduler.timesteps[0], scheduler.scale_model_input(nothing, scheduler.timesteps[0]))
@@ -308,10 +315,10 @@ def _load(folder: Path, model: ModelRecord, sampling: Sampling) -> Any:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore, of which Python complains where a worker is killed
+    tqdm.set_lock(threading.RLock())  # the default is a semaphore, of which Python complains if a worker is killed
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of diffusers to its own callers
+            warnings.simplefilter("ignore")  # by diffusers, for its own callers
             pipe = DiffusionPipeline.from_pretrained(
                 folder,
                 torch_dtype=getattr(torch, sampling.dtype),
@@ -324,11 +331,9 @@ def _load(folder: Path, model: ModelRecord, sampling: Sampling) -> Any:
                 name, settings = SCHEDULERS[sampling.scheduler]
                 pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **settings)
             _try(pipe.scheduler, sampling.steps)
-    except (
-        Exception
-    ) as error:  # diffusers and transformers fail as they may over configurations that they do not expect
+    except Exception as error:  # diffusers and transformers fail in many ways over unexpected configurations
         raise SynthgenError(f"{folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from None
     pipe.set_progress_bar_config(disable=True)
     if sampling.size % 8:  # as diffusers' pipelines ask
-        raise SynthgenError(f"size {sampling.size}: a multiple of 8 pixels, please")
+        raise SynthgenError(f"size {sampling.size}: must be a multiple of 8 pixels")
     return pipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # diffusers' class, and what to set in it
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # diffusers' class, and settings that override its own
     "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 2}),
     "ddim": ("DDIMScheduler", {}),
     "euler": ("EulerDiscreteScheduler", {}),

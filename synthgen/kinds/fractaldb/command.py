@@ -25,7 +25,7 @@ app = typer.Typer()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What was asked of a set; None is what the set that stands at the output has, else the default."""
+    """The options of a set; None means the value of the set already at the output, if any, else the default."""
 
     categories: str | None = None  # a number, or a folder of CSVs
     n: int | None = None
@@ -38,7 +38,7 @@ class Asked:
     shard_size: int | None = None
 
     def settled(self, old: Plan | None) -> Asked:
-        """With the values of a set that stands, and the defaults for the rest."""
+        """Fill in missing options from an existing set, else from the defaults."""
         from synthgen.kinds.fractaldb.content import FractalContent
 
         before = DEFAULTS
@@ -79,33 +79,35 @@ def fractal(
     categories: Annotated[
         str | None,
         typer.Option(
-            metavar="N|DIR", help="How many categories to search, or a folder of category CSVs.", show_default="1000"
+            metavar="N|DIR",
+            help="How many categories to search for, or a folder of category CSVs.",
+            show_default="1000",
         ),
     ] = None,
-    n: Annotated[int | None, typer.Option("--n", help="How many images; all there are by default.")] = None,
+    n: Annotated[int | None, typer.Option("--n", help="How many images; by default all that there are.")] = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Of the category search and the patch masks; 1 is FractalDB-1k's.", show_default="1"),
+        typer.Option(help="Seed of the category search and the patch masks; 1 is FractalDB-1k's.", show_default="1"),
     ] = None,
     draw: Annotated[
         str | None,
         typer.Option(help="patch_gray, patch_color, point_gray or point_color.", show_default="patch_gray"),
     ] = None,
     size: Annotated[int | None, typer.Option(help="Width and height in pixels.", show_default="362")] = None,
-    points: Annotated[int | None, typer.Option(help="Points of an orbit.", show_default="200000")] = None,
+    points: Annotated[int | None, typer.Option(help="Points per orbit.", show_default="200000")] = None,
     weights: Annotated[
         float | None, typer.Option(help="Step of the weight table: 0.1, 0.2, 0.3, 0.4 or 0.5.", show_default="0.4")
     ] = None,
     sampling: Annotated[
         str | None,
         typer.Option(
-            help="published (the search by filling rate) or svd (systems that contract).", show_default="published"
+            help="published (the search by filling rate) or svd (contracting systems).", show_default="published"
         ),
     ] = None,
     shard_size: Annotated[int | None, typer.Option(help="Images per shard.", show_default="4000")] = None,
     request: Request = Request(),
 ) -> None:
-    """Draw a FractalDB set into verified shards.  Of a set that stands, options that are not given stay as they are."""
+    """Draw a FractalDB set into verified shards.  If the set exists, options that are not given keep its values."""
     from synthgen.dataset.plan import new_plan
     from synthgen.engines.generate import existing_plan, generate, open_directory
     from synthgen.kinds.fractaldb.render import fractal_content
@@ -123,7 +125,7 @@ def fractal(
         sampling=sampling,
         shard_size=shard_size,
     )
-    _check(asked.settled(None))  # what can be known before the output is looked at, at a store perhaps
+    _check(asked.settled(None))  # what can be checked without reading the output, perhaps from a store
     with request.ready():
         where = place(out)
         old = existing_plan(where)
@@ -146,9 +148,9 @@ def fractal(
 
 
 def _check(asked: Asked) -> Style:
-    """Raise SynthgenError where settled options cannot be; returns the style that they ask for.
+    """Check settled options and return their style; raises SynthgenError if one is out of range.
 
-    A search of categories takes minutes: what it would be for is looked at before.
+    A category search takes minutes, so whatever it is needed for is checked first.
     """
     from synthgen.dataset.plan import check_request
     from synthgen.kinds.fractaldb.content import fractal_stock
@@ -173,7 +175,7 @@ def _check(asked: Asked) -> Style:
 
 
 def _categories(asked: Asked, old: Plan | None) -> tuple[list[Category], dict[str, Any]]:
-    """Categories and where they came from: taken from the plan that stands, searched, or read from CSVs."""
+    """Categories and their origin: taken from the existing plan, found by a search, or read from CSVs."""
     from synthgen.kinds.fractaldb.content import FractalContent
     from synthgen.kinds.fractaldb.render import category_of, find_categories, read_category_folder
 
@@ -196,14 +198,14 @@ def _categories(asked: Asked, old: Plan | None) -> tuple[list[Category], dict[st
 
 @app.command(epilog="Example: synthgen fractal-search --out categories   (the published 1,000, number for number)")
 def fractal_search(
-    out: Annotated[Path, typer.Option(help="Folder for one CSV a category; must be new or empty.", callback=local)],
+    out: Annotated[Path, typer.Option(help="Folder for one CSV per category; must be new or empty.", callback=local)],
     categories: Annotated[int, typer.Option(help="How many categories.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the search; 1 is the published one.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the search; 1 is the published one.")] = 1,
     sampling: Annotated[
-        str, typer.Option(help="published (the search by filling rate) or svd (systems that contract).")
+        str, typer.Option(help="published (the search by filling rate) or svd (contracting systems).")
     ] = "published",
 ) -> None:
-    """Search fractal categories and write them as the published CSV files."""
+    """Search for fractal categories and write them as CSV files in the published format."""
     from synthgen.kinds.fractaldb.render import find_categories, write_categories
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -1,4 +1,4 @@
-"""What a fractal image depends on, and which fractal is image i: pure values."""
+"""What a fractal image depends on, and which fractal image i is: pure values."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from synthgen.common.records import STRICT
 from synthgen.kinds.base import MAX_SIDE, ImageFormat, Sample
 from synthgen.kinds.order import permuted
 
-LONGEST = 255  # bytes of a file's name
+LONGEST = 255  # bytes in a file's name
 
 
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CategoryRecord:
-    """One fractal category as stored: rows of a,b,c,d,e,f,p."""
+    """One fractal category, as stored: rows of a,b,c,d,e,f,p."""
 
     name: str  # the class's
     rows: tuple[tuple[float, float, float, float, float, float, float], ...]
@@ -34,7 +34,7 @@ class FractalContent:
     seed: int  # of the patch masks and of the order of categories
     draw: str  # patch_gray, patch_color, point_gray or point_color
     size: int  # width and height in pixels
-    n_points: int  # of an orbit
+    n_points: int  # per orbit
     weight_step: float  # of the table of weights
     layout: tuple[int, int, int]  # weight rows, patch draws, flips: the instances of a category
     categories: tuple[CategoryRecord, ...]  # the classes, by label
@@ -65,7 +65,7 @@ class FractalContent:
         return ImageFormat(ending="png", side=self.size)
 
     def problem(self) -> str | None:
-        """Which value of a stored content is out of range, beginning with its key; None where all are right."""
+        """Which value of a stored content is out of range, beginning with its key; None if all are valid."""
         if not 1 <= self.size <= MAX_SIDE:
             return f"size: {self.size} is not 1 to {MAX_SIDE}"
         if self.n_points < 1:
@@ -80,7 +80,7 @@ class FractalContent:
     def sample(self, index: int) -> Sample:
         """Image ``index``: weight row by weight row, through the categories in an order permuted by row.
 
-        The pictures of one category and weight row share an orbit and stand together, so any
+        The pictures of one category and weight row share an orbit and are adjacent, so any
         number of images is balanced over the categories to within one such group (40 in patch mode).
         """
         _, patches, flips = self.layout
@@ -97,7 +97,7 @@ class FractalContent:
         return weight, within // flips, within % flips
 
     def caption(self, sample: Sample) -> None:
-        """Fractals are drawn from numbers."""
+        """None: fractals are drawn from numbers."""
         return None
 
     def record(self, sample: Sample, stored: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class FractalContent:
         return dict(zip(("weight", "patch", "flip"), self.instance(sample), strict=True))
 
     def file_stem(self, sample: Sample, folder: str) -> str | None:
-        """The name that FractalDB gave it, where its folder's name leaves room for it."""
+        """Its name in FractalDB, if the folder's name leaves room for it."""
         weight, patch, flip = self.instance(sample)
         stem = f"{folder}_{weight:02d}_count_{patch}_flip{flip}"
         return stem if len(f".{stem}.webp.tmp".encode()) <= LONGEST else None
@@ -116,6 +116,6 @@ class FractalContent:
 
 
 def fractal_stock(n_categories: int, layout: tuple[int, int, int]) -> str:
-    """What images there are of so many categories, in words."""
+    """How many images so many categories have, in words."""
     each = " x ".join(map(str, layout))
     return f"{n_categories} categories have {n_categories * math.prod(layout)} images ({each} each)"

@@ -1,4 +1,4 @@
-"""Formula-driven images drawn when they are asked for: those that ``synthgen fractal`` would write, without files."""
+"""Formula-driven images drawn on demand: those that ``synthgen fractal`` would write, without files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DrawnFractals:
 
     @property
     def origin(self) -> str:
-        """In words, what makes the images: categories, versions, and the content's digest."""
+        """What makes the images, in words: categories, versions, and the content's digest."""
         return origin_of(self.content)
 
     def label(self, index: int) -> int:
@@ -50,7 +50,7 @@ class DrawnFractals:
     def draw(self, indices: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
         """The images at ``indices``, uint8 [size, size, 3], in that order.
 
-        Raises SynthgenError naming category and weight row where a system leaves no finite point.
+        Raises SynthgenError naming category and weight row if a system leaves no finite point.
         """
         colors = colors_of(self.content)
         for picture in pictures(self.content, map(self.content.sample, indices)):
@@ -63,7 +63,7 @@ def draw_fractals(
     """The first ``n`` images, or all, of ``categories`` found from ``seed``, or read from a folder of category CSVs.
 
     ``draw``, ``size`` (pixels), ``points`` and ``weights`` are as for ``synthgen fractal``.  Raises SynthgenError
-    where a setting is out of range or a category cannot be read or drawn.
+    if a setting is out of range or a category cannot be read or drawn.
     """
     style = fractal_style(draw=draw, size=size, points=points, weights=weights)
     found = _searched(categories, seed=seed) if isinstance(categories, int) else read_category_folder(Path(categories))

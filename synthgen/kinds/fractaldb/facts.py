@@ -1,4 +1,4 @@
-"""What the documents of a set say of its fractals."""
+"""What the documents of a set say about its fractals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CITATION = """@inproceedings{kataoka2020pretraining,
 }"""
 LIMITS = (
     "Fractals carry no semantics: a class is one iterated function system, its name a number, and its label says"
-    " nothing of the world.",
+    " nothing about the world.",
     "Pictures of a class that share an orbit differ in little but patches and mirroring, so the set holds less variety"
     " than its count suggests.",
     "Categories were accepted by how much of the picture they fill, so dense shapes are over-represented among"
@@ -35,13 +35,13 @@ BIASES = (
     "No natural image and no person's choice of subject went in.  What is favoured is what the search of categories"
     " favours: connected, area-filling shapes.",
 )
-PERSONAL = ("Nothing of persons is in the images: they are drawn from numbers.",)
+PERSONAL = ("The images contain no personal data: they are drawn from numbers.",)
 COLUMNS = {
     "name": "The image's name in the published layout.",
     "weight": "Row of the weight table, 0 to 24.",
     "patch": "Which draw of the 3 x 3 patches.",
     "flip": "0 as drawn, 1 to 3 mirrored.",
-    "seed": "Of the random numbers that went into the image, decimal.",
+    "seed": "Seed of the random numbers that went into the image, in decimal.",
 }
 
 

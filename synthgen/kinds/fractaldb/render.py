@@ -1,4 +1,4 @@
-"""Plans and renders fractal samples.  The only file of synthgen that imports fractaldb."""
+"""Plans and renders fractal samples: the only module of synthgen that imports fractaldb to draw."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from synthgen.kinds.base import Renderer, Sample
 from synthgen.kinds.fractaldb.content import CategoryRecord, FractalContent
 
 SAMPLINGS = ("published", "svd")
-PROBES = 8  # samples, spread over the plan, whose size gives the estimate
+PROBES = 8  # samples, spread over the plan, from whose sizes that of a set is estimated
 BYTES_OF_RECORD = 3 * 1024
 
 
@@ -51,7 +51,7 @@ def find_categories(n: int, *, seed: int, sampling: str = "published") -> list[C
 
 
 def write_categories(directory: Path, categories: Sequence[Category]) -> None:
-    """Write one published CSV a category."""
+    """Write one CSV per category, in the published format."""
     directory.mkdir(parents=True, exist_ok=True)
     for category in categories:
         write_csv(directory / f"{category.name}.csv", category.ifs)
@@ -94,7 +94,7 @@ def fractal_content(categories: Sequence[Category], *, seed: int, style: Style) 
 
 
 def fractal_style(*, draw: str, size: int, points: int, weights: float) -> Style:
-    """A drawing style; raises SynthgenError where a setting is out of range."""
+    """A drawing style; raises SynthgenError if a setting is out of range."""
     try:
         return Style(draw=draw, size=size, n_points=points, weight_step=weights)
     except FractalError as error:
@@ -129,13 +129,13 @@ class Picture:
     sample: Sample
     instance: Instance
     seed: int | None  # of its patch masks; None in point mode
-    image: NDArray[np.uint8]  # [size, size], a palette index a pixel
+    image: NDArray[np.uint8]  # [size, size], one palette index per pixel
 
 
 def pictures(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Picture]:
     """Draw samples.  Neighbours of one category and weight row share their orbit.
 
-    Raises SynthgenError naming category and weight row where a system leaves no finite point, and for a layout
+    Raises SynthgenError, naming category and weight row, if a system leaves no finite point, and for a layout
     that is not the drawing style's.
     """
     style = style_of(content)
@@ -161,7 +161,7 @@ def pictures(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Pic
 
 
 def fractal_renderer(content: FractalContent) -> Renderer:
-    """Draws on this process's core."""
+    """A renderer that draws on this process's core."""
     environment = {
         "synthgen": version("synthgen"),
         "python": platform.python_version(),
@@ -174,7 +174,7 @@ def fractal_renderer(content: FractalContent) -> Renderer:
 
 
 def bytes_per_image(content: FractalContent, n: int) -> float:
-    """What an image takes in a shard, about: as some of the first ``n`` do."""
+    """About how many bytes an image takes in a shard, from a sample of the first ``n``."""
     probes = [content.sample(k * n // PROBES) for k in range(PROBES)]
     return BYTES_OF_RECORD + sum(len(item.image) for item in render(content, probes)) / PROBES
 
@@ -199,9 +199,9 @@ def render(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Item]
 
 
 def encode_png(image: NDArray[np.uint8], colors: NDArray[np.uint8]) -> bytes:
-    """A palette PNG: uint8 indices [height, width] and RGB colours [n_colors, 3]; 1 bit a pixel for two colours.
+    """A palette PNG: uint8 indices [height, width] and RGB colours [n_colors, 3]; 1 bit per pixel for two colours.
 
-    It says where it comes from, as encode.read_origin reads it.  Written here because no library
+    It states its origin, as encode.read_origin reads it.  Written here because no library
     writes these as fast: run-length coding (zlib's Z_RLE) of packed bits is both smaller and
     quicker on sparse fractals than zlib's other strategies.
     """
@@ -227,10 +227,10 @@ END = _chunk(b"IEND", b"")
 
 
 def _packed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Eight pixels a byte, each row filled up with zeros: uint8 [height, ceil(width / 8)]."""
+    """Eight pixels per byte, each row padded with zeros: uint8 [height, ceil(width / 8)]."""
     if image.strides[1] > 0:
         return np.packbits(image, axis=1)
-    # numpy packs mirrored rows fifteen times slower: pack them as they lie, last bit first
+    # numpy packs mirrored rows fifteen times slower: pack them as they lie in memory, last bit first
     height, width = image.shape
     as_it_lies = np.zeros((height, width + -width % 8), np.uint8)
     as_it_lies[:, -width:] = image[:, ::-1]

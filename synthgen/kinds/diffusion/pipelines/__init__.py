@@ -24,17 +24,17 @@ def pipelines() -> tuple[Pipeline, ...]:
 
 @cache
 def presets() -> dict[str, Preset]:
-    """The models known by a short name."""
+    """The models that have a short name."""
     return {name: preset for pipeline in pipelines() for name, preset in pipeline.presets.items()}
 
 
 def classes() -> list[str]:
-    """The classes of diffusers that can be drawn with."""
+    """The pipeline classes of diffusers that are supported."""
     return list(dict.fromkeys(one.diffusers for one in pipelines()))
 
 
 def of_class(diffusers: str) -> Pipeline | None:
-    """The family whose defaults an unknown model of a class of diffusers takes."""
+    """The family whose defaults an unknown model of a pipeline class takes."""
     return next((one for one in pipelines() if one.diffusers == diffusers and one.general), None)
 
 

@@ -1,4 +1,4 @@
-"""What a family of diffusion models says of itself: presets, parts, licence, citation, limits."""
+"""How a family of diffusion models is declared: presets, parts, licence, citation, limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BIASES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """How a family of models is sampled where nothing else is asked for."""
+    """How a family of models is sampled by default."""
 
     steps: int
     guidance: float  # scale of classifier-free guidance; 0 for none
@@ -29,9 +29,9 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """A model known by a short name."""
+    """A model that has a short name."""
 
-    hub: str | None  # its Hub id; None: built in
+    hub: str | None  # its Hub id; None if built in
     defaults: Defaults
 
 
@@ -40,9 +40,9 @@ class Pipeline:
     """A family of models that synthgen draws with."""
 
     diffusers: str  # class of diffusers, in a model's model_index.json
-    parts: tuple[str, ...]  # that a model cannot do without
+    parts: tuple[str, ...]  # that every model needs
     presets: Mapping[str, Preset]  # by short name
-    general: Defaults | None = None  # for an unknown model of that class; one family of a class has them
+    general: Defaults | None = None  # for an unknown model of that class; one family per class has them
     licences: Mapping[str, Licence] = field(default_factory=dict)  # by Hub id, as the models' own pages state them
     citation: str  # BibTeX
     limits: tuple[str, ...] = ()  # beyond those of all diffusion models

@@ -1,8 +1,8 @@
-"""How a picture looks that a template describes: a dark photo is dark, a pixelated one pixelated.
+"""The looks that templates describe: a dark photo is dark, a pixelated one pixelated.
 
-CIFAR-10 has labels and no captions.  Each training picture gets the caption of a random template,
-and where the template says how the picture looks, the picture is changed to look so.  Of the other
-templates (a sculpture, a tattoo) CIFAR-10 knows nothing: they give plain pictures.
+CIFAR-10 has labels but no captions.  Each training picture gets the caption of a random template,
+and if the template says how the picture looks, the picture is changed to look so.  About the other
+templates (a sculpture, a tattoo) CIFAR-10 has no information: they give plain pictures.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _close(images: Tensor) -> Tensor:
     return _resized(images[..., edge:-edge, edge:-edge], images.shape[-1], "bilinear")
 
 
-# What a template says -> what that does to pictures, float [n, 3, size, size] in [-1, 1].
+# Words in a template -> what they do to pictures, float [n, 3, size, size] in [-1, 1].
 LOOKS: dict[str, Callable[[Tensor], Tensor]] = {
     "black and white": _gray,
     "bright": lambda images: images * 0.7 + 0.3,

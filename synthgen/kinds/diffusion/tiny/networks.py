@@ -24,7 +24,7 @@ def learn_merges(texts: Iterable[str], n: int) -> list[tuple[str, str]]:
     """At most ``n`` byte-pair merges (Sennrich et al. 2016) of the texts' words, the most frequent pair first.
 
     Of equally frequent pairs the alphabetically first is taken.  The tokenizers library's own trainer takes
-    any, another one on every run, and the ids of the tokens follow from it.
+    an arbitrary one, which differs between runs, and the ids of the tokens follow from it.
     """
     frequency = Counter(word for text in texts for word in re.findall(r"[a-z]+|[^\sa-z]", text.lower()))
     words = {word: [*word[:-1], f"{word[-1]}{END}"] for word in frequency}
@@ -84,7 +84,7 @@ def build_unet() -> UNet2DConditionModel:
         up_block_types=("CrossAttnUpBlock2D",) * 2,
         mid_block_type=None,
         layers_per_block=1,
-        attention_head_dim=2,  # by an old slip of diffusers this is the number of heads
+        attention_head_dim=2,  # owing to an old mistake in diffusers, this is the number of heads
         cross_attention_dim=WIDTH,
         norm_num_groups=16,
     )
@@ -108,7 +108,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_scheduler() -> DDPMScheduler:
-    """The training schedule: cosine, as fits small pictures; the network predicts v."""
+    """The training schedule: cosine, which suits small pictures; the network predicts v."""
     return DDPMScheduler(
         num_train_timesteps=1000,
         beta_schedule="squaredcos_cap_v2",

@@ -5,7 +5,7 @@
 A latent diffusion model after Rombach et al. 2022, small enough to ship and to train on a CPU: an
 autoencoder from 32 x 32 pixels to 8 x 8 x 8 latents, a CLIP-shaped text encoder over a small
 vocabulary, and a U-Net that predicts v (Salimans & Ho 2022) on a cosine schedule.  Text encoder and
-U-Net are trained together.  Stages are checkpointed in ``--work`` and taken up where they stand.
+U-Net are trained together.  Stages are checkpointed in ``--work`` and resumed from there.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def train_vae(vae: AutoencoderKL, images: Tensor, *, work: Path, steps: int, bat
             noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
             decoded = vae.decode((posterior.mean + posterior.std * noise).float()).sample.float()
         error = (decoded - pictures).square().mean()
-        divergence: Tensor = posterior.kl().float().mean() / pictures[0].numel()  # nats a pixel value
+        divergence: Tensor = posterior.kl().float().mean() / pictures[0].numel()  # nats per pixel value
         loss: Tensor = error + KL_WEIGHT * divergence
         return loss
 
@@ -164,7 +164,7 @@ def latent_table(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """By look: latents float16 [n, 8, 8, 8] and labels int64 [n].
 
-    Of all pictures and their mirror images where they are plain, of a third of the pictures in each other look.
+    The plain look has all pictures and their mirror images, each other look a third of the pictures.
     """
     table = {}
     for number, name in enumerate(["", *LOOKS]):
@@ -227,7 +227,7 @@ def train_diffusion(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train what is not trained, and write the pipeline."""
+    """Train the stages that are not finished, and write the pipeline."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--cifar10", type=Path, required=True, help="zip of an image folder")
     options.add_argument("--out", type=Path, required=True, help="where the model goes")
