@@ -41,7 +41,7 @@ def contrast_arms(
     margin: float | None = None,
     resamples: Resamples | None = None,
 ) -> tuple[Contrast, ...]:
-    """Every one of ``arms`` but the baseline against it, factor by factor; none without scores of the baseline.
+    """Every arm but the baseline against the baseline, factor by factor; empty where the baseline has no scores.
 
     ``margin`` in percentage points is what counts as equivalent. ``resamples`` of the table give intervals of both
     levels: blocks, and clusters of test images; without them they are of blocks alone. Raises EvaluateError where
@@ -88,7 +88,7 @@ def _family(
 def differences(blocks: Blocks, line: Line) -> tuple[Estimate, Estimate, dict[float | None, Estimate]]:
     """The difference in slopes, the difference in effective robustness, and what is to be tested.
 
-    That is the second difference, by an ID score of None; or, where slopes differ, those at ``common_scores``.
+    That is the second difference, under the key None; or, where slopes differ, those at ``common_scores``.
     """
     slopes, whole = slope_difference(blocks, line), difference(blocks, line)
     if slopes.p is None or slopes.p > LEVEL:
@@ -129,7 +129,7 @@ def conclude(
     """What the blocks support.
 
     HIGHER or LOWER where the adjusted p is at most 5%; EQUIVALENT by ``against``; CANNOT_TELL where this number of
-    blocks could not have given a significant result at the first step of Holm over so many ``comparisons``, or
+    blocks could not have given a significant result at the first step of Holm over this many ``comparisons``, or
     would have shown an effect of the margin in less than 80% of studies, with the blocks that would be needed; else
     NOT_SHOWN.
     """
@@ -179,7 +179,7 @@ def ordered_trends(table: RunEpochs, arms: Sequence[Arm], line: Line) -> tuple[O
 
 
 def in_order(levels: Mapping[str, str]) -> tuple[str, ...]:
-    """The arms whose level is a number ("150000", "150,000", "150K"), by rising level; others are left out.
+    """The arms whose level is a number ("150000", "150,000", "150K"), in ascending order; others are left out.
 
     Empty where fewer than three are left or two have the same level.
     """
@@ -194,7 +194,7 @@ def ordered_trend(blocks: Blocks, line: Line, *, factor: str, levels: tuple[str,
     """Test effective robustness for a trend over the arms of ``blocks``, in their order.
 
     The estimate is ``estimators.step``; signs are flipped as for differences. Where ID macro-F1 rises with the level
-    (0.15 logit per level of five, no effect; 5 architectures x 3 seeds x 6 epochs; 1,500 simulated studies) this called
+    (0.15 logit per level of five, no effect; 5 architectures x 3 seeds x 6 epochs; 1,500 simulated studies) this found
     a trend in 6%, Page's test of the same values in 7%, and Page's test of effective robustness from the own trend of
     the lowest level in 32%.
     """
