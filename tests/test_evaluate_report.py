@@ -487,7 +487,7 @@ def test_an_earlier_report_is_replaced_and_nothing_else_is(tmp_path: Path) -> No
     assert "figures/forest.svg" not in files(out)
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(EvaluateError, match=r"holds notes.txt, which is not the report's"):
+    with pytest.raises(EvaluateError, match=r"holds notes.txt, which is not part of the report"):
         write_report(comparison, out)
     assert (out / "notes.txt").read_text() == "mine"
 
