@@ -1,6 +1,6 @@
 """Recipes: the hyperparameters of one training run, as a suite file says them.
 
-Imports no torch, so that looking at a plan is instant.
+Imports no torch, so that showing a plan is instant.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from synthgen.common.records import STRICT, adapter, first_problem
 
 from .errors import EvaluateError
 
-# What a slip of the keyboard exceeds, and no recipe comes near.
+# Bounds that a typing mistake exceeds, and that no real recipe comes near.
 MOST_EPOCHS = 100_000
 MOST_IN_BATCH = 1_000_000
 MOST = 1_000.0  # of a learning rate, a weight decay, a temperature and mixup's parameter
-OFF = {"mixup": 0.0, "label_smoothing": 0.0, "evaluate_epochs": ()}  # keys of supervised training alone, unused
+OFF = {"mixup": 0.0, "label_smoothing": 0.0, "evaluate_epochs": ()}  # keys of supervised training alone, when unused
 
 
 @with_config(STRICT)
@@ -31,7 +31,7 @@ class Recipe:
     epochs: int  # passes over the images
     objective: Literal["supervised", "simclr", "image-text"] = "supervised"  # what pre-training learns from
     batch_size: int = 64  # images per step, over all processes
-    accumulate: int = 1  # gradient accumulation: parts in which each process takes its share of a batch
+    accumulate: int = 1  # gradient accumulation: parts into which each process divides its share of a batch
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"  # sgd has momentum 0.9
     lr: float = 1e-3  # peak learning rate
     weight_decay: float = 0.05  # decoupled from the gradient with adamw
@@ -85,7 +85,7 @@ class Recipe:
         return ", ".join(words if self.objective == "supervised" else [self.objective, *words])
 
     def problems(self) -> list[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         late = [epoch for epoch in self.evaluate_epochs if not 1 <= epoch <= self.epochs]
         shares = [key for key in ("gray", "blur", "jitter") if not 0 <= getattr(self, key) <= 1]
         only_supervised = [key for key in OFF if getattr(self, key)]

@@ -320,7 +320,7 @@ def test_repeated_images_are_counted_and_refused(tmp_path: Path) -> None:
     stored = run.predictions(12, "test")
     stored.image_id[:3] = stored.image_id[10]
     run.write_predictions(12, "test", stored)
-    with pytest.raises(EvaluateError, match=r"0012-test\.parquet: 3 images are named more than once"):
+    with pytest.raises(EvaluateError, match=r"0012-test\.parquet: 3 images appear more than once"):
         load_runs([tmp_path])
 
 

@@ -184,14 +184,17 @@ def test_bounds_of_fractals_are_those_of_the_package_that_draws_them() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("compare", "runs", "--out", "x", "--margin", "nan"), "'--margin': nan points: above 0, to 100"),
+        (
+            ("compare", "runs", "--out", "x", "--margin", "nan"),
+            "'--margin': nan points: must be above 0 and at most 100",
+        ),
         (
             ("compare", "runs", "--out", "x", "--resamples", "1000000000000"),
             "'--resamples': Input should be less than or equal to 100000",
         ),
-        (("power", "runs", "--difference", "nan"), "'--difference': nan points: above 0, to 100"),
-        (("power", "runs", "--difference", "0"), "'--difference': 0 points: above 0, to 100"),
-        (("power", "runs", "--difference", "-1"), "'--difference': -1 points: above 0, to 100"),
+        (("power", "runs", "--difference", "nan"), "'--difference': nan points: must be above 0 and at most 100"),
+        (("power", "runs", "--difference", "0"), "'--difference': 0 points: must be above 0 and at most 100"),
+        (("power", "runs", "--difference", "-1"), "'--difference': -1 points: must be above 0 and at most 100"),
         (("run", "suite.toml", "--max-hours", "nan"), "'--max-hours': Input should be greater than or equal to 0"),
         (("run", "suite.toml", "--cache-gb", "nan"), "'--cache-gb': Input should be greater than or equal to 0"),
         (("simulate", "--out", "x", "--images", "1000000000000"), "n_images 1000000000000 is out of bounds"),
