@@ -1,6 +1,6 @@
 """The images that an arm chooses: sources opened, images selected and relabelled, captions read.
 
-Imports no torch, so that looking at a plan is instant.
+Imports no torch, so that showing a plan is instant.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Chosen:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a run's configuration says of its images."""
+        """The description of its images in a run's configuration."""
         return {
             "source": self.source.identity,
             "selection": self.selection.digest,

@@ -1,6 +1,6 @@
 """Which images of one source an arm takes: the variants of ``Select`` are what a suite file may ask for.
 
-Another intervention is a function in ``interventions`` and a variant here, with its line in ``Select``.
+A new intervention is a function in ``interventions`` and a variant here, with its line in ``Select``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Everything(Relabelled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity(Relabelled):
-    """So many images, balanced over the classes."""
+    """A given number of images, balanced over the classes."""
 
     TAG = "n"
     words: ClassVar[str] = ""
@@ -94,11 +94,11 @@ class Group(Relabelled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diversity(Relabelled):
-    """So many times fewer classes, each with so many times the images."""
+    """A given factor fewer classes, each with as many times more images."""
 
     TAG = "diversity"
 
-    diversity: int  # factor by which classes are fewer, and images per class more
+    diversity: int  # factor by which the classes are fewer, and the images per class more
     n: int  # images, balanced over the classes
 
     def problems(self) -> Iterator[str]:
@@ -123,7 +123,7 @@ class Thinning:
     """How subclasses are thinned."""
 
     level: str | int  # of the taxonomy: the superclasses, which become the labels
-    factor: int  # how many times fewer
+    factor: int  # how many times fewer subclasses
     least: int = 1  # superclasses with fewer subclasses are left out
 
 
@@ -168,6 +168,6 @@ Select = Everything | Quantity | Group | Diversity | Subclasses
 
 
 def n_problems(n: int | None) -> Iterator[str]:
-    """What is wrong with a number of images, if one is given."""
+    """What is wrong with a number of images, if it is given."""
     if n is not None and not 2 <= n <= MAX_IMAGES:
         yield f"n: {n}; at least 2, to {MAX_IMAGES}"

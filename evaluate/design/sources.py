@@ -1,6 +1,6 @@
 """The sources of images that a suite file may name.
 
-Imports no torch, so that looking at a plan is instant.
+Imports no torch, so that showing a plan is instant.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pydantic import Field, with_config
 from synthgen import MAX_IMAGES
 from synthgen.common.records import STRICT
 
-SIZES = (16, 4096)  # pixels of an image; what fractals are drawn at
-POINTS = 2**27 - 1  # of an orbit; as fractaldb.render has it, whose import would take as long as all else of a plan
+SIZES = (16, 4096)  # width and height in pixels that fractals can be drawn at
+POINTS = 2**27 - 1  # of an orbit; as in fractaldb.render, whose import would take as long as the rest of a plan
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5)  # published steps, likewise
 MOST_CATEGORIES = 100_000  # twice as many as the largest published set of fractals has
 LARGEST_SEED = 2**32 - 1  # that a category search takes
