@@ -232,10 +232,10 @@ def pretrain(
     arm = ArmSpec(name="by hand", weights=weights)
     for words in arm.problems(recipe.objective):
         raise EvaluateError(words)
-    told = Settings(
+    chosen = Settings(
         architecture=architecture, image_size=image_size, seed=seed, recipe=recipe, precision=precision, device=device
     )
-    say(f"{out}: weights of the run {make(arm, told, out)}")
+    say(f"{out}: weights of the run {make(arm, chosen, out)}")
 
 
 @app.command(epilog="Example: evaluate finetune data/iwildcam --checkpoint weights.safetensors --out runs/by-hand")
@@ -264,7 +264,7 @@ def finetune(
     from .training.byhand import FINETUNE, Settings, recipe_of
     from .training.byhand import finetune as tune
 
-    told = Settings(
+    chosen = Settings(
         architecture=architecture,
         image_size=image_size,
         seed=seed,
@@ -272,7 +272,7 @@ def finetune(
         precision=precision,
         device=device,
     )
-    found = tune(TaskSpec(path=task, kind=kind, empty=empty), checkpoint, told, out)
+    found = tune(TaskSpec(path=task, kind=kind, empty=empty), checkpoint, chosen, out)
     rows = [{"epoch": epoch, "split": split, **asdict(score)} for epoch, split, score in found]
     if as_json:
         say(json.dumps(rows))

@@ -32,7 +32,7 @@ def scores(y_true: NDArray[np.int64], y_pred: NDArray[np.int64]) -> Scores:
     """Score the predictions of one whole split.
 
     ``y_true`` and ``y_pred`` are integer labels of shape [n], n >= 1; they need not be contiguous.
-    Raises EvaluateError where there are no labels, or not one prediction per label.
+    Raises EvaluateError if there are no labels, or not one prediction per label.
     """
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     if y_true.ndim != 1 or y_true.shape != y_pred.shape:

@@ -1,7 +1,7 @@
 """The architectures, their heads, and how a pre-trained backbone is loaded.  Imports torch only to build.
 
 The paper's five families come from torchvision, and so does a ResNet-18 for small images; ``timm:NAME`` is any
-model of the timm package and ``open_clip:NAME`` the image tower of any of open_clip, where they are installed.
+model of the timm package and ``open_clip:NAME`` the image tower of any of open_clip, if they are installed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ POSITIONS = ("pos_embed", "positional_embedding")  # last parts of the names of 
 
 
 def problem(architecture: str, image_size: int) -> str | None:
-    """Why an architecture cannot be trained on images of a size; None where it can.  Imports no torch.
+    """Why an architecture cannot be trained on images of a size; None if it can.  Imports no torch.
 
     Only timm and open_clip know what is wrong with a name or a size of theirs: ``build`` reports it.
     """
@@ -58,7 +58,7 @@ def build(architecture: str, n_classes: int, image_size: int | None = None) -> n
     Models of timm and open_clip that have a fixed size are built for ``image_size``; None is their own size.
     MobileNet-V3's batch norms use momentum 0.1 instead of torchvision's 0.01, as the other
     architectures do: with 0.01 the running statistics need over 200 steps to reach their values,
-    and short runs would be judged by their initialisation.  Raises EvaluateError where the
+    and short runs would be judged by their initialisation.  Raises EvaluateError if the
     architecture does not exist or cannot take images of that size.
     """
     if architecture.startswith((TIMM, OPEN_CLIP)):
@@ -140,13 +140,13 @@ def _build_open_clip(architecture: str, n_classes: int, image_size: int | None) 
 
 
 def like(name: str, known: list[str]) -> str:
-    """A suggestion for a wrong name, to end a message with; empty where no name is close."""
+    """A suggestion for a wrong name, to end a message with; empty if no name is close."""
     near = get_close_matches(name, known)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _try(make: Callable[[], nn.Module], architecture: str, n_classes: int, image_size: int) -> None:
-    """Raise EvaluateError where a model of another package fails on images of a size.
+    """Raise EvaluateError if a model of another package fails on images of a size.
 
     On the meta device, where nothing is computed: it takes a fraction of a second.
     """
@@ -197,7 +197,7 @@ def head_prefixes(model: nn.Module, architecture: str) -> tuple[str, ...]:
 def replace_head(model: nn.Module, architecture: str, make: Callable[[int], nn.Module]) -> None:
     """Replace each last layer of ``model`` by ``make(in_features)``, under the same name.
 
-    Distilled models of timm have several.  Raises EvaluateError where a last layer is not an ``nn.Linear``.
+    Distilled models of timm have several.  Raises EvaluateError if a last layer is not an ``nn.Linear``.
     """
     from torch import nn
 
@@ -240,7 +240,7 @@ def fitting(model: nn.Module, architecture: str, weights: Mapping[str, Tensor], 
     """The part of ``weights`` that belongs in ``model``: all but the head.
 
     Positional embeddings of another image size are interpolated.  Raises EvaluateError, naming
-    ``source``, where the weights have other names or shapes.
+    ``source``, if the weights have other names or shapes.
     """
     head = head_prefixes(model, architecture)
     expected = {name: value for name, value in model.state_dict().items() if not name.startswith(head)}
@@ -250,8 +250,8 @@ def fitting(model: nn.Module, architecture: str, weights: Mapping[str, Tensor], 
             found[name] = _interpolated(found[name], expected[name])
     difference = _difference(found, expected)
     if difference:
-        told = f"{source}: weights of another architecture than {architecture}"
-        raise EvaluateError(f"{told} (first difference: {difference})")
+        message = f"{source}: weights of another architecture than {architecture}"
+        raise EvaluateError(f"{message} (first difference: {difference})")
     return found
 
 
@@ -271,7 +271,7 @@ def _interpolated(old: Tensor, new: Tensor) -> Tensor:
     """``old`` at the size of ``new``, both [..., extra tokens + side x side, width].
 
     Bicubic and antialiased, as timm and open_clip do when they load (Dosovitskiy et al. 2021, section
-    3.2).  Returns ``old`` where the two are not such grids.
+    3.2).  Returns ``old`` if the two are not such grids.
     """
     from torch import cat
     from torch.nn import functional

@@ -49,11 +49,11 @@ class RunConfig:
 
     kind: str  # "pretrain" or "finetune"
     architecture: str  # name of the network
-    seed: int  # of initial weights, order and augmentation
+    seed: int  # seed of initial weights, order and augmentation
     image_size: int  # width and height in pixels
     data: Mapping[str, Any]  # how the source or task describes itself, with the digest of its content
     recipe: Recipe  # hyperparameters
-    precision: str = "float32"  # of the arithmetic; parameters and optimizer are always float32
+    precision: str = "float32"  # precision of the arithmetic; parameters and optimizer are always float32
     init: str | None = None  # digest of the run, or name of the external checkpoint, that this one starts from
 
     @property
@@ -71,10 +71,10 @@ class State:
     error: str | None = None  # why it failed
     epochs_done: int | None = None  # finished epochs
     device: str | None = None  # GPU, or the machine's type
-    cores: int | None = None  # of the machine
-    processes: Annotated[int, Field(ge=1)] | None = None  # that shared the run
-    versions: Mapping[str, str] = field(default_factory=dict)  # of libraries
-    train_images_per_second: Annotated[float, Field(gt=0)] | None = None  # while it trained
+    cores: int | None = None  # cores of the machine
+    processes: Annotated[int, Field(ge=1)] | None = None  # number of processes that shared the run
+    versions: Mapping[str, str] = field(default_factory=dict)  # versions of libraries
+    train_images_per_second: Annotated[float, Field(gt=0)] | None = None  # images per second while it trained
     predictions: Sums | None = None  # SHA-256 by file name; missing from older runs
 
 
@@ -86,7 +86,7 @@ class Predictions:
     y_true: NDArray[np.int64]  # [n], class
     y_pred: NDArray[np.int64]  # [n], predicted class
     location: NDArray[np.int64]  # [n], cluster of dependent images, such as a camera location; the name of the column
-    sequence: NDArray[np.int64]  # [n], images of a cluster that were taken together; -1 where a set has none
+    sequence: NDArray[np.int64]  # [n], images of a cluster that were taken together; -1 if the set has no sequences
 
     def __len__(self) -> int:
         return len(self.y_true)
@@ -97,11 +97,11 @@ class Predictions:
 class Member:
     """One fine-tuned run in its place in a suite."""
 
-    arm: str  # name
+    arm: str  # name of its arm
     architecture: str  # name of the network
-    seed: int  # of its runs
-    pretrain: Digest | None  # of the pre-training run; None from scratch
-    finetune: Digest  # of the fine-tuning run
+    seed: int  # seed of its runs
+    pretrain: Digest | None  # digest of the pre-training run; None if trained from scratch
+    finetune: Digest  # digest of the fine-tuning run
 
 
 @with_config(STRICT)
@@ -129,7 +129,7 @@ class Classes:
 class SuiteRecord:
     """``suites/<name>.json``: the experiment as it was planned, with the digests of its runs."""
 
-    name: str  # the suite's
+    name: str  # name of the suite
     baseline: str  # name of the arm that others are compared with
     task: Mapping[str, Any]  # how the fine-tuning task describes itself; holds "class_names"
     arms: tuple[Arm, ...]  # the conditions
@@ -138,7 +138,7 @@ class SuiteRecord:
 
     @property
     def n_classes(self) -> int | None:
-        """Classes of the task; None where an older record does not say."""
+        """Classes of the task; None if an older record does not say."""
         names = self.task.get("class_names")
         return self.task.get("n_classes") if names is None else len(names)
 
@@ -156,7 +156,7 @@ class Run:
 
     @property
     def state(self) -> State:
-        """How far the run is; raises EvaluateError where its record is invalid."""
+        """How far the run is; raises EvaluateError if its record is invalid."""
         path = self.directory / "state.json"
         if not path.exists():
             return State(status="absent")
@@ -214,8 +214,8 @@ class Run:
     ) -> pa.Table:
         """Stored predictions as they are on disk.
 
-        Labels are whole numbers from 0 to ``n_classes`` - 1, where that is known.  Raises EvaluateError, naming the
-        file, where it is not such a table, or not the one whose SHA-256 is in ``sums``.
+        Labels are whole numbers from 0 to ``n_classes`` - 1, if that is known.  Raises EvaluateError, naming the
+        file, if it is not such a table, or not the one whose SHA-256 is in ``sums``.
         """
         path = self.predictions_path(epoch, split)
         with told_here(), reading(path):
@@ -290,7 +290,7 @@ def _read_table(data: bytes) -> pa.Table:
 
 
 def _check_columns(table: pa.Table, n_classes: int | None) -> None:
-    """Raise EvaluateError, with the first row that is wrong, where a column holds an invalid value."""
+    """Raise EvaluateError, with the first row that is wrong, if a column holds an invalid value."""
     if not (pa.types.is_string(table["image_id"].type) or pa.types.is_large_string(table["image_id"].type)):
         raise _wrong(table, "image_id", np.arange(len(table)), "a text")
     _check_nulls(table, "image_id", "a text")
@@ -322,7 +322,7 @@ def _wrong(table: pa.Table, name: str, rows: NDArray[np.intp], rule: str) -> Eva
 
 
 def image_ids(table: pa.Table, path: Path) -> NDArray[np.object_]:
-    """The ids of a table of predictions; raises EvaluateError, naming the file, where one appears twice."""
+    """The ids of a table of predictions; raises EvaluateError, naming the file, if one appears twice."""
     ids = np.asarray(table["image_id"].to_pylist(), dtype=object)
     repeated = len(ids) - len(set(ids))
     if repeated:
@@ -335,7 +335,7 @@ def image_ids(table: pa.Table, path: Path) -> NDArray[np.object_]:
 
 
 def stored(path: Path, kind: type[T]) -> T:
-    """The record in a file; raises EvaluateError, naming file and key, where it is invalid."""
+    """The record in a file; raises EvaluateError, naming file and key, if it is invalid."""
     with told_here(), reading(path):
         return read_record(path, kind)
 
@@ -346,7 +346,7 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def write_suite_record(runs: Path, suite: SuiteRecord) -> None:
-    """Store what a suite consists of beside its runs; raises EvaluateError where its name cannot be that of a file."""
+    """Store what a suite consists of beside its runs; raises EvaluateError if its name cannot be that of a file."""
     if not fits_stored(suite.name):
         raise EvaluateError(f"name: {suite.name[:80]!r} becomes a file's name; {RULE} only")
     with told_here():
@@ -355,7 +355,7 @@ def write_suite_record(runs: Path, suite: SuiteRecord) -> None:
 
 
 def read_suite_records(runs: Path) -> list[SuiteRecord]:
-    """All suites of a runs directory, by name; raises EvaluateError naming file and key where a record is invalid."""
+    """All suites of a runs directory, by name; raises EvaluateError naming file and key if a record is invalid."""
     if not runs.is_dir():
         raise EvaluateError(f"{runs}: no such directory of runs; `evaluate run SUITE --out {runs}` makes one")
     records = [read_suite_record(path) for path in sorted((runs / "suites").glob("*.json"))]
@@ -365,7 +365,7 @@ def read_suite_records(runs: Path) -> list[SuiteRecord]:
 
 
 def read_suite_record(path: Path) -> SuiteRecord:
-    """One suite of a runs directory; raises EvaluateError naming file and key where it is invalid."""
+    """One suite of a runs directory; raises EvaluateError naming file and key if it is invalid."""
     content = stored(path, dict[str, Any])
     version = content.pop("format", None)
     if type(version) is not int or version != FORMAT:

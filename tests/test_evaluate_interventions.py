@@ -250,8 +250,8 @@ def test_largest_remainders_get_the_images_left_and_equal_ones_in_alphabetical_o
         ({"a": 0.5, "b": 0.5 + 2e-9}, "shares: 0.5 + 0.500000002 is 1.000000002; they must sum to 1"),
         ({}, "they must sum to 1"),
         ({"a": 1.2, "b": -0.2}, "shares: a = 1.2; must be above 0 and at most 1"),
-        ({"a": 1.0, "b": 0.0}, "shares: b = 0.0; above 0"),
-        ({"a": float("nan")}, "shares: a = nan; above 0"),
+        ({"a": 1.0, "b": 0.0}, "shares: b = 0.0; must be above 0"),
+        ({"a": float("nan")}, "shares: a = nan; must be above 0"),
         ({"a": 0.999, "b": 0.001}, "shares: b = 0.001 of 100 images is none; ask for more images"),
     ],
 )

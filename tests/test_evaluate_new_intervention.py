@@ -24,7 +24,7 @@ class Alternate(Relabelled):
     step: int
 
     def problems(self) -> Iterator[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         if self.step < 1:
             yield f"step: {self.step}; at least 1"
 

@@ -507,6 +507,6 @@ def test_what_is_not_a_report_is_left_alone(tmp_path: Path, content: str | None)
 def test_unfinished_runs_are_shown(tmp_path: Path) -> None:
     unfinished = ("scratch / resnet18 / seed 1 (0000000000000001): failed", f"{SCRIPT} / seed 0: absent")
     page = write_report(replace(alone(), unfinished=unfinished), tmp_path / "report").read_text()
-    assert "2 planned runs not in the numbers" in page
+    assert "2 planned runs not in the results" in page
     assert unfinished[0] in page
     assert html.escape(unfinished[1]) in page

@@ -47,7 +47,7 @@ def draw(n_resamples: int, *, n_blocks: int, n_id_clusters: int, n_ood_clusters:
     """Draw blocks, ID clusters and OOD clusters with replacement, as many as there are.
 
     Each of the three has its own PCG64 stream from the seed, so the number of one does not
-    change the draws of another. Raises EvaluateError where one of the numbers is below 1.
+    change the draws of another. Raises EvaluateError if one of the numbers is below 1.
     """
     sizes = {"blocks": n_blocks, "ID clusters": n_id_clusters, "OOD clusters": n_ood_clusters}
     for name, n in {"resamples": n_resamples, **sizes}.items():
@@ -64,7 +64,7 @@ def draw(n_resamples: int, *, n_blocks: int, n_id_clusters: int, n_ood_clusters:
 def bootstrap(
     estimator: Callable[[Blocks, Array], Array], blocks: Blocks, resamples: Resamples, *, threads: int | None = None
 ) -> Array:
-    """An estimator's value in every resample of ``blocks``, [..., n_resamples]; NaN where it cannot be estimated.
+    """An estimator's value in every resample of ``blocks``, [..., n_resamples]; NaN if it cannot be estimated.
 
     ``estimator`` takes blocks with scores [r, n_blocks, n_arms, n_epochs] and weights [r, n_blocks], how often each
     is drawn, and returns [..., r]. The result does not depend on ``threads`` (default: one per core).
@@ -78,7 +78,7 @@ def bootstrap(
         id_f1, ood_f1 = (
             _of_rows(scores[:, part], blocks.rows, absent) for scores in (resamples.id_f1, resamples.ood_f1)
         )
-        with np.errstate(invalid="ignore", divide="ignore"):  # where no block or no slope is left
+        with np.errstate(invalid="ignore", divide="ignore"):  # when no block or no slope is left
             return estimator(replace(blocks, id_f1=id_f1, ood_f1=ood_f1), weights)
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
@@ -112,7 +112,7 @@ def band(values: Array, *, level: float = 0.95) -> tuple[Array, Array]:
     """Percentile limits of a trend at each of n points: low [n] and high [n].
 
     ``values`` [n, n_resamples] are the trend's in each resample; a resample with a NaN is left out whole.
-    The limits are NaN where none is left. They hold pointwise, not for the whole line at once.
+    The limits are NaN if none is left. They hold pointwise, not for the whole line at once.
     """
     kept = values[:, np.isfinite(values).all(axis=0)]
     if not kept.shape[1]:

@@ -53,7 +53,7 @@ def noisy_id(blocks: Blocks, line: Line) -> Estimate:
 def own_trend(blocks: Blocks, line: Line) -> Estimate:
     """The difference from the baseline's own trend, that of ``trends.effective_robustness``.
 
-    Its test is unreliable where arms differ in ID macro-F1 (see the module ``estimators``).
+    Its test is unreliable if arms differ in ID macro-F1 (see the module ``estimators``).
     """
     return difference(blocks, replace(line, through="baseline"))
 

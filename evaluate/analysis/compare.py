@@ -36,8 +36,8 @@ def compare(
     """Compare arms with the baseline, and with a second arm, the reference (by default those that the suites name).
 
     ``margin`` in percentage points is what counts as equivalent. The same ``seed`` gives the same result.
-    Raises EvaluateError where runs are of different tasks or were evaluated on different images,
-    where the baseline or reference is unknown or suites disagree on it, or where no run is finished.
+    Raises EvaluateError if runs are of different tasks or were evaluated on different images,
+    if the baseline or reference is unknown or suites disagree on it, or if no run is finished.
     """
     if not 0 < margin <= MOST_POINTS:
         raise EvaluateError(f"a margin of {margin:g} points: must be above 0 and at most {MOST_POINTS}")

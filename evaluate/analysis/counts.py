@@ -73,15 +73,15 @@ class LocationScores:
     n_images: NDArray[np.int64]  # [n_locations]
     few: NDArray[np.bool_]  # [n_locations], whether the location has too few images to be the worst
     macro_f1: NDArray[np.float64]  # [n_run_epochs, n_locations], fractions
-    worst: NDArray[np.int64] | None  # [n_run_epochs], index into locations; None where all have few images
+    worst: NDArray[np.int64] | None  # [n_run_epochs], index into locations; None if all have few images
 
 
 def count(run_epochs: Iterable[Labelled]) -> Counts:
     """Count the predictions of the run-epochs of one split, which are read one at a time.
 
     Each is ``(y_true, y_pred, location)``, integers [n], the images in any order. The same arrays of
-    labels and locations given again are not processed again. Raises EvaluateError where there is no run-epoch
-    or no image, where the three do not match, or where run-epochs differ in the labels of the images
+    labels and locations given again are not processed again. Raises EvaluateError if there is no run-epoch
+    or no image, if the three do not match, or if run-epochs differ in the labels of the images
     of a location: they are not of the same split.
     """
     split: _Split | None = None
@@ -150,7 +150,7 @@ def macro_f1(counts: Counts, weights: NDArray[np.integer], *, threads: int | Non
     """Macro-F1 of every run-epoch on resampled locations, fractions [n_run_epochs, n_resamples].
 
     ``weights`` [n_resamples, n_locations] says how often each location is drawn. The result does not
-    depend on ``threads`` (default: one per core). Raises EvaluateError where the weights are not whole
+    depend on ``threads`` (default: one per core). Raises EvaluateError if the weights are not whole
     numbers from 0, do not match the locations, or draw none.
     """
     weights = np.asarray(weights)
@@ -207,7 +207,7 @@ def _score(
             both[:] = supported[c]
             _add(weights, location, hits, first, other, hit)
             _add(weights, location, predictions, first, last, both)
-            for r in range(block):  # where a class is neither true nor predicted, hit is 0 and so is its F1
+            for r in range(block):  # if a class is neither true nor predicted, hit is 0 and so is its F1
                 f1[r] += 2.0 * np.float64(hit[r]) / max(np.float64(both[r]), 1.0)
         for r in range(block):
             out[e, at + r] = f1[r] / n_true[r]
@@ -302,7 +302,7 @@ def _cells(split: _Split, y_pred: NDArray[np.integer]) -> tuple[NDArray[np.int64
 
 
 def _index(known: NDArray[np.int64], values: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The index of each value in ``known`` (ascending), -1 where it is absent; a table is faster than a search."""
+    """The index of each value in ``known`` (ascending), -1 if it is absent; a table is faster than a search."""
     low, high = int(known[0]), int(known[-1])
     if high - low >= TABLE:
         at = np.searchsorted(known, values).clip(max=len(known) - 1)

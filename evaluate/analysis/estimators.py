@@ -17,7 +17,7 @@ Why not the simpler tests: false positives at the 5% level in 4,000 simulated st
     signs flipped, the baseline's own trend taken as known       5.6%        13.6%        29.4%
     every epoch an independent point, t test                    24.1%        36.2%        53.4%
 
-The baseline's own trend, over all its runs, fails where the arm raises ID macro-F1: its slope comes from
+The baseline's own trend, over all its runs, fails when the arm raises ID macro-F1: its slope comes from
 few architectures, which lie off any common line. Swapping fails too, since runs of different ID scores
 cannot be exchanged. Three things raise the rate of false positives: an interaction of the arm with the
 architectures, which the tests, being about the architectures at hand, ignore (a standard deviation of
@@ -54,7 +54,7 @@ class Line:
     epsilon: float  # from ``trends.clip_epsilon``
     scale: Scale = "logit"
     through: Literal["blocks", "baseline"] = "blocks"  # each block's baseline run; or the baseline's own trend
-    fit: Literal["least squares", "orthogonal"] = "least squares"  # the latter where ID scores are noisy too
+    fit: Literal["least squares", "orthogonal"] = "least squares"  # the latter if ID scores are noisy too
 
 
 # --- Lines, for blocks weighted in several ways at once ------------------------------------------------------
@@ -65,7 +65,7 @@ def robustness(blocks: Blocks, line: Line, weights: Array, *, reference: Sequenc
 
     ``weights`` [r, n_blocks] say how often each block counts in the fit; the scores may differ between
     rows of weights, [r, n_blocks, n_arms, n_epochs]. Lines go through the mean of the runs of the ``reference``
-    arms; the first arm is the baseline. NaN where ID scores do not vary.
+    arms; the first arm is the baseline. NaN if ID scores do not vary.
     """
     x, y = _on_scale(blocks, line)
     chosen = list(reference)
@@ -113,7 +113,7 @@ def _mean(values: Array, weights: Array) -> Array:
 
 
 def _fit(dx: Array, dy: Array, weights: Array, fit: str) -> Array:
-    """The slope through the origin of points [(r,) n_blocks, n_arms, n_epochs], [r]; NaN where dx does not vary."""
+    """The slope through the origin of points [(r,) n_blocks, n_arms, n_epochs], [r]; NaN if dx does not vary."""
     xx, xy, yy = ((weights * np.nansum(a * b, (-2, -1))).sum(-1) for a, b in ((dx, dx), (dx, dy), (dy, dy)))
     known = np.where(xx > NO_SPREAD, xx, np.nan)
     if fit == "orthogonal":  # the first principal axis: equal noise in both, Fuller 1987, "Measurement Error Models"
@@ -207,7 +207,7 @@ def slope_difference(blocks: Blocks, line: Line) -> Estimate:
     """The slope within the runs of the second arm minus that within those of the first, on the scale.
 
     It cannot be estimated with one evaluated epoch per run. Swapping runs between the arms would call equal
-    slopes different in 13% of studies where the arm's ID scores rise half as far over the epochs as the
+    slopes different in 13% of studies in which the arm's ID scores rise half as far over the epochs as the
     baseline's; this does in 6% (2,000 simulated studies).
     """
     return jackknife(partial(slopes_difference, line=line), blocks)
@@ -222,7 +222,7 @@ def difference_at(blocks: Blocks, line: Line, id_f1: float) -> Estimate:
 
 
 def common_scores(blocks: Blocks) -> tuple[float, ...]:
-    """Quartiles of the ID macro-F1 of all arms together where every arm has scores; empty without such a range."""
+    """Quartiles of the ID macro-F1 of all arms together in their common range; empty without such a range."""
     if not len(blocks):
         return ()
     low, high = np.nanmin(blocks.id_f1, (0, 2)).max(), np.nanmax(blocks.id_f1, (0, 2)).min()
@@ -235,7 +235,7 @@ def jackknife(estimator: Callable[[Data, Array], Array], blocks: Data) -> Estima
 
     ``estimator`` takes ``blocks`` and weights [r, n], how often each block counts, and returns [r]. The
     pseudo-values n * all - (n - 1) * without one (Tukey 1958; Miller 1974, "The jackknife: a review") are moved to
-    have the estimate itself as their mean; where it is a mean over blocks, they are the values of the blocks.
+    have the estimate itself as their mean; if it is a mean over blocks, they are the values of the blocks.
     The interval allows for the choice of blocks alone: the test images are taken as fixed.
     """
     n = len(blocks)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from .results import Estimate
 
-NONE = "–"  # shown where there is no value
+NONE = "–"  # shown when there is no value
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
@@ -22,7 +22,7 @@ def signed(value: float | None, digits: int = 1) -> str:
 
 
 def plain(value: float | None, digits: int = 1) -> str:
-    """A number with a sign only where it is negative."""
+    """A number with a sign only if it is negative."""
     if value is None or not math.isfinite(value):
         return NONE
     return f"{value:z.{digits}f}".replace("-", "−")

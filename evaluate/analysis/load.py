@@ -102,7 +102,7 @@ class _Found(NamedTuple):
 def load_runs(paths: Sequence[Path | str]) -> list[LoadedRun]:
     """Read all planned runs of all suites in the given runs directories, and score the finished ones.
 
-    Raises EvaluateError, naming the file, where a directory holds no suite, a record or predictions cannot be read,
+    Raises EvaluateError, naming the file, if a directory holds no suite, a record or predictions cannot be read,
     predictions are not those that the run recorded, hold values that are not labels of the task, or list an image
     twice.
     """
@@ -123,7 +123,7 @@ def load_runs(paths: Sequence[Path | str]) -> list[LoadedRun]:
 
 
 def _read_run(run: Run, n_classes: int | None, truths: _Truths) -> _Found:
-    """The run's status and, where it is done, its epochs with both splits and its environment."""
+    """The run's status and, if it is done, its epochs with both splits and its environment."""
     state = run.state
     if state.status != "done":
         return _Found(state.status)

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunEpochs:
-    """Scores of runs at their evaluated epochs, a row each. Raises EvaluateError for impossible rows."""
+    """Scores of runs at their evaluated epochs, one per row. Raises EvaluateError for impossible rows."""
 
     arm: NDArray[np.str_]  # [n]
     architecture: NDArray[np.str_]
@@ -45,12 +45,12 @@ class RunEpochs:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Blocks:
-    """The blocks in which every one of some arms has a run; NaN where a run has fewer epochs than others."""
+    """The blocks in which every one of some arms has a run; NaN if a run has fewer epochs than others."""
 
     names: tuple[tuple[str, int], ...]  # [n_blocks], architecture and seed
     arms: tuple[str, ...]
     unpaired: tuple[int, ...]  # [n_arms], runs outside these blocks
-    rows: NDArray[np.intp]  # [n_blocks, n_arms, n_epochs], of the table; -1 where a run has fewer epochs
+    rows: NDArray[np.intp]  # [n_blocks, n_arms, n_epochs], of the table; -1 if a run has fewer epochs
     id_f1: Array  # [n_blocks, n_arms, n_epochs], fractions; of resamples [n_resamples, n_blocks, n_arms, n_epochs]
     ood_f1: Array
 

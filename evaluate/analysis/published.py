@@ -32,7 +32,7 @@ LIMIT = 1 << 26  # bytes of a file
 
 
 def load_results(path: Path) -> list[LoadedRun]:
-    """The rows of a file of published scores as runs; raises EvaluateError naming file and line where one is wrong."""
+    """The rows of a file of published scores as runs; raises EvaluateError naming file and line if one is wrong."""
     rows = [(line, row) for line, row in _rows(path) if (row.get("split") or OOD_SPLIT) == OOD_SPLIT]
     if not rows:
         raise EvaluateError(f"{path}: has no row of the split {OOD_SPLIT}")

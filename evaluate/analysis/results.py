@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A value over blocks of paired runs, with its 95% interval and test; None where something cannot be estimated."""
+    """A value over blocks of paired runs, with its 95% interval and test; None if something cannot be estimated."""
 
     value: float | None = None
     low: float | None = None
@@ -68,7 +68,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSummary:
-    """One arm over its finished runs; means and sds are None where there are too few."""
+    """One arm over its finished runs; means and sds are None if there are too few."""
 
     arm: Arm
     planned: int  # runs
@@ -98,7 +98,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
-    """A verdict, and its reason where the word alone does not say it."""
+    """A verdict, and its reason if the word alone does not say it."""
 
     verdict: Verdict
     reason: str = ""
@@ -118,7 +118,7 @@ class MarginTest:
     margin: float  # percentage points
     equivalence_p: float  # two one-sided tests that the effect lies within it
     power: float  # the probability that these blocks show an effect of the margin
-    needed: int | None  # blocks that show it with 80% power; None where no number would suffice
+    needed: int | None  # blocks that show it with 80% power; None if no number would suffice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +150,7 @@ class Contrast:
     ood: Estimate  # OOD macro-F1, difference in percentage points
     robustness: Estimate  # effective robustness at equal ID macro-F1, likewise; its interval is the bootstrap's
     slope: Estimate  # slope within runs minus that of the baseline, scale units
-    differences: tuple[Difference, ...]  # that of robustness; where slopes differ, those at stated ID scores
+    differences: tuple[Difference, ...]  # that of robustness; if slopes differ, those at stated ID scores
     checks: tuple[CheckResult, ...]
 
     @property
@@ -160,7 +160,7 @@ class Contrast:
 
     @property
     def overall(self) -> Difference | None:
-        """The tested difference over all ID scores; None where slopes differ."""
+        """The tested difference over all ID scores; None if slopes differ."""
         return next((one for one in self.differences if one.id_f1 is None), None)
 
     @property
@@ -170,7 +170,7 @@ class Contrast:
 
     @property
     def p_adjusted(self) -> float | None:
-        """Within the factor; where slopes differ, the smallest over the stated ID scores."""
+        """Adjusted p within the factor; if slopes differ, the smallest over the stated ID scores."""
         return min((one.p_adjusted for one in self.differences if one.p_adjusted is not None), default=None)
 
     @property
@@ -181,8 +181,8 @@ class Contrast:
             return Conclusion(verdict=Verdict.CANNOT_TELL, reason=why)
         if self.overall:
             return self.overall.conclusion
-        told = (f"at {100 * (d.id_f1 or 0):.1f}% ID macro-F1 {d.conclusion.in_words()}" for d in self.differences)
-        return Conclusion(verdict=Verdict.SLOPES_DIFFER, reason="; ".join(told))
+        stated = (f"at {100 * (d.id_f1 or 0):.1f}% ID macro-F1 {d.conclusion.in_words()}" for d in self.differences)
+        return Conclusion(verdict=Verdict.SLOPES_DIFFER, reason="; ".join(stated))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,12 +227,12 @@ class Comparison:
 
     suites: tuple[str, ...]
     task: str
-    n_classes: int | None  # of the task, including those that do not occur
+    n_classes: int | None  # classes of the task, including those that do not occur
     baseline: str  # arm name
     scale: Scale
     epsilon: float  # macro-F1 is kept this far from 0 and 1 on the scale
-    margin: float  # of equivalence, percentage points
-    resamples: int  # of the bootstrap; 0 for published scores alone
+    margin: float  # equivalence margin in percentage points
+    resamples: int  # bootstrap resamples; 0 for published scores alone
     arms: tuple[ArmSummary, ...]  # the baseline first
     rows: tuple[Row, ...]
     effects: tuple[Contrast, ...]
@@ -244,4 +244,4 @@ class Comparison:
     notes: tuple[str, ...]  # what a reader should know before believing the numbers
     summary: tuple[str, ...]  # plain sentences
     words: Words = UNKNOWN  # what the task calls its clusters and splits
-    unverified: str = ""  # a sentence, where predictions have no checksums that would reveal an edit
+    unverified: str = ""  # a sentence if predictions have no checksums that would reveal an edit

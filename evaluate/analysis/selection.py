@@ -51,8 +51,8 @@ class Selection:
 def select(runs: Sequence[LoadedRun], *, baseline: str | None, reference: str | None) -> Selection:
     """Choose one run for each arm, architecture and seed, and the arms to compare with.
 
-    Raises EvaluateError where runs are of different tasks or were evaluated on different images, where suites
-    disagree on an arm, a run, the baseline or the reference, where one of these two is unknown, or where no run is
+    Raises EvaluateError if runs are of different tasks or were evaluated on different images, if suites
+    disagree on an arm, a run, the baseline or the reference, if one of these two is unknown, or if no run is
     finished.
     """
     if not runs:

@@ -64,7 +64,7 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
     """p values adjusted by Holm's step-down procedure (1979); None means not tested, and stays.
 
     Over five arms with a common baseline and no effects, 4.9% of 1,500 simulated studies had one at most 0.05 (5.7%
-    where the arms raise ID macro-F1). The dependence between arms makes it only slightly too strict: with a permutation
+    if the arms raise ID macro-F1). The dependence between arms makes it only slightly too strict: with a permutation
     of the largest statistic, which allows for it, 5.8% (6.3%) had.
     """
     from statsmodels.stats.multitest import multipletests  # slow to import, and needed here alone

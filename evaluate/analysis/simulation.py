@@ -19,7 +19,7 @@ class Variation:
     0.83 and intercept -0.69 on logits, ERM at 47.0% ID macro-F1), to which epochs rise. ERM's published sd
     over three seeds is 0.056 logit ID and 0.061 OOD; seeds, runs and epochs are of the same order. Runs
     and epochs are balanced so that 5 architectures x 3 seeds x 6 epochs without any effect are called different
-    in 24% of studies where epochs count as independent, and in 5.6% where signs of run means are flipped.
+    in 24% of studies if epochs count as independent, and in 5.6% if signs of run means are flipped.
     """
 
     slope: float = 0.83  # of OOD over ID

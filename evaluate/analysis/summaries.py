@@ -81,7 +81,7 @@ def _final(scored: Scored) -> NDArray[np.bool_]:
 
 
 def _extrapolated(table: RunEpochs, own: NDArray[np.bool_], baseline: NDArray[np.bool_]) -> int:
-    """Runs with an epoch whose ID macro-F1 lies outside those of the baseline; 0 where it has none."""
+    """Runs with an epoch whose ID macro-F1 lies outside those of the baseline; 0 if it has none."""
     span = table.id_f1[baseline]
     if not span.size:
         return 0

@@ -23,7 +23,7 @@ VERDICTS = {  # in the order of the sentences: how one begins for the arms that 
 def notes(
     arms: Sequence[ArmSummary], rows: Sequence[Row], effects: Sequence[Contrast], epsilon: float
 ) -> tuple[str, ...]:
-    """What a reader should know before believing the numbers, a sentence each."""
+    """What a reader should know before believing the numbers, one sentence each."""
     found = []
     final = [row for row in rows if row.final]
     epochs = sorted({row.epoch for row in final})
@@ -63,7 +63,7 @@ def notes(
 
 
 def unverified(finished: Sequence[LoadedRun]) -> str:
-    """How many runs have predictions without recorded checksums; empty where there are none."""
+    """How many runs have predictions without recorded checksums; empty if there are none."""
     stored = [run for run in finished if any(epoch.n_id is not None for epoch in run.epochs)]
     without = sum(not run.verified for run in stored)
     if not without:
@@ -109,13 +109,13 @@ def verdicts(effects: Sequence[Contrast], baseline: str) -> tuple[str, ...]:
         group = [effect for effect in effects if effect.conclusion.verdict is verdict]
         if group:
             brief = len(group) > MANY
-            told = (", " if brief else "; ").join(_described(effect, brief=brief) for effect in group)
-            sentences.append(f"{words} ({baseline} as the baseline): {told}.")
+            described = (", " if brief else "; ").join(_described(effect, brief=brief) for effect in group)
+            sentences.append(f"{words} ({baseline} as the baseline): {described}.")
     return tuple(sentences)
 
 
 def _described(effect: Contrast, *, brief: bool) -> str:
-    """An arm's effect, and unless ``brief`` its interval and the verdict's reason where it has one."""
+    """An arm's effect, and unless ``brief`` its interval and the verdict's reason if it has one."""
     words, found = effect.arm.name, effect.robustness
     if found.value is not None:
         words += f" {signed(found.value)}"

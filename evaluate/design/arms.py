@@ -56,7 +56,7 @@ class Outside(Variant):
 
     TAG = "checkpoint"
 
-    checkpoint: str  # {architecture} is replaced
+    checkpoint: str  # name of the weights; {architecture} is replaced
 
     def problems(self, objective: str) -> Iterator[str]:
         """What is wrong with the name, beginning with the key."""
@@ -85,7 +85,7 @@ class Pretrained(Variant):
         return imagenet1k() if self.taxonomy is None else read_taxonomy(Path(self.taxonomy))
 
     def own_words(self) -> str:
-        """The objective, where the arm has its own, and the captions."""
+        """The objective, if the arm has its own, and the captions."""
         words = f", {self.pretrain['objective']}" if "objective" in self.pretrain else ""
         return words + (f", captions from {self.captions}" if self.captions else "")
 
@@ -107,7 +107,7 @@ class FromSource(Pretrained):
 
     @property
     def n(self) -> int | None:
-        """The number of images, where it is given."""
+        """The number of images, if it is given."""
         return self.select.n
 
     @property
@@ -116,7 +116,7 @@ class FromSource(Pretrained):
         return self.select.labels
 
     def problems(self, objective: str) -> Iterator[str]:
-        """What does not fit together, a line each, beginning with the key."""
+        """What does not fit together, one line each, beginning with the key."""
         yield from self.select.problems()
         yield from _of_sources(self, objective)
 
@@ -135,7 +135,7 @@ class FromSource(Pretrained):
 class Part:
     """One source of a mixture."""
 
-    share: float  # of the images
+    share: float  # share of the images
     source: Source  # where they come from
 
 
@@ -147,7 +147,7 @@ class FromMixture(Pretrained):
     INNER: ClassVar = {"labels": get_args(Labels)}
 
     mixture: tuple[Part, ...]  # several sources instead of one
-    n: int  # images, in all
+    n: int  # images in all
     labels: Labels = field(default_factory=ClassLabels)
 
     @property
@@ -156,11 +156,11 @@ class FromMixture(Pretrained):
         return tuple(part.source for part in self.mixture)
 
     def counts(self) -> tuple[int, ...]:
-        """Images of each part; raises EvaluateError where the shares do not make up a whole."""
+        """Images of each part; raises EvaluateError if the shares do not make up a whole."""
         return tuple(mixture({str(number): part.share for number, part in enumerate(self.mixture)}, self.n).values())
 
     def problems(self, objective: str) -> Iterator[str]:
-        """What does not fit together, a line each, beginning with the key."""
+        """What does not fit together, one line each, beginning with the key."""
         yield from n_problems(self.n)
         try:
             self.counts()
@@ -183,15 +183,15 @@ Weights = Scratch | Outside | FromSource | FromMixture
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSpec(Variant):
-    """One condition: what the models are pre-trained on, and how where it differs from the suite."""
+    """One condition: what the models are pre-trained on, and how this differs from the suite."""
 
     INNER: ClassVar = {"weights": get_args(Weights)}
 
     name: str  # unique in the suite
     factor: str = "source"  # what the arm varies; tests are corrected within a factor
-    level: str | None = None  # the arm's name by default
+    level: str | None = None  # value of the factor; the arm's name by default
     weights: Weights = field(default_factory=Scratch)
-    architectures: tuple[str, ...] = ()  # the suite's by default
+    architectures: tuple[str, ...] = ()  # architectures to train; the suite's by default
 
     @property
     def pretraining(self) -> FromSource | FromMixture | None:

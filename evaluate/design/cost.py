@@ -34,15 +34,15 @@ FORWARD = 1 / 3  # cost of a forward pass, as a share of a training image's: a b
 class Cost:
     """The cost section of a suite file."""
 
-    device: str  # to which the rates apply
-    source: str  # where the rates are from
+    device: str  # device that the rates apply to
+    source: str  # source of the rates
     images_per_second: Mapping[str, float]  # training images, by architecture, at the suite's size and precision
-    pretrain_images: Mapping[str, int] = field(default_factory=dict)  # of arms without n, by name
-    finetune_images: int | None = None  # of the task, where no copy of it is available
-    evaluated_images: int | None = None  # of the task's evaluated splits, likewise
+    pretrain_images: Mapping[str, int] = field(default_factory=dict)  # number of images of arms without n, by name
+    finetune_images: int | None = None  # training images of the task, if no copy of it is available
+    evaluated_images: int | None = None  # images of the task's evaluated splits, likewise
 
     def problems(self) -> list[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         counts = {
             **{f"pretrain_images.{name}": count for name, count in self.pretrain_images.items()},
             "finetune_images": self.finetune_images,
@@ -71,7 +71,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSize:
-    """Images of a fine-tuning task; None where they are not known."""
+    """Images of a fine-tuning task; None if they are not known."""
 
     train: int | None
     evaluated: int | None  # of all splits whose predictions are stored
@@ -99,9 +99,9 @@ def stated(cost: Cost, image_size: int) -> Rates:
 
 
 def measured(runs: Path) -> Rates | None:
-    """The median rates of the finished runs of a directory; None where no run recorded its rate.
+    """The median rates of the finished runs of a directory; None if no run recorded its rate.
 
-    A rate is that of one device: where several processes shared a run, one process's part.  Runs of SimCLR count
+    A rate is that of one device: if several processes shared a run, one process's part.  Runs of SimCLR count
     both views.
     """
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
@@ -169,7 +169,7 @@ def stated_size(cost: Cost | None) -> TaskSize:
 
 
 def significant(hours: float) -> float:
-    """Three significant digits; an integer where these leave no fraction."""
+    """Three significant digits; an integer if these leave no fraction."""
     value = float(f"{hours:.3g}")
     return int(value) if value.is_integer() else value
 

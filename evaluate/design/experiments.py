@@ -118,9 +118,9 @@ def _pretraining(suite: Suite, arm: ArmSpec, compact: bool) -> str:
 def _differences(recipe: Recipe, base: Recipe) -> str:
     """The keys of a recipe that differ from those of another."""
     values = {key.name: getattr(recipe, key.name) for key in fields(recipe)}
-    told = {key: value for key, value in values.items() if value != getattr(base, key)}
+    differing = {key: value for key, value in values.items() if value != getattr(base, key)}
     return ", ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in told.items()
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in differing.items()
     )
 
 

@@ -37,7 +37,7 @@ def quantity(labels: NDArray[np.int64], class_names: tuple[str, ...], n: int, *,
 
     For one seed the selections are nested: a smaller one is part of a larger one.  The images of each
     class are put in an order, and the classes take turns, in an order too.  Raises
-    EvaluateError where a class has too few images for its share.
+    EvaluateError if a class has too few images for its share.
     """
     indices = _balanced(labels, class_names, _turns(len(class_names), seed), n, seed=seed)
     return Selection(
@@ -62,7 +62,7 @@ def semantics(
 
     ``n_classes`` takes the first classes of the group in the seed's order of turns, and ``n`` as many
     images, balanced over the classes to within one; both are all by default.
-    ``equal_sizes`` says what to ask for where groups are to be equal.
+    ``equal_sizes`` says what to ask for if groups are to be of equal size.
     """
     members = _members(labels, class_names, taxonomy, group, seed)
     needed = 2 if n_classes is None else n_classes
@@ -173,8 +173,8 @@ def mixture(shares: Mapping[str, float], n: int) -> dict[str, int]:
     """How many of ``n`` images come from each source, by largest remainder.
 
     Each source gets its share of ``n`` rounded down; the remaining images go one each to the largest
-    remainders, equal ones in alphabetical order.  Raises EvaluateError where the shares do not sum to
-    one within 1e-9 or where a source gets nothing.
+    remainders, equal ones in alphabetical order.  Raises EvaluateError if the shares do not sum to
+    one within 1e-9 or if a source gets nothing.
     """
     for name, share in shares.items():
         if not 0 < share <= 1:

@@ -38,7 +38,7 @@ class Everything(Relabelled):
     words: ClassVar[str] = ""
 
     def problems(self) -> Iterator[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         yield from ()
 
     def of(self, source: Labelled, taxonomy: Callable[[], Taxonomy]) -> Selection:
@@ -56,7 +56,7 @@ class Quantity(Relabelled):
     n: int  # images, balanced over the classes; all by default
 
     def problems(self) -> Iterator[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         yield from n_problems(self.n)
 
     def of(self, source: Labelled, taxonomy: Callable[[], Taxonomy]) -> Selection:
@@ -71,11 +71,11 @@ class Group(Relabelled):
     TAG = "group"
 
     group: str  # animals, objects, artifacts, "LEVEL = LABEL" or "LEVEL != LABEL"
-    classes: int | None = None  # of the group; all by default
+    classes: int | None = None  # classes of the group; all by default
     n: int | None = None  # images; all by default
 
     def problems(self) -> Iterator[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         yield from n_problems(self.n)
         if self.classes is not None and self.classes < 2:
             yield f"classes: {self.classes}; at least 2"
@@ -102,7 +102,7 @@ class Diversity(Relabelled):
     n: int  # images, balanced over the classes
 
     def problems(self) -> Iterator[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         yield from n_problems(self.n)
         if self.diversity < 1:
             yield f"diversity: {self.diversity}; at least 1"
@@ -122,7 +122,7 @@ class Diversity(Relabelled):
 class Thinning:
     """How subclasses are thinned."""
 
-    level: str | int  # of the taxonomy: the superclasses, which become the labels
+    level: str | int  # level of the taxonomy whose labels are the superclasses and become the labels
     factor: int  # how many times fewer subclasses
     least: int = 1  # superclasses with fewer subclasses are left out
 
@@ -138,7 +138,7 @@ class Subclasses(Variant):
     n: int  # images, balanced over the labels
 
     def problems(self) -> Iterator[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         yield from n_problems(self.n)
         for key in ("factor", "least"):
             if getattr(self.subclasses, key) < 1:

@@ -97,7 +97,7 @@ def write_selection(path: Path, selection: Selection, source: Mapping[str, Any])
 def read_selection(path: Path) -> tuple[Selection, dict[str, Any]]:
     """A written selection and the identity of its source.
 
-    Raises EvaluateError where the file is not a selection, or its rows are not those it was written with.
+    Raises EvaluateError if the file is not a selection, or its rows are not those it was written with.
     """
     with told_here(), reading(path):
         data = read_file(path)

@@ -21,7 +21,7 @@ from ..runs import Run, RunConfig, SuiteRecord, read_suite_record
 def settled(content: Mapping[str, Any], runs: Path) -> dict[str, Any]:
     """The content of a valid suite file with the open keys filled in from the records in a directory of runs.
 
-    Raises EvaluateError where a record there is invalid.
+    Raises EvaluateError if a record there is invalid.
     """
     path = runs / "suites" / f"{content['name']}.json"
     if not path.exists():

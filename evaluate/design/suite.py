@@ -37,7 +37,7 @@ MOST_SEEDS = 1_000  # runs of each arm and architecture; a power analysis consid
 class Suite:
     """A suite file.  Paths are relative to the working directory."""
 
-    name: str  # of its record: letters, digits, _, - and inner dots
+    name: str  # name of the suite and its record: letters, digits, _, - and inner dots
     baseline: str  # name of the arm that the others are compared with
     task: TaskSpec  # what models are fine-tuned on
     image_size: int  # width and height in pixels, of pre-training and fine-tuning
@@ -46,9 +46,9 @@ class Suite:
     pretrain: Recipe  # how models are pre-trained
     finetune: Recipe  # how they are fine-tuned
     arms: Annotated[tuple[ArmSpec, ...], PlainValidator(read_arms)]  # the conditions, as [[arms]]
-    precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the arithmetic in all runs
+    precision: Literal["float32", "bf16", "fp16"] = "float32"  # precision of the arithmetic in all runs
     pretrain_for: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # keys that differ, by architecture
-    cost: Cost | None = None  # training rates, from which a plan's hours follow
+    cost: Cost | None = None  # training rates, from which a plan's hours are computed
     reference: str | None = None  # second arm to compare with, such as natural images
 
     def architectures_of(self, arm: ArmSpec) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ class Suite:
         return arm.architectures or self.architectures
 
     def recipe(self, arm: ArmSpec, architecture: str | None = None) -> Recipe:
-        """The pre-training recipe of an arm, and of one architecture where its recipe differs.
+        """The pre-training recipe of an arm, and that of one architecture if its recipe differs.
 
         The suite's, changed by ``pretrain_for`` for the architecture and then by the arm.
         The objective is the same for all architectures.  Raises EvaluateError, beginning with the key.
@@ -114,9 +114,9 @@ def _check_values(value: object, key: str) -> None:
 
 
 def check_name(suite: Suite, out: Path) -> None:
-    """Raise EvaluateError where a suite's name cannot be the file name of its record in a directory of runs.
+    """Raise EvaluateError if a suite's name cannot be the file name of its record in a directory of runs.
 
-    Older versions allowed more names: one with spaces or in another script is accepted where its record exists.
+    Older versions allowed more names: one with spaces or in another script is accepted if its record exists.
     """
     if not fits(suite.name) and not (out / "suites" / f"{suite.name}.json").exists():
         raise EvaluateError(f"name: {suite.name!r} becomes a file's name; {RULE} only")
@@ -160,7 +160,7 @@ def problems_of(suite: Suite) -> list[str]:
 
 
 def _listed(values: Sequence[object]) -> str:
-    """A list of values for a message, cut short where there are many."""
+    """A list of values for a message, cut short if there are many."""
     return str([*values[:5], "..."] if len(values) > 5 else list(values))
 
 

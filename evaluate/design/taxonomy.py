@@ -70,13 +70,13 @@ class Taxonomy:
         return f"{self.path.name} ({self.digest})"
 
     def at(self, level: str, classes: Sequence[str]) -> list[str]:
-        """The label of each class at a level; raises EvaluateError where there is no such level or class."""
+        """The label of each class at a level; raises EvaluateError if there is no such level or class."""
         column = self._column(level)
         self._check(classes)
         return [self.labels[name][column] for name in classes]
 
     def inside(self, group: Group, classes: Sequence[str]) -> NDArray[np.bool_]:
-        """Which of the classes belong to a group; raises EvaluateError where the taxonomy has no such label."""
+        """Which of the classes belong to a group; raises EvaluateError if the taxonomy has no such label."""
         if group.level not in self.levels:
             raise EvaluateError(f"{self.path}: no level {group.level!r} for group {group}; {self._there_are}")
         column = self._column(group.level)
@@ -133,7 +133,7 @@ def imagenet1k() -> Taxonomy:
 
 
 def read_taxonomy(path: Path) -> Taxonomy:
-    """Read a taxonomy file; raises EvaluateError naming file and line where it is invalid."""
+    """Read a taxonomy file; raises EvaluateError naming file and line if it is invalid."""
     levels, *rows = _read_rows(path)
     if levels[0] != "id" or len(levels) < 2 or len(set(levels)) < len(levels) or not all(map(_plain, levels)):
         raise EvaluateError(

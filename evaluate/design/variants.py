@@ -2,7 +2,7 @@
 
 In memory an arm holds one variant of each union, so that keys which exclude each other cannot both be set.  In
 the file the fields of all variants are side by side as keys of the arm.  ``TAG`` is the key that says which
-variant is meant, such as ``diversity``; the one variant without a tag is meant where no tag is given.  A tag that
+variant is meant, such as ``diversity``; the one variant without a tag is meant if no tag is given.  A tag that
 is also a field of another variant that is meant adds nothing: ``n`` beside ``diversity``.  ``INNER`` lists the
 fields that hold a union themselves, which is read from the same flat keys.
 """
@@ -36,7 +36,7 @@ class Variant:
 def read(kind: type[V], given: Mapping[str, Any]) -> V:
     """A variant, with those inside it, from flat keys of JSON types; empty lists and tables count as not given.
 
-    Raises EvaluateError, beginning with the keys, where these do not fit together, and pydantic's
+    Raises EvaluateError, beginning with the keys, if these do not fit together, and pydantic's
     ValidationError for a key that is unknown or a value of the wrong type.
     """
     given = {key: value for key, value in given.items() if value not in ([], {})}
@@ -81,7 +81,7 @@ def _meant(variants: Sequence[type[Variant]], given: Mapping[str, Any]) -> type[
 
 
 def _stray(variants: Sequence[type[Variant]], found: Variant, key: str) -> str | None:
-    """Why a given key does not belong to the variant that was read; None where it does."""
+    """Why a given key does not belong to the variant that was read; None if it does."""
     if key in keys_of(type(found)):
         return None
     for name, inner in found.INNER.items():

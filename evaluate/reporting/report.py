@@ -46,7 +46,7 @@ def write_report(comparison: Comparison, out: Path, *, command: str | None = Non
     """Write the report to the directory ``out``, whole or not at all, and return the path of its page.
 
     ``command`` is shown as the command that made the report, by default the command line of this
-    process. An earlier report at ``out`` is replaced. Raises EvaluateError where ``out`` is anything
+    process. An earlier report at ``out`` is replaced. Raises EvaluateError if ``out`` is anything
     else, or holds files that are not part of a report.
     """
     out = Path(os.path.realpath(out))
@@ -56,9 +56,9 @@ def write_report(comparison: Comparison, out: Path, *, command: str | None = Non
     del content["words"]  # nor do these say anything about them
     record = {
         "comparison": content,  # the content of the report, as below
-        "unverified": unverified,  # a sentence, where predictions have no checksums that would reveal an edit
+        "unverified": unverified,  # a sentence if predictions have no checksums that would reveal an edit
         **_provenance(command),
-        "digest": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],  # of the comparison
+        "digest": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],  # digest of the comparison
     }
     figures = draw_figures(comparison)
     files = {f"figures/{name}.{kind}": data for name, kinds in figures.items() for kind, data in kinds.items()}
@@ -68,7 +68,7 @@ def write_report(comparison: Comparison, out: Path, *, command: str | None = Non
     record = {
         "kind": KIND,  # the kind of file
         "format": FORMAT,  # version of the file's format
-        "files": [*files, "comparison.json"],  # of the report
+        "files": [*files, "comparison.json"],  # names of all files of the report
         **record,
     }
     files["comparison.json"] = (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
@@ -86,9 +86,9 @@ def _provenance(command: str | None) -> dict[str, Any]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if command is None else command,  # of the report
-        "versions": versions,  # of Python and libraries
-        "machine": f"{platform.system()} {platform.machine()}",  # that made the comparison
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if command is None else command,  # command line
+        "versions": versions,  # versions of Python and libraries
+        "machine": f"{platform.system()} {platform.machine()}",  # machine that made it
     }
 
 

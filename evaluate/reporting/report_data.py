@@ -21,7 +21,7 @@ def scatter_data(comparison: Comparison) -> dict[str, Any]:
 
     ``scales``: for each scale its axes, the line y = x, and for each arm its trend, extension and band.
     ``points``: for each row its arm (a position in ``arms``), words in the order of ``fields``
-    (None where there is none), and places ``at`` each scale.
+    (None if there is none), and places ``at`` each scale.
     """
     scales: tuple[Scale, ...] = get_args(Scale)
     boxes = {scale: frame(comparison, scale) for scale in scales}

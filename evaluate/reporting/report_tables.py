@@ -39,7 +39,7 @@ class Table:
 
 
 def tables(comparison: Comparison) -> dict[str, Table]:
-    """The tables by name: arms and runs always, the others where they have rows.
+    """The tables by name: arms and runs always, the others if they have rows.
 
     Tables of effects against the reference have the names of those against the baseline, with "-reference".
     """

@@ -59,7 +59,7 @@ def _contrast(effect: Contrast) -> dict[str, Any]:
         "power": margin and margin.power,
         "blocks_needed": margin and margin.needed,
     }
-    if checks["checks"]:  # only where there are some, so that older records stay as they are
+    if checks["checks"]:  # only if there are some, so that older records stay as they are
         record["checks"] = {
             one.name: {
                 "value": one.estimate.value,

@@ -34,7 +34,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def written(rows: Sequence[Mapping[str, Any]], layout: str) -> str:
-    """Rows with the same keys as a table; raises EvaluateError where the layout is not one of FORMATS."""
+    """Rows with the same keys as a table; raises EvaluateError if the layout is not one of FORMATS."""
     if layout not in FORMATS:
         raise EvaluateError(f"--format {layout}: one of {', '.join(FORMATS)}")
     header = list(rows[0])

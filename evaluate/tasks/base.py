@@ -49,7 +49,7 @@ class Split:
     image_id: NDArray[np.object_]  # str [n], unique in the task
     y: NDArray[np.int64]  # [n], class
     cluster: NDArray[np.int64]  # [n], cluster of dependent images
-    sequence: NDArray[np.int64]  # [n], images of a cluster that were taken together; -1 where the set has none
+    sequence: NDArray[np.int64]  # [n], images of a cluster that were taken together; -1 if the set has no sequences
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         """The images at ``indices`` as uint8 [size, size, 3]; raises EvaluateError naming a broken file."""

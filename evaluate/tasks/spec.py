@@ -41,7 +41,7 @@ class TaskSpec:
 def open_task(spec: TaskSpec) -> Task:
     """Open a local copy; nothing is ever downloaded.
 
-    Raises EvaluateError, saying what is expected where, for a missing or incomplete copy, and where
+    Raises EvaluateError, saying what is expected where, for a missing or incomplete copy, and if
     the images of the class "empty" are to be left out of a set without such a class.
     """
     if spec.kind not in kinds():

@@ -216,7 +216,7 @@ def plan(*, seed: int, n_classes: int, n_locations: int, n_images: int) -> list[
 def _fauna(rng: np.random.Generator, n_classes: int, n_places: int) -> NDArray[np.float64]:
     """How often each class visits each place, float64 [n_places, n_classes], rows sum to one.
 
-    A place has three species (more where there are fewer places than species), one of them
+    A place has three species (more if there are fewer places than species), one of them
     common; each species lives somewhere; popularity falls as 1 / rank ** 0.7.
     """
     n_species = n_classes - 1

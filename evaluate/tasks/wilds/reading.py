@@ -37,7 +37,7 @@ def open_set(name: str, known: WildsSet, path: Path) -> Task:
     _check_files(folder, known)
     try:
         dataset = _load(name, known, path)
-    except Exception as error:  # wilds and pandas may raise anything where the metadata are not as expected
+    except Exception as error:  # wilds and pandas may raise anything if the metadata are not as expected
         said = " ".join(f"{type(error).__name__} {error}".split())
         raise EvaluateError(f"{folder / known.metadata}: wilds refuses it ({said}); {known.rules}") from error
     splits = _splits(dataset, folder, known)
@@ -68,7 +68,7 @@ def _check_files(folder: Path, known: WildsSet) -> None:
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file; raises EvaluateError where it is invalid or lacks a column."""
+    """The rows of a CSV file; raises EvaluateError if it is invalid or lacks a column."""
     with told_here(), reading(path), io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
         try:
             reader = csv.DictReader(file)
@@ -116,7 +116,7 @@ def _splits(dataset: Any, folder: Path, known: WildsSet) -> dict[str, Split]:
 
 
 def _check_images(folder: Path, files: NDArray[np.object_]) -> None:
-    """Raise EvaluateError where images are missing; listing each folder is faster than checking each file."""
+    """Raise EvaluateError if images are missing; listing each folder is faster than checking each file."""
     there: dict[str, set[str]] = {}
     absent = []
     for path in files.tolist():
