@@ -1,4 +1,4 @@
-"""The harness: pre-train on synthetic or natural images, fine-tune on camera traps, compare.
+"""The harness: pre-train on synthetic or natural images, fine-tune on a task with a shift, compare.
 
 ``sources`` and ``tasks`` bring images in, ``suite`` turns a suite file into runs, ``train``
 executes one, ``runs`` keeps what it found, ``analysis`` compares runs and ``reporting`` shows it.

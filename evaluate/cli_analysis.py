@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from .analysis.load import LoadedRun
 
 app = typer.Typer()
-MOST_RESAMPLES = 100_000  # normal values' 95% limits then vary by 0.4% of their distance; more takes gigabytes
+MOST_RESAMPLES = 100_000  # 95% limits of normal values then vary by 0.4% of their distance; more takes gigabytes
 
 
 def points(value: float) -> float:
     """Check a difference of macro-F1 in percentage points."""
     if not 0 < value <= 100:  # nan, too
-        raise typer.BadParameter(f"{value:g} points: above 0, to 100")
+        raise typer.BadParameter(f"{value:g} points: must be above 0 and at most 100")
     return value
 
 
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything that is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")]
 RunsOrNone = Annotated[list[Path] | None, typer.Argument(metavar="RUNS...", help="Directories of runs.")]
 Results = Annotated[
     Path | None,
@@ -35,7 +35,7 @@ Results = Annotated[
         help="CSV of published scores: id_macro_f1 and ood_macro_f1 in percent, pretraining, architecture, ..."
     ),
 ]
-Baseline = Annotated[str | None, typer.Option(help="Arm to compare with; the suite's by default.")]
+Baseline = Annotated[str | None, typer.Option(help="Arm to compare with; the suite's baseline by default.")]
 
 
 @app.command(epilog="Example: evaluate compare runs/miniature --out report")
@@ -45,16 +45,16 @@ def compare(
     results: Results = None,
     baseline: Baseline = None,
     reference: Annotated[
-        str | None, typer.Option(help="Second arm to compare with, such as the natural images; the suite's by default.")
+        str | None, typer.Option(help="Second arm to compare with, such as natural images; the suite's by default.")
     ] = None,
-    scale: Annotated[Literal["logit", "probit", "linear"], typer.Option(help="Of trends.")] = "logit",
+    scale: Annotated[Literal["logit", "probit", "linear"], typer.Option(help="Scale of the trends.")] = "logit",
     margin: Annotated[
-        float, typer.Option(help="Points of effective robustness that count as none.", callback=points)
+        float, typer.Option(help="Points of effective robustness that count as no difference.", callback=points)
     ] = 1.0,
-    resamples: Annotated[int, typer.Option(min=100, max=MOST_RESAMPLES, help="Of the bootstrap.")] = 10_000,
+    resamples: Annotated[int, typer.Option(min=100, max=MOST_RESAMPLES, help="Bootstrap resamples.")] = 10_000,
     seed: Seed = 0,
 ) -> None:
-    """Compare the arms of finished runs: a report as HTML, figures and tables."""
+    """Compare the arms of finished runs in a report of HTML, figures and tables."""
     from .analysis.compare import compare as analyse
     from .reporting.report import write_report
 
@@ -75,12 +75,13 @@ def compare(
 def power(
     runs: RunsOrNone = None,
     difference: Annotated[
-        float, typer.Option(help="Points of effective robustness that runs are to show.", callback=points)
+        float,
+        typer.Option(help="Points of effective robustness that the runs should be able to show.", callback=points),
     ] = 1.0,
     baseline: Baseline = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say how many runs an arm needs to show a difference, from how much the finished ones vary."""
+    """Report how many runs an arm needs to show a difference, from the variation of the finished ones."""
     from .analysis.compare import compare as analyse
     from .reporting.tables import written
 

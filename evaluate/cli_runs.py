@@ -28,10 +28,10 @@ SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="Suite file (TO
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Architecture = Annotated[str, typer.Option(help="Torchvision's name, timm:NAME or open_clip:NAME.")]
 ImageSize = Annotated[int, typer.Option(min=16, max=4096, help="Width and height in pixels.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything that is drawn.")]
-Precision = Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="Of the arithmetic.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")]
+Precision = Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="Precision of the arithmetic.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; may be repeated.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe; may be repeated.")
 ]
 Runs = Annotated[Path, typer.Argument(metavar="RUNS", help="Directory of runs.")]
 
@@ -45,16 +45,16 @@ def known_task(name: str) -> str:
 
 @app.command(epilog="Example: evaluate simulate --out camera-traps --images 1500 --size 64")
 def simulate(
-    out: Annotated[Path, typer.Option(help="Directory of the set; an unfinished one is finished.", callback=local)],
-    classes: Annotated[int | None, typer.Option(help="Classes, 'empty' counted.", show_default="12")] = None,
+    out: Annotated[Path, typer.Option(help="Directory of the set; an unfinished set is completed.", callback=local)],
+    classes: Annotated[int | None, typer.Option(help="Classes, including 'empty'.", show_default="12")] = None,
     locations: Annotated[int | None, typer.Option(help="Camera locations.", show_default="24")] = None,
     images: Annotated[int | None, typer.Option(help="Images in all five splits.", show_default="1500")] = None,
     size: Annotated[int | None, typer.Option(help="Width and height in pixels.", show_default="64")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.", show_default="0")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.", show_default="0")] = None,
 ) -> None:
     """Make a simulated camera-trap set in the iWildCam-WILDS layout.
 
-    Of a set that is there, options that are not given stay as they are.
+    For an existing set, options that are not given keep their values.
     """
     from synthgen.common.progress import progress
 
@@ -75,11 +75,11 @@ def simulate(
 def plan(
     suite: SuiteFile,
     count: Annotated[
-        bool, typer.Option("--count", help="Open the sources: count images and classes, tell rules and digests.")
+        bool, typer.Option("--count", help="Open the sources: count images and classes, report rules and digests.")
     ] = False,
     layout: Annotated[str, typer.Option("--format", help="text, csv, markdown or latex.")] = "text",
     rates: Annotated[
-        Path | None, typer.Option(metavar="RUNS", help="Cost by the rates of these finished runs, not the stated ones.")
+        Path | None, typer.Option(metavar="RUNS", help="Use the rates of these finished runs, not the stated ones.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -101,7 +101,7 @@ def plan(
     if rates is not None:
         known = measured(rates)
         if known is None:
-            raise EvaluateError(f"--rates {rates}: no finished run there tells how fast it was")
+            raise EvaluateError(f"--rates {rates}: none of its finished runs recorded its rate")
     rows = table(chosen, picked, rates=known, size=size, compact=layout == "text" and not as_json)
     if as_json:
         say(json.dumps({"suite": chosen.name, "arms": rows}))
@@ -122,7 +122,7 @@ def plan(
 @app.command(epilog="Example: evaluate run evaluate/suites/miniature.toml   (into runs/miniature)", name="run")
 @with_request(
     workers=Annotated[
-        int | None, typer.Option(min=1, help="Share the suite among so many workers, each on a GPU or on some cores.")
+        int | None, typer.Option(min=1, help="Share the suite among this many workers, each on a GPU or on some cores.")
     ]
 )
 def run_command(
@@ -131,24 +131,24 @@ def run_command(
         Path | None,
         typer.Option(help="Directory of runs, runs/NAME by default; finished runs in it are kept.", callback=local),
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="ARM", help="Run this arm alone; may be repeated.")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="ARM", help="Run only this arm; may be repeated.")] = None,
     max_hours: Annotated[
         float | None,
-        typer.Option(min=0, help="Stop after so many hours; the same command goes on another time."),
+        typer.Option(min=0, help="Stop after this many hours; the same command resumes later."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs to do, in their order, and do none.")
+        bool, typer.Option("--dry-run", help="List the runs to do, in order, without running any.")
     ] = False,
     cache_gb: Annotated[
         float | None,
-        typer.Option(min=0, help="Most GB of decoded images to keep; what does not fit is streamed."),
+        typer.Option(min=0, help="Maximum GB of decoded images to keep; what does not fit is streamed."),
     ] = None,
     device: Device = "auto",
     request: Request = Request(),
 ) -> None:
-    """Run what is not done of a suite; exit code 1 where a run failed.
+    """Run the unfinished runs of a suite; exit code 1 if a run failed.
 
-    Of a suite that has runs there, keys that the file does not give stay as they are.
+    For a suite that already has runs, keys that the file does not give keep their values.
     """
     from .design.suite import check_name, read_suite
 
@@ -204,20 +204,20 @@ def pretrain(
         str, typer.Argument(metavar="SOURCE", help="Image folder, synthgen dataset, or fractals[:CATEGORIES].")
     ],
     out: Annotated[
-        Path, typer.Option(help="File of weights to write (.safetensors); the run lies beside it.", callback=local)
+        Path, typer.Option(help="File of weights to write (.safetensors); the run is stored beside it.", callback=local)
     ],
     architecture: Architecture = "resnet18",
     n: Annotated[int | None, typer.Option(help="Images, balanced over the classes; all by default.")] = None,
     image_size: ImageSize = 64,
     seed: Seed = 0,
     captions: Annotated[
-        Path | None, typer.Option(help="Class list whose names are the text of an image folder, for image-text.")
+        Path | None, typer.Option(help="Class list whose names are the captions of an image folder, for image-text.")
     ] = None,
     settings: Set = None,
     precision: Precision = "float32",
     device: Device = "auto",
 ) -> None:
-    """Pre-train one model by hand."""
+    """Pre-train one model, without a suite."""
     from .design.arms import ArmSpec, FromSource
     from .design.select import Everything, Quantity
     from .training.byhand import PRETRAIN, Settings, recipe_of, source_of
@@ -232,10 +232,10 @@ def pretrain(
     arm = ArmSpec(name="by hand", weights=weights)
     for words in arm.problems(recipe.objective):
         raise EvaluateError(words)
-    told = Settings(
+    chosen = Settings(
         architecture=architecture, image_size=image_size, seed=seed, recipe=recipe, precision=precision, device=device
     )
-    say(f"{out}: weights of the run {make(arm, told, out)}")
+    say(f"{out}: weights of the run {make(arm, chosen, out)}")
 
 
 @app.command(epilog="Example: evaluate finetune data/iwildcam --checkpoint weights.safetensors --out runs/by-hand")
@@ -244,10 +244,12 @@ def finetune(
     out: Annotated[Path, typer.Option(help="Directory of runs.", callback=local)],
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="File, torchvision:WEIGHTS, timm:NAME or open_clip:NAME/PRETRAINED; from scratch without."),
+        typer.Option(
+            help="File, torchvision:WEIGHTS, timm:NAME or open_clip:NAME/PRETRAINED; from scratch by default."
+        ),
     ] = None,
-    kind: Annotated[str, typer.Option(help=f"Which task: {', '.join(kinds())}.", callback=known_task)] = "iwildcam",
-    empty: Annotated[bool, typer.Option("--empty/--no-empty", help="Keep the images of the class empty.")] = True,
+    kind: Annotated[str, typer.Option(help=f"Kind of task: {', '.join(kinds())}.", callback=known_task)] = "iwildcam",
+    empty: Annotated[bool, typer.Option("--empty/--no-empty", help="Keep the images of the class 'empty'.")] = True,
     architecture: Architecture = "resnet18",
     image_size: ImageSize = 64,
     seed: Seed = 0,
@@ -256,13 +258,13 @@ def finetune(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune one model by hand, and say how good it is on each split."""
+    """Fine-tune one model, without a suite, and report its scores on each split."""
     from .reporting.tables import written
     from .tasks.spec import TaskSpec
     from .training.byhand import FINETUNE, Settings, recipe_of
     from .training.byhand import finetune as tune
 
-    told = Settings(
+    chosen = Settings(
         architecture=architecture,
         image_size=image_size,
         seed=seed,
@@ -270,7 +272,7 @@ def finetune(
         precision=precision,
         device=device,
     )
-    found = tune(TaskSpec(path=task, kind=kind, empty=empty), checkpoint, told, out)
+    found = tune(TaskSpec(path=task, kind=kind, empty=empty), checkpoint, chosen, out)
     rows = [{"epoch": epoch, "split": split, **asdict(score)} for epoch, split, score in found]
     if as_json:
         say(json.dumps(rows))
@@ -285,7 +287,7 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove the decoded images.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what decoded images a directory of runs keeps, or remove them."""
+    """List the decoded images that a directory of runs keeps, or remove them."""
     from .images.pixels import clear as remove
     from .images.pixels import entries
 
@@ -309,7 +311,7 @@ def cache(
 
 @app.command(epilog="Example: evaluate status runs/miniature")
 def status(runs: Runs, as_json: AsJson = False) -> None:
-    """Say which runs of a directory are done, and why others failed."""
+    """Report which runs of a directory are done, and why others failed."""
     from .runs import Run, read_suite_records
 
     states = {}
@@ -328,5 +330,5 @@ def status(runs: Runs, as_json: AsJson = False) -> None:
 
 
 def _told(state: State) -> dict[str, object]:
-    """A run's state as its record has it."""
+    """A run's state as recorded."""
     return {key: value for key, value in sorted(asdict(state).items()) if value not in (None, {})}

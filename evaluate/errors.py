@@ -7,7 +7,7 @@ from synthgen.common.errors import SynthgenError
 
 
 class EvaluateError(Exception):
-    """A user's mistake or a missing input, told in one line; commands end with exit code 2."""
+    """A user's mistake or a missing input, reported in one line; commands end with exit code 2."""
 
 
 class FailedRunError(EvaluateError):
@@ -22,7 +22,7 @@ class FailedRunError(EvaluateError):
 
 @contextmanager
 def told_here() -> Iterator[None]:
-    """Give what ``synthgen`` finds wrong with a file as this package's error, in the same words."""
+    """Raise an error of ``synthgen`` about a file as this package's error, in the same words."""
     try:
         yield
     except SynthgenError as error:

@@ -1,7 +1,7 @@
-"""The architectures, their heads, and how a pre-trained backbone is loaded.  Imports torch when it builds.
+"""The architectures, their heads, and how a pre-trained backbone is loaded.  Imports torch only to build.
 
 The paper's five families come from torchvision, and so does a ResNet-18 for small images; ``timm:NAME`` is any
-model of the timm package and ``open_clip:NAME`` the image tower of any of open_clip, where they are installed.
+model of the timm package and ``open_clip:NAME`` the image tower of any of open_clip, if they are installed.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ HEADS = {  # architecture (torchvision's name, but for the second): the prefix o
     "mobilenet_v3_small": "classifier.3.",
     "mobilenet_v3_large": "classifier.3.",
 }
-SMALLEST = {"alexnet": 63, "densenet121": 29}  # pixels; below, the last pooling has nothing left to pool
+SMALLEST = {"alexnet": 63, "densenet121": 29}  # pixels; with fewer, nothing is left for the last pooling
 TIMM = "timm:"
 OPEN_CLIP = "open_clip:"
 KNOWN = f"known are {', '.join(HEADS)}, {TIMM}NAME and {OPEN_CLIP}NAME"
-COUNTER = "num_batches_tracked"  # of batch norms: not in files of before 2018, and of no use with a fixed momentum
-POSITIONS = ("pos_embed", "positional_embedding")  # last words of the names of embeddings of a grid of patches
+COUNTER = "num_batches_tracked"  # of batch norms: absent from files of before 2018, and unused with a fixed momentum
+POSITIONS = ("pos_embed", "positional_embedding")  # last parts of the names of embeddings of a grid of patches
 
 
 def problem(architecture: str, image_size: int) -> str | None:
-    """Why an architecture cannot be trained on images of a size; None where it can.  Imports no torch.
+    """Why an architecture cannot be trained on images of a size; None if it can.  Imports no torch.
 
-    What is wrong with a name or a size of timm or open_clip is only known to them: ``build`` tells.
+    Only timm and open_clip know what is wrong with a name or a size of theirs: ``build`` reports it.
     """
     if architecture.startswith((TIMM, OPEN_CLIP)):
-        return f"{architecture!r}: a model's name is missing" if architecture in (TIMM, OPEN_CLIP) else None
+        return f"{architecture!r}: the model's name is missing" if architecture in (TIMM, OPEN_CLIP) else None
     if architecture not in HEADS:
         return f"unknown {architecture!r}; {KNOWN}"
     least = SMALLEST.get(architecture, 1)
@@ -55,11 +55,11 @@ def problem(architecture: str, image_size: int) -> str | None:
 def build(architecture: str, n_classes: int, image_size: int | None = None) -> nn.Module:
     """An untrained model with ``n_classes`` outputs, for images [n, 3, image_size, image_size].
 
-    Models of timm and open_clip that have a fixed size are built for ``image_size``; None is their own.
+    Models of timm and open_clip that have a fixed size are built for ``image_size``; None is their own size.
     MobileNet-V3's batch norms use momentum 0.1 instead of torchvision's 0.01, as the other
     architectures do: with 0.01 the running statistics need over 200 steps to reach their values,
-    and short runs would be judged by their initialisation.  Raises EvaluateError where there is no
-    such architecture, or it cannot take images of that size.
+    and short runs would be judged by their initialisation.  Raises EvaluateError if the
+    architecture does not exist or cannot take images of that size.
     """
     if architecture.startswith((TIMM, OPEN_CLIP)):
         make = _build_timm if architecture.startswith(TIMM) else _build_open_clip
@@ -81,7 +81,7 @@ def build(architecture: str, n_classes: int, image_size: int | None = None) -> n
 
 
 def _resnet18_32px(n_classes: int) -> nn.Module:
-    """ResNet-18 with the stem for CIFAR-10 of He et al. 2016 (section 4.2): a 3 x 3 convolution, and no pooling."""
+    """ResNet-18 with the stem for CIFAR-10 of He et al. 2016 (section 4.2): a 3 x 3 convolution and no pooling."""
     import torchvision
     from torch import nn
 
@@ -104,7 +104,7 @@ def _build_timm(architecture: str, n_classes: int, image_size: int | None) -> nn
         raise EvaluateError(f"{architecture}: timm {timm.__version__} makes no such model{near}")
     make = partial(timm.create_model, name, pretrained=False, num_classes=n_classes)
     try:
-        model: nn.Module = make(img_size=image_size)  # timm leaves out what is None
+        model: nn.Module = make(img_size=image_size)  # timm ignores what is None
     except TypeError as error:
         if "img_size" not in str(error):
             raise
@@ -124,14 +124,14 @@ def _build_open_clip(architecture: str, n_classes: int, image_size: int | None) 
     from torch import nn
 
     name = architecture.removeprefix(OPEN_CLIP)
-    if name not in open_clip.list_models():  # others are addresses on the Hub
+    if name not in open_clip.list_models():  # other names are addresses on the Hub
         near = like(name, open_clip.list_models())
         raise EvaluateError(f"{architecture}: open_clip {open_clip.__version__} makes no such model{near}")
     config = open_clip.get_model_config(name)
     vision = {**config["vision_cfg"], "output_tokens": False, "timm_model_pretrained": False}
     if image_size is not None:
         vision["image_size"] = image_size
-    # open_clip makes no image tower alone; this text tower is as small as can be, and dropped
+    # open_clip does not build an image tower alone; this text tower is as small as possible, and is dropped
     text = {"context_length": 1, "vocab_size": 2, "width": 1, "heads": 1, "layers": 1}
     tower = open_clip.CLIP(config["embed_dim"], vision, text, quick_gelu=config.get("quick_gelu", False)).visual
     if image_size is not None and hasattr(tower, "set_input_size"):  # a tower that comes from timm
@@ -140,13 +140,13 @@ def _build_open_clip(architecture: str, n_classes: int, image_size: int | None) 
 
 
 def like(name: str, known: list[str]) -> str:
-    """What a wrong name may have meant, to end a message with; empty where nothing is near."""
+    """A suggestion for a wrong name, to end a message with; empty if no name is close."""
     near = get_close_matches(name, known)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _try(make: Callable[[], nn.Module], architecture: str, n_classes: int, image_size: int) -> None:
-    """Raise EvaluateError where a model of another package fails on images of a size.
+    """Raise EvaluateError if a model of another package fails on images of a size.
 
     On the meta device, where nothing is computed: it takes a fraction of a second.
     """
@@ -157,14 +157,16 @@ def _try(make: Callable[[], nn.Module], architecture: str, n_classes: int, image
             shape = tuple(make().eval()(torch.zeros(2, 3, image_size, image_size)).shape)
     except EvaluateError:
         raise
-    except Exception as error:  # whatever a model's own code meets
+    except Exception as error:  # whatever a model's own code raises
         if isinstance(error, NotImplementedError) or "meta" in str(error):
-            return  # it looks at values, which are not there
+            return  # it reads values, which a meta tensor does not have
         why = str(error).partition("\n")[0] or type(error).__name__
         own = f"; its own size is {_own_size(architecture)} px"
         raise EvaluateError(f"{architecture} cannot take images of {image_size} px ({why}){own}") from None
     if shape != (2, n_classes):
-        raise EvaluateError(f"{architecture}: gives {list(shape[1:])} an image, no classes; take another architecture")
+        raise EvaluateError(
+            f"{architecture}: gives {list(shape[1:])} per image, not classes; choose another architecture"
+        )
 
 
 def _own_size(architecture: str) -> int:
@@ -188,14 +190,14 @@ def head_prefixes(model: nn.Module, architecture: str) -> tuple[str, ...]:
     record: Any = model.pretrained_cfg  # timm's own; several layers for distilled models
     names = record.get("classifier")
     if not names:
-        raise EvaluateError(f"{architecture}: timm names no last layer of it; take another architecture")
+        raise EvaluateError(f"{architecture}: timm names no last layer of it; choose another architecture")
     return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
 
 
 def replace_head(model: nn.Module, architecture: str, make: Callable[[int], nn.Module]) -> None:
     """Replace each last layer of ``model`` by ``make(in_features)``, under the same name.
 
-    Distilled models of timm have several.  Raises EvaluateError where a last layer is no ``nn.Linear``.
+    Distilled models of timm have several.  Raises EvaluateError if a last layer is not an ``nn.Linear``.
     """
     from torch import nn
 
@@ -205,7 +207,7 @@ def replace_head(model: nn.Module, architecture: str, make: Callable[[int], nn.M
         if not isinstance(layer, nn.Linear):
             kind = type(layer).__name__
             raise EvaluateError(
-                f"{architecture}: its last layer {name} is {kind}, not Linear; take another architecture"
+                f"{architecture}: its last layer {name} is {kind}, not Linear; choose another architecture"
             )
         model.set_submodule(name, make(layer.in_features))
 
@@ -235,10 +237,10 @@ def load_backbone(model: nn.Module, architecture: str, weights: Path | Mapping[s
 
 
 def fitting(model: nn.Module, architecture: str, weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Of ``weights``, what belongs in ``model``: all but the head.
+    """The part of ``weights`` that belongs in ``model``: all but the head.
 
     Positional embeddings of another image size are interpolated.  Raises EvaluateError, naming
-    ``source``, where the weights have other names or shapes.
+    ``source``, if the weights have other names or shapes.
     """
     head = head_prefixes(model, architecture)
     expected = {name: value for name, value in model.state_dict().items() if not name.startswith(head)}
@@ -248,8 +250,8 @@ def fitting(model: nn.Module, architecture: str, weights: Mapping[str, Tensor], 
             found[name] = _interpolated(found[name], expected[name])
     difference = _difference(found, expected)
     if difference:
-        told = f"{source}: weights of another architecture than {architecture}"
-        raise EvaluateError(f"{told} (first difference: {difference})")
+        message = f"{source}: weights of another architecture than {architecture}"
+        raise EvaluateError(f"{message} (first difference: {difference})")
     return found
 
 
@@ -269,7 +271,7 @@ def _interpolated(old: Tensor, new: Tensor) -> Tensor:
     """``old`` at the size of ``new``, both [..., extra tokens + side x side, width].
 
     Bicubic and antialiased, as timm and open_clip do when they load (Dosovitskiy et al. 2021, section
-    3.2).  Returns ``old`` where the two are no such grids.
+    3.2).  Returns ``old`` if the two are not such grids.
     """
     from torch import cat
     from torch.nn import functional
@@ -277,7 +279,7 @@ def _interpolated(old: Tensor, new: Tensor) -> Tensor:
     if old.shape == new.shape or old.ndim not in (2, 3) or old.shape[-1] != new.shape[-1]:
         return old
     length, wanted = old.shape[-2], new.shape[-2]
-    # no token, one of the class, or another of distillation: no two squares are 1 or 2 apart, so one of them fits
+    # no token, one for the class, or also one for distillation: squares are never 1 or 2 apart, so only one fits
     extra = next((n for n in range(3) if length > n and isqrt(length - n) ** 2 == length - n), None)
     if extra is None or wanted <= extra or isqrt(wanted - extra) ** 2 != wanted - extra:
         return old

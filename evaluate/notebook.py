@@ -1,4 +1,4 @@
-"""Comparisons in a notebook, where they show themselves: the analysis knows nothing of how it is shown."""
+"""Display of comparisons in notebooks; the analysis does not depend on how it is shown."""
 
 from __future__ import annotations
 

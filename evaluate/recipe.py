@@ -1,6 +1,6 @@
 """Recipes: the hyperparameters of one training run, as a suite file says them.
 
-Imports no torch, so that looking at a plan is instant.
+Imports no torch, so that showing a plan is instant.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from synthgen.common.records import STRICT, adapter, first_problem
 
 from .errors import EvaluateError
 
-# What a slip of the keyboard exceeds, and no recipe comes near.
+# Bounds that a typing mistake exceeds, and that no real recipe comes near.
 MOST_EPOCHS = 100_000
 MOST_IN_BATCH = 1_000_000
 MOST = 1_000.0  # of a learning rate, a weight decay, a temperature and mixup's parameter
-OFF = {"mixup": 0.0, "label_smoothing": 0.0, "evaluate_epochs": ()}  # keys of supervised training alone, unused
+OFF = {"mixup": 0.0, "label_smoothing": 0.0, "evaluate_epochs": ()}  # keys of supervised training alone, when unused
 
 
 @with_config(STRICT)
@@ -31,16 +31,16 @@ class Recipe:
     epochs: int  # passes over the images
     objective: Literal["supervised", "simclr", "image-text"] = "supervised"  # what pre-training learns from
     batch_size: int = 64  # images per step, over all processes
-    accumulate: int = 1  # gradient accumulation: parts in which each process takes its share of a batch
-    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"  # sgd has momentum 0.9
+    accumulate: int = 1  # gradient accumulation: parts into which each process divides its share of a batch
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"  # optimizer; sgd has momentum 0.9
     lr: float = 1e-3  # peak learning rate
-    weight_decay: float = 0.05  # decoupled from the gradient with adamw
-    schedule: Literal["cosine", "step", "constant"] = "cosine"  # of the learning rate after the warm-up
-    step_epochs: int = 30  # of the step schedule: epochs after which the rate falls to a tenth, each time
-    warmup_epochs: float = 0.0  # over which the learning rate rises linearly from zero
+    weight_decay: float = 0.05  # weight decay, decoupled from the gradient with adamw
+    schedule: Literal["cosine", "step", "constant"] = "cosine"  # schedule of the learning rate after the warm-up
+    step_epochs: int = 30  # epochs between drops of the learning rate to a tenth, with the step schedule
+    warmup_epochs: float = 0.0  # epochs over which the learning rate rises linearly from zero
     label_smoothing: float = 0.0  # share of the target that is spread over all classes
     mixup: float = 0.0  # both parameters of the Beta distribution (Zhang et al. 2018); 0 is off
-    temperature: float = 0.1  # of the contrastive objectives; image-text learns its own from there
+    temperature: float = 0.1  # temperature of the contrastive objectives; image-text learns its own, starting here
     min_crop: float = 1.0  # smallest share of the area that a random crop keeps; 1 turns cropping off
     flip: bool = True  # mirror images left to right at random
     jitter: float = 0.0  # strength of random colour changes, on SimCLR's scale (1 is what it uses on ImageNet)
@@ -85,7 +85,7 @@ class Recipe:
         return ", ".join(words if self.objective == "supervised" else [self.objective, *words])
 
     def problems(self) -> list[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         late = [epoch for epoch in self.evaluate_epochs if not 1 <= epoch <= self.epochs]
         shares = [key for key in ("gray", "blur", "jitter") if not 0 <= getattr(self, key) <= 1]
         only_supervised = [key for key in OFF if getattr(self, key)]

@@ -1,7 +1,7 @@
 """Run directories: what was asked (config.json), how it went (state.json), what was predicted.
 
 ``RUNS/<digest>/`` holds one run; ``RUNS/suites/<name>.json`` says which runs make up the arms of a
-suite, since one run may serve several.  Predictions are stored, statistics come later.
+suite, since one run may serve several.  Predictions are stored; statistics are computed later.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .recipe import Recipe
 T = TypeVar("T")
 FORMAT = 1  # of the run and suite records
 COLUMNS = ("image_id", "y_true", "y_pred", "location", "sequence")  # of stored predictions
-MOST_IMAGES = 10**7  # of a split; a file of kilobytes can claim to hold 10^12 rows
+MOST_IMAGES = 10**7  # of a split; a file of a few kilobytes can claim to hold 10^12 rows
 LARGEST = {"y_true": 2**31 - 1, "y_pred": 2**31 - 1, "location": 2**63 - 1, "sequence": 2**63 - 1}
 PREDICTED = re.compile(r"([0-9]{4,})-([a-z_]+)\.parquet")  # names of files of predictions: epoch and split
 MISTAKABLE = re.compile(r"\s*[+-]?(\d+)\s*-\s*([a-z_]+)\s*\.parquet", re.IGNORECASE)
@@ -49,12 +49,12 @@ class RunConfig:
 
     kind: str  # "pretrain" or "finetune"
     architecture: str  # name of the network
-    seed: int  # of initial weights, order and augmentation
+    seed: int  # seed of initial weights, order and augmentation
     image_size: int  # width and height in pixels
-    data: Mapping[str, Any]  # what the source or task says of itself, with the digest of its content
+    data: Mapping[str, Any]  # how the source or task describes itself, with the digest of its content
     recipe: Recipe  # hyperparameters
-    precision: str = "float32"  # of the arithmetic; parameters and optimizer are always float32
-    init: str | None = None  # digest of the run, or name of the outside checkpoint, that this one starts from
+    precision: str = "float32"  # precision of the arithmetic; parameters and optimizer are always float32
+    init: str | None = None  # digest of the run, or name of the external checkpoint, that this one starts from
 
     @property
     def digest(self) -> str:
@@ -71,22 +71,22 @@ class State:
     error: str | None = None  # why it failed
     epochs_done: int | None = None  # finished epochs
     device: str | None = None  # GPU, or the machine's type
-    cores: int | None = None  # of the machine
-    processes: Annotated[int, Field(ge=1)] | None = None  # that shared the run
-    versions: Mapping[str, str] = field(default_factory=dict)  # of libraries
-    train_images_per_second: Annotated[float, Field(gt=0)] | None = None  # while it trained
+    cores: int | None = None  # cores of the machine
+    processes: Annotated[int, Field(ge=1)] | None = None  # number of processes that shared the run
+    versions: Mapping[str, str] = field(default_factory=dict)  # versions of libraries
+    train_images_per_second: Annotated[float, Field(gt=0)] | None = None  # images per second while it trained
     predictions: Sums | None = None  # SHA-256 by file name; missing from older runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predictions:
-    """What a model said of every image of one split, at one epoch."""
+    """A model's predictions for every image of one split, at one epoch."""
 
     image_id: NDArray[np.object_]  # str [n]
     y_true: NDArray[np.int64]  # [n], class
     y_pred: NDArray[np.int64]  # [n], predicted class
     location: NDArray[np.int64]  # [n], cluster of dependent images, such as a camera location; the name of the column
-    sequence: NDArray[np.int64]  # [n], images of a cluster that were taken together; -1 where a set has none
+    sequence: NDArray[np.int64]  # [n], images of a cluster that were taken together; -1 if the set has no sequences
 
     def __len__(self) -> int:
         return len(self.y_true)
@@ -97,11 +97,11 @@ class Predictions:
 class Member:
     """One fine-tuned run in its place in a suite."""
 
-    arm: str  # name
+    arm: str  # name of its arm
     architecture: str  # name of the network
-    seed: int  # of its runs
-    pretrain: Digest | None  # of the pre-training run; None from scratch
-    finetune: Digest  # of the fine-tuning run
+    seed: int  # seed of its runs
+    pretrain: Digest | None  # digest of the pre-training run; None if trained from scratch
+    finetune: Digest  # digest of the fine-tuning run
 
 
 @with_config(STRICT)
@@ -118,7 +118,7 @@ class Arm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classes:
-    """What a suite's record says of its task's classes, among other things."""
+    """The classes in a suite's record of its task, which holds other keys too."""
 
     class_names: tuple[str, ...] | None = None
     n_classes: int | None = None
@@ -129,16 +129,16 @@ class Classes:
 class SuiteRecord:
     """``suites/<name>.json``: the experiment as it was planned, with the digests of its runs."""
 
-    name: str  # the suite's
+    name: str  # name of the suite
     baseline: str  # name of the arm that others are compared with
-    task: Mapping[str, Any]  # what the fine-tuning task says of itself; holds "class_names"
+    task: Mapping[str, Any]  # how the fine-tuning task describes itself; holds "class_names"
     arms: tuple[Arm, ...]  # the conditions
     members: tuple[Member, ...]  # the fine-tuned runs
     reference: str | None = None  # name of a second arm to compare with, such as natural images
 
     @property
     def n_classes(self) -> int | None:
-        """Of the task; None where an older record does not say."""
+        """Classes of the task; None if an older record does not say."""
         names = self.task.get("class_names")
         return self.task.get("n_classes") if names is None else len(names)
 
@@ -156,7 +156,7 @@ class Run:
 
     @property
     def state(self) -> State:
-        """How far the run is; raises EvaluateError where its record is none."""
+        """How far the run is; raises EvaluateError if its record is invalid."""
         path = self.directory / "state.json"
         if not path.exists():
             return State(status="absent")
@@ -183,8 +183,8 @@ class Run:
     def evaluated(self) -> list[tuple[int, str]]:
         """(epoch, split) of all stored predictions, in order.
 
-        These are the files named as ``write_predictions`` names them.  Others, such as a backup copy
-        ``0001-test (copy).parquet``, are passed over; one that a person would take for predictions, such as
+        These are the files with names as ``write_predictions`` gives them.  Others, such as a backup copy
+        ``0001-test (copy).parquet``, are ignored; one that a person would take for predictions, such as
         ``1-test.parquet``, raises EvaluateError.
         """
         found = []
@@ -212,10 +212,10 @@ class Run:
     def prediction_table(
         self, epoch: int, split: str, n_classes: int | None = None, sums: Sums | None = None
     ) -> pa.Table:
-        """Stored predictions as they lie on disk.
+        """Stored predictions as they are on disk.
 
-        Labels are whole numbers from 0 to ``n_classes`` - 1, where that is known.  Raises EvaluateError, naming the
-        file, where it is no such table, or not the one of which ``sums`` has the SHA-256.
+        Labels are whole numbers from 0 to ``n_classes`` - 1, if that is known.  Raises EvaluateError, naming the
+        file, if it is not such a table, or not the one whose SHA-256 is in ``sums``.
         """
         path = self.predictions_path(epoch, split)
         with told_here(), reading(path):
@@ -259,7 +259,7 @@ class Run:
         return {path.name: hashlib.sha256(sink.getvalue()).hexdigest()}
 
     def sums(self, epochs: Sequence[int], splits: Sequence[str], known: Sums) -> dict[str, str]:
-        """The SHA-256 of the predictions that are there, by file: those ``known``, or else of the file as it is."""
+        """The SHA-256 of the existing predictions, by file: as ``known``, or else of the file as it is."""
         found = dict(known)
         for epoch in epochs:
             for split in splits:
@@ -279,7 +279,7 @@ def _brief(error: Exception) -> str:
 
 
 def _read_table(data: bytes) -> pa.Table:
-    """A table with the columns of predictions; raises EvaluateError naming no file."""
+    """A table with the columns of predictions; raises EvaluateError that does not name the file."""
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         names, n = file.schema_arrow.names, file.metadata.num_rows
         if sorted(names) != sorted(COLUMNS):
@@ -290,7 +290,7 @@ def _read_table(data: bytes) -> pa.Table:
 
 
 def _check_columns(table: pa.Table, n_classes: int | None) -> None:
-    """Raise EvaluateError, with the first row that is wrong, where a column holds what it may not."""
+    """Raise EvaluateError, with the first row that is wrong, if a column holds an invalid value."""
     if not (pa.types.is_string(table["image_id"].type) or pa.types.is_large_string(table["image_id"].type)):
         raise _wrong(table, "image_id", np.arange(len(table)), "a text")
     _check_nulls(table, "image_id", "a text")
@@ -322,21 +322,20 @@ def _wrong(table: pa.Table, name: str, rows: NDArray[np.intp], rule: str) -> Eva
 
 
 def image_ids(table: pa.Table, path: Path) -> NDArray[np.object_]:
-    """The ids of a table of predictions; raises EvaluateError, naming the file, where one is there twice."""
+    """The ids of a table of predictions; raises EvaluateError, naming the file, if one appears twice."""
     ids = np.asarray(table["image_id"].to_pylist(), dtype=object)
     repeated = len(ids) - len(set(ids))
     if repeated:
         first = {one: row for row, one in reversed(list(enumerate(ids)))}
         row = next(row for row, one in enumerate(ids) if first[one] < row)
         raise EvaluateError(
-            f"{path}: {repeated} images are named more than once, the first in row {row + 1}; every image must be"
-            " there once"
+            f"{path}: {repeated} images appear more than once, the first in row {row + 1}; every image must appear once"
         )
     return ids
 
 
 def stored(path: Path, kind: type[T]) -> T:
-    """The record of a file; raises EvaluateError, naming file and key, where it is none."""
+    """The record in a file; raises EvaluateError, naming file and key, if it is invalid."""
     with told_here(), reading(path):
         return read_record(path, kind)
 
@@ -347,7 +346,7 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def write_suite_record(runs: Path, suite: SuiteRecord) -> None:
-    """Store what a suite consists of beside its runs; raises EvaluateError where its name is none of a file."""
+    """Store what a suite consists of beside its runs; raises EvaluateError if its name cannot be that of a file."""
     if not fits_stored(suite.name):
         raise EvaluateError(f"name: {suite.name[:80]!r} becomes a file's name; {RULE} only")
     with told_here():
@@ -356,7 +355,7 @@ def write_suite_record(runs: Path, suite: SuiteRecord) -> None:
 
 
 def read_suite_records(runs: Path) -> list[SuiteRecord]:
-    """All suites of a runs directory, by name; raises EvaluateError naming file and key where one is no record."""
+    """All suites of a runs directory, by name; raises EvaluateError naming file and key if a record is invalid."""
     if not runs.is_dir():
         raise EvaluateError(f"{runs}: no such directory of runs; `evaluate run SUITE --out {runs}` makes one")
     records = [read_suite_record(path) for path in sorted((runs / "suites").glob("*.json"))]
@@ -366,7 +365,7 @@ def read_suite_records(runs: Path) -> list[SuiteRecord]:
 
 
 def read_suite_record(path: Path) -> SuiteRecord:
-    """One suite of a runs directory; raises EvaluateError naming file and key where it is no record."""
+    """One suite of a runs directory; raises EvaluateError naming file and key if it is invalid."""
     content = stored(path, dict[str, Any])
     version = content.pop("format", None)
     if type(version) is not int or version != FORMAT:
@@ -381,11 +380,11 @@ def read_suite_record(path: Path) -> SuiteRecord:
     arms = {arm.name for arm in suite.arms}
     for member in suite.members:
         if member.arm not in arms:
-            raise EvaluateError(f"{path}: members: run {member.finetune} is of unknown arm {member.arm!r}")
+            raise EvaluateError(f"{path}: members: run {member.finetune} has the unknown arm {member.arm!r}")
     return suite
 
 
 def _check_unique(path: Path, key: str, names: Sequence[str]) -> None:
     if len(set(names)) < len(names):
         twice = next(name for name, n in Counter(names).items() if n > 1)
-        raise EvaluateError(f"{path}: {key}: {twice} is there more than once")
+        raise EvaluateError(f"{path}: {key}: {twice} appears more than once")

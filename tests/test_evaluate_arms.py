@@ -171,11 +171,11 @@ def test_a_checkpoint_is_named_for_each_architecture() -> None:
 @pytest.mark.parametrize(
     ("keys", "objective", "told"),
     [
-        ({"source": FOLDER, "granularity": 5}, "simclr", "granularity: simclr looks at no labels"),
+        ({"source": FOLDER, "granularity": 5}, "simclr", "granularity: simclr uses no labels"),
         (
             {"source": SHARDS, "granularity": 5, "control": "random"},
             "image-text",
-            "control: image-text looks at no labels",
+            "control: image-text uses no labels",
         ),
         ({"source": FRACTALS}, "image-text", "source: fractals have no text"),
         (
@@ -184,16 +184,16 @@ def test_a_checkpoint_is_named_for_each_architecture() -> None:
             "mixture: fractals have no text",
         ),
         ({"source": FOLDER}, "image-text", "captions: an image folder has no text of its own; name a class list"),
-        ({"source": SHARDS, "captions": "c.tsv"}, "image-text", "captions: of image folders; a synthgen set has"),
-        ({"source": FOLDER, "captions": "c.tsv"}, "supervised", "captions: supervised reads no text; set pretrain"),
-        ({"source": FOLDER, "captions": "c.tsv"}, "simclr", "captions: simclr reads no text"),
+        ({"source": SHARDS, "captions": "c.tsv"}, "image-text", "captions: only for image folders; a synthgen set has"),
+        ({"source": FOLDER, "captions": "c.tsv"}, "supervised", "captions: supervised uses no text; set pretrain"),
+        ({"source": FOLDER, "captions": "c.tsv"}, "simclr", "captions: simclr uses no text"),
         ({"captions": "c.tsv"}, "supervised", "captions: only with source or mixture"),
         ({"pretrain": {"epochs": 3}}, "supervised", "pretrain: only with source or mixture"),
-        ({"source": FOLDER, "checkpoint": "w"}, "supervised", "checkpoint, source: one of them at a time"),
+        ({"source": FOLDER, "checkpoint": "w"}, "supervised", "checkpoint, source: only one of them at a time"),
         (
             {"n": 4, "mixture": (Part(share=1.0, source=SHARDS),), "checkpoint": "w"},
             "supervised",
-            "checkpoint, mixture: one of them at a time",
+            "checkpoint, mixture: only one of them at a time",
         ),
         (
             {"checkpoint": "w", "n": 5, "pretrain": {"epochs": 3}},
@@ -204,7 +204,7 @@ def test_a_checkpoint_is_named_for_each_architecture() -> None:
         ({"checkpoint": "torchvision:"}, "supervised", "names no weights; write torchvision:WEIGHTS"),
         ({"checkpoint": "timm:"}, "supervised", "names no weights; write timm:NAME.TAG"),
         ({"checkpoint": "open_clip:RN50"}, "supervised", "names no weights; write open_clip:NAME/PRETRAINED"),
-        ({"checkpoint": "w/{model}.safetensors"}, "supervised", "{architecture} alone is replaced"),
+        ({"checkpoint": "w/{model}.safetensors"}, "supervised", "only {architecture} is replaced"),
         ({"architectures": ("resnet18", "resnet18")}, "supervised", "architectures: ['resnet18', 'resnet18'] repeats"),
     ],
 )

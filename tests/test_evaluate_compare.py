@@ -248,9 +248,9 @@ def test_published_scores_alone_give_a_trend(shared: Path) -> None:
     [
         ("id_macro_f1\n30\n", "no column ood_macro_f1"),
         ("id_macro_f1,ood_macro_f1\n", "no row of the split test"),
-        ("id_macro_f1,ood_macro_f1\n0.3,x\n", "line 2: ood_macro_f1 'x' is no number"),
-        ("id_macro_f1,ood_macro_f1\n30,20\n130,20\n", "line 3: id_macro_f1 130; percent from 0 to 100"),
-        ("id_macro_f1,ood_macro_f1,seed\n30,20,a\n", "line 2: seed 'a' is no whole number"),
+        ("id_macro_f1,ood_macro_f1\n0.3,x\n", "line 2: ood_macro_f1 'x' is not a number"),
+        ("id_macro_f1,ood_macro_f1\n30,20\n130,20\n", "line 3: id_macro_f1 130; must be a percentage from 0 to 100"),
+        ("id_macro_f1,ood_macro_f1,seed\n30,20,a\n", "line 2: seed 'a' is not a whole number"),
         ("id_macro_f1,ood_macro_f1,seed\n30,20,1\n30,21,1\n", "2 rows of arm, architecture and seed"),
     ],
 )
@@ -320,7 +320,7 @@ def test_repeated_images_are_counted_and_refused(tmp_path: Path) -> None:
     stored = run.predictions(12, "test")
     stored.image_id[:3] = stored.image_id[10]
     run.write_predictions(12, "test", stored)
-    with pytest.raises(EvaluateError, match=r"0012-test\.parquet: 3 images are named more than once"):
+    with pytest.raises(EvaluateError, match=r"0012-test\.parquet: 3 images appear more than once"):
         load_runs([tmp_path])
 
 
@@ -361,7 +361,7 @@ def test_two_runs_in_one_place_are_refused(tmp_path: Path) -> None:
     (suite,) = read_suite_records(tmp_path)
     other = replace(suite, name="other", members=(replace(suite.members[0], finetune="5" * 16),))
     write_suite_record(tmp_path, other)
-    with pytest.raises(EvaluateError, match="two different runs stand for the same arm, architecture and seed"):
+    with pytest.raises(EvaluateError, match="two different runs have the same arm, architecture and seed"):
         compared(tmp_path)
 
 

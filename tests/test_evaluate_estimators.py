@@ -287,8 +287,8 @@ def test_scores_of_0_and_1_stay_finite(scale: str) -> None:
     [
         ({"id_f1": np.array([0.2, 31.0])}, "id_f1 holds 31.0: give macro-F1 as fractions"),
         ({"ood_f1": np.array([0.2, np.nan])}, "ood_f1 holds nan"),
-        ({"epoch": np.array([1, 1])}, "arm 'a', resnet, seed 0, epoch 1 is there twice"),
-        ({"seed": np.array([1])}, "make no table"),
+        ({"epoch": np.array([1, 1])}, "arm 'a', resnet, seed 0, epoch 1 appears twice"),
+        ({"seed": np.array([1])}, "do not form a table"),
     ],
 )
 def test_a_table_that_cannot_be_is_refused(change: dict[str, np.ndarray], told: str) -> None:

@@ -140,10 +140,10 @@ def test_fewer_classes_of_a_group_are_among_more(
 @pytest.mark.parametrize(
     ("group", "n_classes", "problem"),
     [
-        ("coarse = x", 3, "group 'coarse = x' has 2 of the source's 5 classes; 3 are asked for, and 2 is the least"),
+        ("coarse = x", 3, "group 'coarse = x' has 2 of the source's 5 classes; 3 are asked for, and 2 is the minimum"),
         ("coarse = x", 1, "has 2 of the source's 5 classes; 1 are asked for"),
         ("fine = u", None, "has 1 of the source's 5 classes; 2 are asked for"),
-        ("coarse = z", None, "level coarse has 2 labels, none is 'z'; there are x, y"),
+        ("coarse = z", None, "level coarse has 2 labels, but not 'z'; there are x, y"),
         ("genus = x", None, "no level 'genus' for group genus = x; there are coarse, fine"),
         ("animals", None, "no level '85' for group 85 = animal.n.01; there are coarse, fine"),
         ("insects", None, "group 'insects': write animals, objects, artifacts, LEVEL = LABEL or LEVEL != LABEL"),
@@ -211,7 +211,7 @@ def test_fewer_subclasses_under_every_label_at_one_total(
     ("n", "factor", "least", "problem"),
     [
         (8, 0, 1, "subclasses: factor 0; ask for 1 or more"),
-        (8, 1, 3, "subclasses: 1 of 2 labels at level coarse have 3 classes or more; 2 are the least"),
+        (8, 1, 3, "subclasses: 1 of 2 labels at level coarse have 3 classes or more; 2 are the minimum"),
         (4, 1, 1, "n = 4 images of 2 labels at level coarse: 2 of y, of which 3 classes are kept"),
         (10, 1, 1, "n = 10 images of 5 classes need 3 of class a, which has 2"),
     ],
@@ -246,12 +246,12 @@ def test_largest_remainders_get_the_images_left_and_equal_ones_in_alphabetical_o
 @pytest.mark.parametrize(
     ("shares", "problem"),
     [
-        ({"a": 0.5, "b": 0.4}, "shares: 0.5 + 0.4 is 0.9; they sum to 1"),
-        ({"a": 0.5, "b": 0.5 + 2e-9}, "shares: 0.5 + 0.500000002 is 1.000000002; they sum to 1"),
-        ({}, "they sum to 1"),
-        ({"a": 1.2, "b": -0.2}, "shares: a = 1.2; above 0, and 1 at most"),
-        ({"a": 1.0, "b": 0.0}, "shares: b = 0.0; above 0"),
-        ({"a": float("nan")}, "shares: a = nan; above 0"),
+        ({"a": 0.5, "b": 0.4}, "shares: 0.5 + 0.4 is 0.9; they must sum to 1"),
+        ({"a": 0.5, "b": 0.5 + 2e-9}, "shares: 0.5 + 0.500000002 is 1.000000002; they must sum to 1"),
+        ({}, "they must sum to 1"),
+        ({"a": 1.2, "b": -0.2}, "shares: a = 1.2; must be above 0 and at most 1"),
+        ({"a": 1.0, "b": 0.0}, "shares: b = 0.0; must be above 0"),
+        ({"a": float("nan")}, "shares: a = nan; must be above 0"),
         ({"a": 0.999, "b": 0.001}, "shares: b = 0.001 of 100 images is none; ask for more images"),
     ],
 )

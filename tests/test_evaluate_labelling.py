@@ -122,8 +122,8 @@ def test_a_rule_says_how_to_repeat_the_labels() -> None:
     ("relabel", "problem"),
     [
         (lambda s: granularity(s, LETTERS, "genus"), "two.tsv: no level 'genus'; there are coarse, fine"),
-        (lambda s: granularity(s, taxonomy_of({"a": "xu"}), "fine"), "two.tsv: misses 2 of the source's 3 classes: b"),
-        (lambda s: neighbour_control(s, 2, taxonomy_of({})), "two.tsv: misses 3 of the source's 3 classes: a, b, c;"),
+        (lambda s: granularity(s, taxonomy_of({"a": "xu"}), "fine"), "two.tsv: lacks 2 of the source's 3 classes: b"),
+        (lambda s: neighbour_control(s, 2, taxonomy_of({})), "two.tsv: lacks 3 of the source's 3 classes: a, b, c;"),
         (
             lambda s: granularity(s, taxonomy_of({"a": "xu", "b": "xv", "c": "xw"}), "coarse"),
             "all 3 classes have the label x at level coarse of two.tsv (",

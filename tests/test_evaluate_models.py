@@ -148,7 +148,7 @@ def test_models_of_other_packages_are_built_for_the_images_and_learn_from_them(a
     [
         ("timm:nest_base", 95, r"cannot take images of 95 px \(.*\); its own size is 224 px"),
         ("timm:inception_v4", 64, r"cannot take images of 64 px \(.*\); its own size is 299 px"),
-        ("timm:mobilenetv5_300m_enc", 64, "no classes; take another architecture"),
+        ("timm:mobilenetv5_300m_enc", 64, "not classes; choose another architecture"),
         ("open_clip:RN50", 95, r"cannot take images of 95 px \(.*\); its own size is 224 px"),
         ("open_clip:ViT-B-32", 31, r"cannot take images of 31 px \(.*\); its own size is 224 px"),
     ],

@@ -24,7 +24,7 @@ class Alternate(Relabelled):
     step: int
 
     def problems(self) -> Iterator[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         if self.step < 1:
             yield f"step: {self.step}; at least 1"
 
@@ -95,7 +95,7 @@ def test_a_choice_of_images_is_added_in_two_files(tmp_path: Path) -> None:
     )
     assert done.stdout.splitlines() == [
         "8 fractals of 2 categories, seed 1, patch_gray, all images, each 250th",
-        "arms: fewer: step, n: one of them at a time",
+        "arms: fewer: step, n: only one of them at a time",
         "Alternate(labels=LevelLabels(granularity=5), step=250)",
         "arms: fewer: step: 0; at least 1",
     ], done.stderr

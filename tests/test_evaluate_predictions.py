@@ -107,7 +107,7 @@ EDITS: dict[str, tuple[Callable[[pa.Table], pa.Table], str | None]] = {
     "an id is missing": (column("image_id", first(None)), "row 3: image_id is None \\(string\\), not a text"),
     "an id is there twice": (
         column("image_id", first("test-0")),
-        "1 images are named more than once, the first in row",
+        "1 images appear more than once, the first in row",
     ),
     "ids are bytes": (column("image_id", lambda c: c.cast(pa.binary())), "image_id is .* \\(binary\\), not a text"),
     "a column is missing": (lambda t: t.drop_columns(["sequence"]), "columns image_id, y_true, y_pred, location; pred"),

@@ -487,7 +487,7 @@ def test_an_earlier_report_is_replaced_and_nothing_else_is(tmp_path: Path) -> No
     assert "figures/forest.svg" not in files(out)
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(EvaluateError, match=r"holds notes.txt, which is not the report's"):
+    with pytest.raises(EvaluateError, match=r"holds notes.txt, which is not part of the report"):
         write_report(comparison, out)
     assert (out / "notes.txt").read_text() == "mine"
 
@@ -507,6 +507,6 @@ def test_what_is_not_a_report_is_left_alone(tmp_path: Path, content: str | None)
 def test_unfinished_runs_are_shown(tmp_path: Path) -> None:
     unfinished = ("scratch / resnet18 / seed 1 (0000000000000001): failed", f"{SCRIPT} / seed 0: absent")
     page = write_report(replace(alone(), unfinished=unfinished), tmp_path / "report").read_text()
-    assert "2 planned runs not in the numbers" in page
+    assert "2 planned runs not in the results" in page
     assert unfinished[0] in page
     assert html.escape(unfinished[1]) in page

@@ -140,7 +140,7 @@ def test_a_finished_set_is_left_alone(small: Path) -> None:
 
 
 def test_other_arguments_are_refused_naming_the_one_that_differs(small: Path) -> None:
-    with pytest.raises(EvaluateError, match=r"size 32 \(asked: 48\)"):
+    with pytest.raises(EvaluateError, match=r"size 32 \(requested: 48\)"):
         simulate(small, **{**SMALL, "size": 48})
 
 

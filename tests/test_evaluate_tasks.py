@@ -292,7 +292,7 @@ def test_a_task_in_a_suite_file_is_checked() -> None:
 
 
 def test_an_unknown_kind_is_refused_naming_those_there_are(sets: Path) -> None:
-    with pytest.raises(EvaluateError, match="'imagenet': not known; one of iwildcam, fmow, camelyon17, rxrx1"):
+    with pytest.raises(EvaluateError, match="'imagenet': unknown; must be one of iwildcam, fmow, camelyon17, rxrx1"):
         opened(sets, "imagenet")
 
 
@@ -359,8 +359,12 @@ BAD = [
     ("iwildcam", remove("iwildcam_v2.0/train/00003.jpg"), "1 of 90 images are missing, the first is 00003.jpg"),
     ("iwildcam", edit("location_remapped", "place"), "columns missing: location_remapped"),
     ("iwildcam", edit("id_val", "id_test"), "splits id_test, test, train, val; expected"),
-    ("iwildcam", edit("00003.jpg", "00004.jpg"), "1 file names stand more than once"),
-    ("iwildcam", edit("00003.jpg", "00004.png"), "1 file names stand more than once"),  # an id is a name without ending
+    ("iwildcam", edit("00003.jpg", "00004.jpg"), "1 file names appear more than once"),
+    (
+        "iwildcam",
+        edit("00003.jpg", "00004.png"),
+        "1 file names appear more than once",
+    ),  # an id is a name without ending
     ("iwildcam", edit(",id_val,", ",id_vla,", 1), "wilds refuses it (KeyError 'id_vla')"),
     ("iwildcam", overwrite(b""), "columns missing: split, location_remapped"),
     ("iwildcam", overwrite(b"\xff\xd8\xff\xe0"), "metadata.csv: not a CSV file"),

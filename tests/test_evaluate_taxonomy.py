@@ -119,17 +119,17 @@ def test_what_editors_add_to_a_file_changes_nothing(tmp_path: Path, written: str
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("id\t", "name\t", "line 1: 'name | class | order' is no header; write id and the names of the levels"),
-        ("\tclass\torder", "", "line 1: 'id' is no header"),
-        ("\torder", "\tclass", "line 1: 'id | class | class' is no header"),
+        ("id\t", "name\t", "line 1: 'name | class | order' is not a header; write id and the names of the levels"),
+        ("\tclass\torder", "", "line 1: 'id' is not a header"),
+        ("\torder", "\tclass", "line 1: 'id | class | class' is not a header"),
         ("\tcarnivore", "", "line 2: 'fox | mammal' is not an id and 2 labels"),
         ("\tcarnivore", "\t", "line 2: 'fox | mammal | ' is not an id and 2 labels"),
         ("\tcarnivore", "\t carnivore", "line 2: 'fox | mammal |  carnivore' is not an id and 2 labels"),
-        ("hare", "fox", "line 3: id 'fox' stands on line 2 too; remove one"),
-        ("strigiform", "carnivore", "line 4: order 'carnivore' stands under class 'bird', on line 2 under 'mammal';"),
+        ("hare", "fox", "line 3: id 'fox' is also on line 2; remove one"),
+        ("strigiform", "carnivore", "line 4: order 'carnivore' is under class 'bird', but on line 2 under 'mammal';"),
         ("owl", "\udce4", "line 4: not UTF-8 text; save it as UTF-8"),
-        (GOOD.partition("\n")[2], "", "no class; write one a line below the header"),
-        (GOOD, "", "line 1: '' is no header"),
+        (GOOD.partition("\n")[2], "", "no class; write one per line below the header"),
+        (GOOD, "", "line 1: '' is not a header"),
     ],
 )
 def test_a_mistake_is_named_with_file_and_line(tmp_path: Path, old: str, new: str, problem: str) -> None:
@@ -149,14 +149,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_missing_classes_and_levels_are_named_with_what_there_is() -> None:
     taxonomy = taxonomy_of({"a": "xu", "b": "yv"})
-    with pytest.raises(EvaluateError, match=r"two\.tsv: misses 4 of the source's 5 classes: c, d, e and 1 more; name"):
+    with pytest.raises(EvaluateError, match=r"two\.tsv: lacks 4 of the source's 5 classes: c, d, e and 1 more; name"):
         taxonomy.at("fine", ["a", "c", "d", "e", "f"])
-    with pytest.raises(EvaluateError, match=r"two\.tsv: misses 1 of the source's 1 classes: c; name"):
+    with pytest.raises(EvaluateError, match=r"two\.tsv: lacks 1 of the source's 1 classes: c; name"):
         taxonomy.order(["c"])
     with pytest.raises(EvaluateError, match=r"two\.tsv: no level '17'; there are coarse, fine"):
         taxonomy.at("17", ["a"])
     with pytest.raises(
-        EvaluateError, match=r"level 85 has 85 labels, none is 'animal'; there are animal\.n\.01 and 84"
+        EvaluateError, match=r"level 85 has 85 labels, but not 'animal'; there are animal\.n\.01 and 84"
     ):
         imagenet1k().inside(Group(level="85", label="animal", has=True), wnids())
 

@@ -150,4 +150,4 @@ def test_a_simulated_set_goes_on_under_other_defaults(
     assert told.stdout == "traps: 40 images of 3 classes at 4 camera locations\n", told.stderr
     assert {path: path.read_bytes() for path in Path("traps").rglob("*") if path.is_file()} == before
     told = evaluate_here("simulate", "--out", "traps", "--seed", 8)
-    assert (told.returncode, "seed 0 (asked: 8)" in told.stderr) == (2, True)
+    assert (told.returncode, "seed 0 (requested: 8)" in told.stderr) == (2, True)

@@ -1,1 +1,1 @@
-"""What runs found: pairing, trends, estimators, tests, checks, and the Comparison that comes of them."""
+"""From runs to a Comparison: pairing, trends, estimators, tests and checks."""

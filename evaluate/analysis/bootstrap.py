@@ -1,9 +1,9 @@
-"""The two-level bootstrap: blocks and clusters of test images drawn with replacement, and estimates of each resample.
+"""The two-level bootstrap: resamples of blocks and of clusters of test images, and the estimates of each.
 
 A block is an architecture x seed; drawing it draws the run of every arm there, with all its epochs.
-Clusters (camera locations) are drawn for the ID and the OOD split on their own, and the same ones for every run; their
-macro-F1 comes from ``counts.macro_f1``. Since all arms share the draws, differences between arms are
-paired. What cannot be known in a resample is NaN there, and intervals leave it out.
+Clusters (such as camera locations) are drawn separately for the ID and the OOD split, the same ones for every run;
+their macro-F1 comes from ``counts.macro_f1``. Since all arms share the draws, differences between arms are paired.
+What cannot be estimated in a resample is NaN there, and intervals leave it out.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Resamples:
 def draw(n_resamples: int, *, n_blocks: int, n_id_clusters: int, n_ood_clusters: int, seed: int) -> Draws:
     """Draw blocks, ID clusters and OOD clusters with replacement, as many as there are.
 
-    Each of the three has a PCG64 stream of its own from the seed, so the number of one does not
-    change the draws of another. Raises EvaluateError where one of the numbers is below 1.
+    Each of the three has its own PCG64 stream from the seed, so the number of one does not
+    change the draws of another. Raises EvaluateError if one of the numbers is below 1.
     """
     sizes = {"blocks": n_blocks, "ID clusters": n_id_clusters, "OOD clusters": n_ood_clusters}
     for name, n in {"resamples": n_resamples, **sizes}.items():
@@ -64,7 +64,7 @@ def draw(n_resamples: int, *, n_blocks: int, n_id_clusters: int, n_ood_clusters:
 def bootstrap(
     estimator: Callable[[Blocks, Array], Array], blocks: Blocks, resamples: Resamples, *, threads: int | None = None
 ) -> Array:
-    """What an estimator makes of every resample of ``blocks``, [..., n_resamples]; NaN where it cannot be known.
+    """An estimator's value in every resample of ``blocks``, [..., n_resamples]; NaN if it cannot be estimated.
 
     ``estimator`` takes blocks with scores [r, n_blocks, n_arms, n_epochs] and weights [r, n_blocks], how often each
     is drawn, and returns [..., r]. The result does not depend on ``threads`` (default: one per core).
@@ -78,7 +78,7 @@ def bootstrap(
         id_f1, ood_f1 = (
             _of_rows(scores[:, part], blocks.rows, absent) for scores in (resamples.id_f1, resamples.ood_f1)
         )
-        with np.errstate(invalid="ignore", divide="ignore"):  # where no block or no slope is left
+        with np.errstate(invalid="ignore", divide="ignore"):  # when no block or no slope is left
             return estimator(replace(blocks, id_f1=id_f1, ood_f1=ood_f1), weights)
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
@@ -96,8 +96,8 @@ def with_interval(estimate: Estimate, values: Array, *, level: float = 0.95) -> 
     """The estimate with the limits value +- t quantile (n - 1) x bootstrap standard error x sqrt(n / (n - 1)).
 
     ``values`` [n_resamples] may hold NaN, which are left out; n are the blocks behind the estimate. A bootstrap of
-    few blocks is too narrow in two ways: its variance divides by n instead of n - 1, and percentiles stand where
-    Student's quantiles belong (the "narrowness bias" of Hesterberg 2015, arXiv 1411.5279); this makes up for both.
+    few blocks is too narrow in two ways: its variance divides by n instead of n - 1, and percentiles are used
+    where Student's quantiles belong (the "narrowness bias" of Hesterberg 2015, arXiv 1411.5279); this corrects both.
     There is no interval with fewer than two blocks or resamples.
     """
     kept = values[np.isfinite(values)]
@@ -112,7 +112,7 @@ def band(values: Array, *, level: float = 0.95) -> tuple[Array, Array]:
     """Percentile limits of a trend at each of n points: low [n] and high [n].
 
     ``values`` [n, n_resamples] are the trend's in each resample; a resample with a NaN is left out whole.
-    The limits are NaN where none is left. They hold pointwise, not for the whole line at once.
+    The limits are NaN if none is left. They hold pointwise, not for the whole line at once.
     """
     kept = values[:, np.isfinite(values).all(axis=0)]
     if not kept.shape[1]:

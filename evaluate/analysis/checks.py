@@ -1,6 +1,6 @@
-"""Checks of a contrast: the same difference estimated in other ways, to report beside it. They decide nothing.
+"""Checks of a contrast: the same difference estimated in other ways and reported beside it. They decide nothing.
 
-A new check is a function here and its row in ``CHECKS``: tables, report and ``comparison.json`` take it from there.
+A new check is a function here and a row in ``CHECKS``: tables, report and ``comparison.json`` take it from there.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Check:
     run: Callable[
         [Blocks, Line], Estimate | None
     ]  # second arm minus first, percentage points; None: the contrast itself
-    stored_as: StoredAs = "checks"  # the others are parts that a stored effect had before it had ``checks``
+    stored_as: StoredAs = "checks"  # the others are keys of stored effects that are older than ``checks``
 
 
 def check(blocks: Blocks, line: Line) -> tuple[CheckResult, ...]:
-    """What every check of ``CHECKS`` finds of the paired runs of two arms."""
+    """The result of every check in ``CHECKS`` for the paired runs of two arms."""
     found = ((one, one.run(blocks, line)) for one in CHECKS)
     return tuple(
         CheckResult(name=one.name, estimate=estimate, stored_as=one.stored_as)
@@ -45,7 +45,7 @@ def other_scale(blocks: Blocks, line: Line, *, scale: Scale) -> Estimate | None:
 def noisy_id(blocks: Blocks, line: Line) -> Estimate:
     """The difference from an orthogonal-distance line, which is steeper.
 
-    It takes the noise of ID and OOD scores as equal on the scale (Fuller 1987, "Measurement Error Models").
+    It assumes equal noise in ID and OOD scores on the scale (Fuller 1987, "Measurement Error Models").
     """
     return difference(blocks, replace(line, fit="orthogonal"))
 
@@ -53,7 +53,7 @@ def noisy_id(blocks: Blocks, line: Line) -> Estimate:
 def own_trend(blocks: Blocks, line: Line) -> Estimate:
     """The difference from the baseline's own trend, that of ``trends.effective_robustness``.
 
-    Its test is not to be trusted where arms differ in ID macro-F1 (see the module ``estimators``).
+    Its test is unreliable if arms differ in ID macro-F1 (see the module ``estimators``).
     """
     return difference(blocks, replace(line, through="baseline"))
 

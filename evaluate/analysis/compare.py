@@ -1,4 +1,4 @@
-"""Runs -> Comparison: what pre-training on one image set rather than another did, and how sure that is.
+"""Runs -> Comparison: the effect of pre-training on one image set rather than another, and its uncertainty.
 
 Everything is recomputed from stored predictions. The unit of replication is the run, paired by block
 (architecture x seed); epochs of a run and images of a cluster are never counted as repetitions.
@@ -19,8 +19,8 @@ from .summaries import environments_of, locations_of, mean_robustness, rows_of, 
 from .trends import Scale
 from .wording import notes, summary, unverified, verdicts
 
-MARGIN = 1.0  # percentage points of effective robustness that count as none
-MOST_POINTS = 100  # that two macro-F1 can differ by
+MARGIN = 1.0  # percentage points of effective robustness that count as no difference
+MOST_POINTS = 100  # percentage points that two macro-F1 can differ by
 
 
 def compare(
@@ -36,14 +36,14 @@ def compare(
     """Compare arms with the baseline, and with a second arm, the reference (by default those that the suites name).
 
     ``margin`` in percentage points is what counts as equivalent. The same ``seed`` gives the same result.
-    Raises EvaluateError where runs are of different tasks or were evaluated on different images,
-    where baseline or reference are unknown or not agreed on, or where nothing is finished.
+    Raises EvaluateError if runs are of different tasks or were evaluated on different images,
+    if the baseline or reference is unknown or suites disagree on it, or if no run is finished.
     """
     if not 0 < margin <= MOST_POINTS:
-        raise EvaluateError(f"a margin of {margin:g} points: more than 0, at most {MOST_POINTS}")
+        raise EvaluateError(f"a margin of {margin:g} points: must be above 0 and at most {MOST_POINTS}")
     # 1. Which runs can be compared, and with which arm.
     chosen = select(runs, baseline=baseline, reference=reference)
-    # 2. Their scores, as they are and in every resample.
+    # 2. Their scores, as observed and in every resample.
     scored = score(chosen.finished, [arm.name for arm in chosen.arms], scale=scale, resamples=resamples, seed=seed)
     # 3. Each arm and each run on its own.
     arms = tuple(summarise(scored, arm, chosen) for arm in chosen.arms)

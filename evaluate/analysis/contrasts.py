@@ -41,10 +41,10 @@ def contrast_arms(
     margin: float | None = None,
     resamples: Resamples | None = None,
 ) -> tuple[Contrast, ...]:
-    """Every one of ``arms`` but the baseline against it, factor by factor; none without scores of the baseline.
+    """Every arm but the baseline against the baseline, factor by factor; empty if the baseline has no scores.
 
     ``margin`` in percentage points is what counts as equivalent. ``resamples`` of the table give intervals of both
-    levels: blocks, and clusters of test images; without them they are of blocks alone. Raises EvaluateError where
+    levels: blocks, and clusters of test images; without them they are of blocks alone. Raises EvaluateError if
     the margin is not above 0.
     """
     if baseline not in table.arm:
@@ -88,7 +88,7 @@ def _family(
 def differences(blocks: Blocks, line: Line) -> tuple[Estimate, Estimate, dict[float | None, Estimate]]:
     """The difference in slopes, the difference in effective robustness, and what is to be tested.
 
-    That is the second difference, by an ID score of None; or, where slopes differ, those at ``common_scores``.
+    That is the second difference, under the key None; or, if slopes differ, those at ``common_scores``.
     """
     slopes, whole = slope_difference(blocks, line), difference(blocks, line)
     if slopes.p is None or slopes.p > LEVEL:
@@ -128,8 +128,8 @@ def conclude(
 ) -> Conclusion:
     """What the blocks support.
 
-    HIGHER or LOWER where the adjusted p is at most 5%; EQUIVALENT by ``against``; CANNOT_TELL where this number of
-    blocks could not have given a significant result at the first step of Holm over so many ``comparisons``, or
+    HIGHER or LOWER if the adjusted p is at most 5%; EQUIVALENT by ``against``; CANNOT_TELL if this number of
+    blocks could not have given a significant result at the first step of Holm over this many ``comparisons``, or
     would have shown an effect of the margin in less than 80% of studies, with the blocks that would be needed; else
     NOT_SHOWN.
     """
@@ -179,9 +179,9 @@ def ordered_trends(table: RunEpochs, arms: Sequence[Arm], line: Line) -> tuple[O
 
 
 def in_order(levels: Mapping[str, str]) -> tuple[str, ...]:
-    """The arms whose level is a number ("150000", "150,000", "150K"), by rising level; others are left out.
+    """The arms whose level is a number ("150000", "150,000", "150K"), in ascending order; others are left out.
 
-    Empty where fewer than three are left or two have the same level.
+    Empty if fewer than three are left or two have the same level.
     """
     found = {arm: NUMBER.fullmatch(level.strip()) for arm, level in levels.items()}
     sizes = {arm: float(m[1].replace(",", "")) * MANY[m[2].lower()] for arm, m in found.items() if m}
@@ -194,7 +194,7 @@ def ordered_trend(blocks: Blocks, line: Line, *, factor: str, levels: tuple[str,
     """Test effective robustness for a trend over the arms of ``blocks``, in their order.
 
     The estimate is ``estimators.step``; signs are flipped as for differences. Where ID macro-F1 rises with the level
-    (0.15 logit per level of five, no effect; 5 architectures x 3 seeds x 6 epochs; 1,500 simulated studies) this called
+    (0.15 logit per level of five, no effect; 5 architectures x 3 seeds x 6 epochs; 1,500 simulated studies) this found
     a trend in 6%, Page's test of the same values in 7%, and Page's test of effective robustness from the own trend of
     the lowest level in 32%.
     """

@@ -3,7 +3,7 @@
 A location drawn k times adds its counts k times, so macro-F1 of a resample of whole locations needs
 no image: 2 TP / (2 TP + FP + FN) of a class is 2 hits / (support + predictions), and each of the
 three is a weighted sum over locations. All run-epochs of a split share its truth, so support and the
-set of true classes of each resample are found once. Macro-F1 is WILDS's (see ``metrics``) of the
+set of true classes of each resample are computed once. Macro-F1 is WILDS's (see ``metrics``) of the
 resampled images: a class is one that is true in the resample, and a prediction of any other class is
 a miss of the image's true class.
 """
@@ -24,11 +24,11 @@ from ..metrics import Scores
 
 FEW_IMAGES = 10  # with fewer, one image moves a location's accuracy by more than ten percentage points
 BLOCK = 256  # resamples at a time: their weights and sums stay in a core's second-level cache
-EXACT = {np.float32: 2**24, np.float64: 2**53}  # up to here a type holds every whole number
+EXACT = {np.float32: 2**24, np.float64: 2**53}  # up to here a type represents every integer
 TABLE = 2**16  # largest span of labels that are looked up in a table
 
 Labelled = tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]  # y_true, y_pred, location, each [n]
-# Contraction (fused multiply-add) cannot change sums of whole numbers; nothing else is reordered.
+# Contraction (fused multiply-add) cannot change sums of integers; nothing else is reordered.
 jit = numba.njit(cache=True, nogil=True, fastmath={"contract"})
 
 
@@ -38,7 +38,7 @@ class Counts:
 
     The predictions are kept in cells (run-epoch, class, location) that hold at least one, sorted by
     run-epoch and class, within a class those with hits first, then by location. Predictions of classes
-    that are never true in the split are in no cell: they are no class in any resample.
+    that are never true in the split are in no cell: they are not a class in any resample.
     """
 
     classes: NDArray[np.int64]  # [n_classes], labels that are true in the split, ascending
@@ -47,7 +47,7 @@ class Counts:
     starts: NDArray[np.int64]  # [n_run_epochs, 2 * n_classes + 1]; cells of class c with hits: from 2 c to 2 c + 1
     location: NDArray[np.int32]  # [n_cells], index into locations
     predictions: NDArray[np.int32]  # [n_cells], images that were predicted to be of the class, at least 1
-    hits: NDArray[np.int32]  # [n_cells], those of them that are
+    hits: NDArray[np.int32]  # [n_cells], those of them that are correct
 
     @property
     def n_run_epochs(self) -> int:
@@ -62,27 +62,27 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LocationScores:
-    """Every run-epoch at every location, and where it is worst.
+    """The macro-F1 of every run-epoch at every location, and its worst location.
 
     The worst location has the smallest macro-F1 of its own images, over the classes that are true
     there, as WILDS takes the minimum over groups that are not empty (``wilds/common/metrics/metric.py``).
-    Locations with few images do not compete, for theirs is 0 or 1 by chance; they stay in the arrays.
+    Locations with few images do not compete, since theirs is 0 or 1 by chance; they stay in the arrays.
     """
 
     locations: NDArray[np.int64]  # [n_locations]
     n_images: NDArray[np.int64]  # [n_locations]
     few: NDArray[np.bool_]  # [n_locations], whether the location has too few images to be the worst
     macro_f1: NDArray[np.float64]  # [n_run_epochs, n_locations], fractions
-    worst: NDArray[np.int64] | None  # [n_run_epochs], index into locations; None where all have few images
+    worst: NDArray[np.int64] | None  # [n_run_epochs], index into locations; None if all have few images
 
 
 def count(run_epochs: Iterable[Labelled]) -> Counts:
     """Count the predictions of the run-epochs of one split, which are read one at a time.
 
     Each is ``(y_true, y_pred, location)``, integers [n], the images in any order. The same arrays of
-    labels and locations given again are not read again. Raises EvaluateError where there is no run-epoch
-    or no image, where the three do not match, or where run-epochs differ in what the images of a location
-    show: theirs is not the same split.
+    labels and locations given again are not processed again. Raises EvaluateError if there is no run-epoch
+    or no image, if the three do not match, or if run-epochs differ in the labels of the images
+    of a location: they are not of the same split.
     """
     split: _Split | None = None
     cells, starts, n_cells = [], [], 0
@@ -90,7 +90,7 @@ def count(run_epochs: Iterable[Labelled]) -> Counts:
         if y_true.ndim != 1 or not y_true.shape == y_pred.shape == location.shape:
             raise EvaluateError(
                 f"run-epoch {number} has labels of shape {y_true.shape}, predictions of shape {y_pred.shape} and"
-                f" locations of shape {location.shape}: give one of each an image"
+                f" locations of shape {location.shape}: give one of each per image"
             )
         if split is None or y_true is not split.y_true or location is not split.location:
             split = _read_truth(y_true, location, split, number)
@@ -99,7 +99,7 @@ def count(run_epochs: Iterable[Labelled]) -> Counts:
         starts.append(start + n_cells)
         n_cells = int(starts[-1][-1])
     if split is None:
-        raise EvaluateError("no predictions to count: give those of one run-epoch at least")
+        raise EvaluateError("no predictions to count: give those of at least one run-epoch")
     where, predictions, hits = (np.concatenate(parts) for parts in zip(*cells, strict=True))
     return Counts(
         classes=split.classes,
@@ -150,7 +150,7 @@ def macro_f1(counts: Counts, weights: NDArray[np.integer], *, threads: int | Non
     """Macro-F1 of every run-epoch on resampled locations, fractions [n_run_epochs, n_resamples].
 
     ``weights`` [n_resamples, n_locations] says how often each location is drawn. The result does not
-    depend on ``threads`` (default: one a core). Raises EvaluateError where the weights are no whole
+    depend on ``threads`` (default: one per core). Raises EvaluateError if the weights are not whole
     numbers from 0, do not match the locations, or draw none.
     """
     weights = np.asarray(weights)
@@ -183,8 +183,8 @@ def _score(
 ) -> None:
     """Macro-F1 of some resamples, into ``out`` [n_run_epochs, n_resamples] from column ``at``.
 
-    weights [n_locations, block] and the counts are whole numbers of one floating type, small enough
-    for all sums to be exact. The inner loops run over the resamples.
+    weights [n_locations, block] and the counts are whole numbers of one floating-point type, small
+    enough for all sums to be exact. The inner loops run over the resamples.
     """
     n_classes, block = support.shape[0], weights.shape[1]
     everywhere = np.arange(support.shape[1]).astype(np.int32)
@@ -207,7 +207,7 @@ def _score(
             both[:] = supported[c]
             _add(weights, location, hits, first, other, hit)
             _add(weights, location, predictions, first, last, both)
-            for r in range(block):  # where a class is neither true nor predicted, hit is 0 and so is its F1
+            for r in range(block):  # if a class is neither true nor predicted, hit is 0 and so is its F1
                 f1[r] += 2.0 * np.float64(hit[r]) / max(np.float64(both[r]), 1.0)
         for r in range(block):
             out[e, at + r] = f1[r] / n_true[r]
@@ -257,7 +257,7 @@ class _Split:
 def _read_truth(
     y_true: NDArray[np.integer], location: NDArray[np.integer], known: _Split | None, number: int
 ) -> _Split:
-    """The truth of run-epoch ``number``; it must be what is known from those before it, in any order."""
+    """The truth of run-epoch ``number``; it must match those before it, in any order."""
     if not y_true.size:
         raise EvaluateError(f"run-epoch {number} has no labels to score: the split is empty")
     classes, true_class = np.unique(y_true, return_inverse=True)
@@ -302,7 +302,7 @@ def _cells(split: _Split, y_pred: NDArray[np.integer]) -> tuple[NDArray[np.int64
 
 
 def _index(known: NDArray[np.int64], values: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Where each value stands in ``known`` (ascending), -1 where it does not; a table is quicker than a search."""
+    """The index of each value in ``known`` (ascending), -1 if it is absent; a table is faster than a search."""
     low, high = int(known[0]), int(known[-1])
     if high - low >= TABLE:
         at = np.searchsorted(known, values).clip(max=len(known) - 1)
@@ -326,11 +326,11 @@ def _dense(counts: Counts, e: int) -> tuple[NDArray[np.int32], NDArray[np.int32]
 def _check_weights(weights: NDArray[np.integer], n_locations: int) -> None:
     if weights.ndim != 2 or weights.shape[1] != n_locations:
         raise EvaluateError(
-            f"weights of shape {weights.shape} do not match {n_locations} locations: give one a location in each"
+            f"weights of shape {weights.shape} do not match {n_locations} locations: give one per location in each"
             " resample"
         )
     if weights.dtype.kind not in "iu" or weights.min(initial=0) < 0:
         raise EvaluateError(f"weights of type {weights.dtype} from {weights.min()}: give whole numbers from 0")
     empty = int((weights.sum(axis=1) == 0).sum())
     if empty:
-        raise EvaluateError(f"{empty} of {len(weights)} resamples draw no location: every resample needs one at least")
+        raise EvaluateError(f"{empty} of {len(weights)} resamples draw no location: every resample needs at least one")

@@ -1,7 +1,7 @@
 """Estimates and tests over blocks of paired runs; a block is an architecture x seed.
 
 Arms are compared at equal ID macro-F1: a line of OOD over ID macro-F1 goes through the baseline's run of
-each block, and a run's effective robustness is what its OOD macro-F1 has beyond that line, on average over
+each block, and a run's effective robustness is how far its OOD macro-F1 lies above that line, on average over
 its epochs. All lines have one slope, that of OOD over ID within runs, over the arms compared. Arms often
 raise ID macro-F1, so an error of the slope becomes an effect. The slope therefore enters the uncertainty,
 by Tukey's jackknife pseudo-values: each block's value says by how much the estimate changes without the
@@ -10,20 +10,20 @@ block, slope refitted. Their signs are flipped.
 Why not the simpler tests: false positives at the 5% level in 4,000 simulated studies without an effect
 (``simulation.py``: 5 architectures x 3 seeds x 6 epochs; standard error 0.4 points, of the last row 0.7):
 
-    ID macro-F1 of the arm, beside the baseline's               equal   +0.3 logit   +0.6 logit
+    ID macro-F1 of the arm, relative to the baseline's          equal   +0.3 logit   +0.6 logit
     signs of the pseudo-values flipped (this module)             5.6%         5.9%         5.9%
     the same, the slope taken as known                           5.6%         6.6%         9.1%
     runs swapped between arms, the baseline's trend refitted     5.5%        12.0%        27.8%
     signs flipped, the baseline's own trend taken as known       5.6%        13.6%        29.4%
     every epoch an independent point, t test                    24.1%        36.2%        53.4%
 
-The baseline's own trend, over all its runs, fails where the arm raises ID macro-F1: its slope comes from
+The baseline's own trend, over all its runs, fails when the arm raises ID macro-F1: its slope comes from
 few architectures, which lie off any common line. Swapping fails too, since runs of different ID scores
-cannot be exchanged. Three things make the test call too much: an interaction of the arm with the
-architectures, which the tests, being about the architectures at hand, take as none (a standard deviation of
+cannot be exchanged. Three things raise the rate of false positives: an interaction of the arm with the
+architectures, which the tests, being about the architectures at hand, ignore (a standard deviation of
 0.02 logit: 7%, of 0.03: 9%); noise in ID scores, which flattens slopes (0.06 logit instead of 0.03, at +0.6
-logit: 7%); and one evaluated epoch a run, where the slope can only come from differences between the
-runs of a block (at +0.3 logit: 9%). It also takes for granted that epochs move a run along the line that
+logit: 7%); and one evaluated epoch per run, where the slope can only come from differences between the
+runs of a block (at +0.3 logit: 9%). It also assumes that epochs move a run along the line that
 runs of higher ID scores lie on.
 """
 
@@ -49,12 +49,12 @@ Data = TypeVar("Data", bound=Sized)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """How the line of OOD over ID macro-F1 is drawn that effective robustness is measured from."""
+    """How the line of OOD over ID macro-F1 that effective robustness is measured from is fitted."""
 
     epsilon: float  # from ``trends.clip_epsilon``
     scale: Scale = "logit"
     through: Literal["blocks", "baseline"] = "blocks"  # each block's baseline run; or the baseline's own trend
-    fit: Literal["least squares", "orthogonal"] = "least squares"  # the latter where ID scores are noisy too
+    fit: Literal["least squares", "orthogonal"] = "least squares"  # the latter if ID scores are noisy too
 
 
 # --- Lines, for blocks weighted in several ways at once ------------------------------------------------------
@@ -63,9 +63,9 @@ class Line:
 def robustness(blocks: Blocks, line: Line, weights: Array, *, reference: Sequence[int] = (0,)) -> Array:
     """Each run's mean effective robustness in percentage points, [r, n_blocks, n_arms].
 
-    ``weights`` [r, n_blocks] say how often each block counts in the fit; the scores may be other ones for each
-    row of weights, [r, n_blocks, n_arms, n_epochs]. Lines go through the mean of the runs of the ``reference``
-    arms; the first arm is the baseline. NaN where ID scores do not vary.
+    ``weights`` [r, n_blocks] say how often each block counts in the fit; the scores may differ between
+    rows of weights, [r, n_blocks, n_arms, n_epochs]. Lines go through the mean of the runs of the ``reference``
+    arms; the first arm is the baseline. NaN if ID scores do not vary.
     """
     x, y = _on_scale(blocks, line)
     chosen = list(reference)
@@ -113,7 +113,7 @@ def _mean(values: Array, weights: Array) -> Array:
 
 
 def _fit(dx: Array, dy: Array, weights: Array, fit: str) -> Array:
-    """The slope through the origin of points [(r,) n_blocks, n_arms, n_epochs], [r]; NaN where dx does not vary."""
+    """The slope through the origin of points [(r,) n_blocks, n_arms, n_epochs], [r]; NaN if dx does not vary."""
     xx, xy, yy = ((weights * np.nansum(a * b, (-2, -1))).sum(-1) for a, b in ((dx, dx), (dx, dy), (dy, dy)))
     known = np.where(xx > NO_SPREAD, xx, np.nan)
     if fit == "orthogonal":  # the first principal axis: equal noise in both, Fuller 1987, "Measurement Error Models"
@@ -206,8 +206,8 @@ def difference(blocks: Blocks, line: Line) -> Estimate:
 def slope_difference(blocks: Blocks, line: Line) -> Estimate:
     """The slope within the runs of the second arm minus that within those of the first, on the scale.
 
-    It cannot be known with one evaluated epoch per run. Swapping runs between the arms would call equal
-    slopes different in 13% of studies where the arm's ID scores rise half as far over the epochs as the
+    It cannot be estimated with one evaluated epoch per run. Swapping runs between the arms would call equal
+    slopes different in 13% of studies in which the arm's ID scores rise half as far over the epochs as the
     baseline's; this does in 6% (2,000 simulated studies).
     """
     return jackknife(partial(slopes_difference, line=line), blocks)
@@ -222,7 +222,7 @@ def difference_at(blocks: Blocks, line: Line, id_f1: float) -> Estimate:
 
 
 def common_scores(blocks: Blocks) -> tuple[float, ...]:
-    """Quartiles of the ID macro-F1 of all arms together where every arm has scores; none without such a range."""
+    """Quartiles of the ID macro-F1 of all arms together in their common range; empty without such a range."""
     if not len(blocks):
         return ()
     low, high = np.nanmin(blocks.id_f1, (0, 2)).max(), np.nanmax(blocks.id_f1, (0, 2)).min()
@@ -231,12 +231,12 @@ def common_scores(blocks: Blocks) -> tuple[float, ...]:
 
 
 def jackknife(estimator: Callable[[Data, Array], Array], blocks: Data) -> Estimate:
-    """What an estimator makes of blocks, with a t interval and a sign-flip test of its jackknife pseudo-values.
+    """An estimator's value for blocks, with a t interval and a sign-flip test of its jackknife pseudo-values.
 
     ``estimator`` takes ``blocks`` and weights [r, n], how often each block counts, and returns [r]. The
     pseudo-values n * all - (n - 1) * without one (Tukey 1958; Miller 1974, "The jackknife: a review") are moved to
-    have the estimate itself as their mean; where it is a mean over blocks, they are the values of the blocks.
-    The interval is of blocks alone: the test images are these.
+    have the estimate itself as their mean; if it is a mean over blocks, they are the values of the blocks.
+    The interval allows for the choice of blocks alone: the test images are taken as fixed.
     """
     n = len(blocks)
     value = float(estimator(blocks, np.ones((1, n)))[0]) if n else np.nan

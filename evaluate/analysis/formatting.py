@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from .results import Estimate
 
-NONE = "–"  # stands where there is no value
+NONE = "–"  # shown when there is no value
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
@@ -16,13 +16,13 @@ def percent(fraction: float | None, digits: int = 1) -> str:
 
 
 def signed(value: float | None, digits: int = 1) -> str:
-    """A number with its sign, and a minus as wide as the plus; what rounds to zero has none."""
+    """A number with its sign, and a minus as wide as the plus; what rounds to zero has no sign."""
     text = plain(value, digits)
     return f"+{text}" if value is not None and value > 0 and text.strip(f"0.{NONE}") else text
 
 
 def plain(value: float | None, digits: int = 1) -> str:
-    """A number with a sign only where it is negative."""
+    """A number with a sign only if it is negative."""
     if value is None or not math.isfinite(value):
         return NONE
     return f"{value:z.{digits}f}".replace("-", "−")
@@ -39,7 +39,7 @@ def estimate(value: Estimate, digits: int = 1, number: Callable[[float, int], st
 
 
 def in_full(value: Estimate) -> str:
-    """What a check found: "+1.20 points, 95% interval −0.30 to +2.70, p = 0.12", or why it found nothing."""
+    """The result of a check: "+1.20 points, 95% interval −0.30 to +2.70, p = 0.12", or why it found nothing."""
     if value.value is None:
         return f"not fitted: {value.note}" if value.note else NONE
     words = f"{signed(value.value, 2)} points"
@@ -51,7 +51,7 @@ def in_full(value: Estimate) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p-value to two digits; below 0.001 only that."""
+    """A p-value to two digits; below 0.001, only that it is."""
     if p is None or not math.isfinite(p):
         return NONE
     return "<0.001" if p < 0.001 else f"{p:.2g}" if p < 0.0995 else f"{p:.2f}"

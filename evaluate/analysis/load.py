@@ -1,4 +1,4 @@
-"""Runs from disk, scored: every planned run of a suite and what it found so far."""
+"""Runs read from disk and scored: every planned run of a suite, with its results so far."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ..runs import Arm, Member, Run, State, SuiteRecord, image_ids, read_suite_r
 
 ID_SPLIT, OOD_SPLIT = "id_test", "test"
 NO_PAIR_OF_SPLITS = f"done, but no epoch has predictions for both {ID_SPLIT} and {OOD_SPLIT}"
-READERS = 2  # threads; the rest of reading holds Python's lock
+READERS = 2  # threads; the rest of reading holds Python's global lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Truth:
-    """The images of a split, in the order of their ids; the runs that were evaluated on them share one."""
+    """The images of a split, in the order of their ids; shared by the runs that were evaluated on them."""
 
     y: NDArray[np.int64]  # [n]
     location: NDArray[np.int64]  # [n], cluster of dependent images
@@ -37,7 +37,7 @@ class Truth:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predicted:
-    """What a model said of every image of a split."""
+    """A model's prediction for every image of a split."""
 
     truth: Truth
     y: NDArray[np.int32]  # [n], in the order of the truth
@@ -50,7 +50,7 @@ class EvaluatedEpoch:
     epoch: int  # 1 = after the first
     id: Scores
     ood: Scores
-    id_predicted: Predicted | None  # None for published scores, which come without
+    id_predicted: Predicted | None  # None for published scores, which have no predictions
     ood_predicted: Predicted | None
 
     @property
@@ -73,12 +73,12 @@ class EvaluatedEpoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedRun:
-    """One planned fine-tuning run of a suite, with what it found so far."""
+    """One planned fine-tuning run of a suite, with its results so far."""
 
     suite: SuiteRecord
     arm: Arm
     member: Member
-    status: str  # "done", or what it is instead
+    status: str  # "done", or the state that it is in instead
     epochs: tuple[EvaluatedEpoch, ...]  # in order; empty unless done
     environment: str = ""  # machine and versions of the fine-tuning
     verified: bool = False  # whether all predictions that were read have the SHA-256 that the run recorded
@@ -91,7 +91,7 @@ class LoadedRun:
 
 
 class _Found(NamedTuple):
-    """What a directory of a run holds; see LoadedRun."""
+    """The contents of a run directory; see LoadedRun."""
 
     status: str
     epochs: tuple[EvaluatedEpoch, ...] = ()
@@ -102,8 +102,9 @@ class _Found(NamedTuple):
 def load_runs(paths: Sequence[Path | str]) -> list[LoadedRun]:
     """Read all planned runs of all suites in the given runs directories, and score the finished ones.
 
-    Raises EvaluateError, naming the file, where a directory holds no suite, a record or predictions cannot be read,
-    predictions are not those that the run recorded, hold what is no label of the task, or name an image twice.
+    Raises EvaluateError, naming the file, if a directory holds no suite, a record or predictions cannot be read,
+    predictions are not those that the run recorded, hold values that are not labels of the task, or list an image
+    twice.
     """
     planned = []
     for path in map(Path, paths):
@@ -122,7 +123,7 @@ def load_runs(paths: Sequence[Path | str]) -> list[LoadedRun]:
 
 
 def _read_run(run: Run, n_classes: int | None, truths: _Truths) -> _Found:
-    """The run's status and, where it is done, its epochs with both splits, and what trained it."""
+    """The run's status and, if it is done, its epochs with both splits and its environment."""
     state = run.state
     if state.status != "done":
         return _Found(state.status)
@@ -149,7 +150,7 @@ def _read_run(run: Run, n_classes: int | None, truths: _Truths) -> _Found:
 
 
 def _environment(state: State) -> str:
-    """What a run's state says of machine and versions, in words."""
+    """The machine and versions that a run's state records, in words."""
     versions = ", ".join(f"{name} {version}" for name, version in state.versions.items())
     machine = [] if state.device is None else [state.device]
     for number, one, more in ((state.cores, "core", "cores"), (state.processes, "process", "processes")):
@@ -181,13 +182,13 @@ class _Known:
     """The image columns of a file that was read, in its own order."""
 
     columns: pa.Table
-    order: NDArray[np.intp]  # [n], that puts them in the order of the ids
+    order: NDArray[np.intp]  # [n], that sorts them by image id
     truth: Truth
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Truths:
-    """The splits that were read so far: the same images need to be sorted and checked once."""
+    """The splits that were read so far, so that the same images are sorted and checked only once."""
 
     known: list[_Known] = field(default_factory=list)
 

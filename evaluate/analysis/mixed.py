@@ -13,8 +13,8 @@ from .results import Estimate
 from .significance import LEVEL
 from .trends import from_scale, to_scale
 
-METHOD = "powell"  # needs no gradient: those that do failed in a third of studies whose runs do not vary
-BOUNDARY = 1e-4  # a variance of runs that is so small a part of that of epochs is none
+METHOD = "powell"  # gradient-free: gradient methods failed in a third of studies whose runs do not vary
+BOUNDARY = 1e-4  # a variance of runs that is this small a part of that of epochs counts as zero
 
 
 def mixed_model(blocks: Blocks, line: Line) -> Estimate:
@@ -22,8 +22,8 @@ def mixed_model(blocks: Blocks, line: Line) -> Estimate:
 
     OOD on the scale ~ ID on the scale + arm + architecture + (1 | run), fitted by REML (Laird and Ware 1982,
     "Random-effects models for longitudinal data"). Architectures are fixed effects; p and limits are of Student's t
-    with as many degrees of freedom as there are runs more than coefficients between runs. The second arm is compared
-    with the first.
+    with the number of runs minus the number of between-run coefficients as degrees of freedom. The second arm is
+    compared with the first.
     """
     if not len(blocks) or np.isfinite(blocks.id_f1).sum() <= 2 * len(blocks):
         return _unfitted("one evaluated epoch a run" if len(blocks) else "no paired runs")

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunEpochs:
-    """Scores of runs at their evaluated epochs, a row each. Raises EvaluateError for rows that cannot be."""
+    """Scores of runs at their evaluated epochs, one per row. Raises EvaluateError for impossible rows."""
 
     arm: NDArray[np.str_]  # [n]
     architecture: NDArray[np.str_]
@@ -27,7 +27,7 @@ class RunEpochs:
     def __post_init__(self) -> None:
         shapes = {np.shape(getattr(self, name)) for name in self.__slots__}
         if len(shapes) > 1 or len(next(iter(shapes))) != 1:
-            raise EvaluateError(f"columns of shapes {sorted(shapes)} make no table: give vectors of one length")
+            raise EvaluateError(f"columns of shapes {sorted(shapes)} do not form a table: give vectors of one length")
         for name in ("id_f1", "ood_f1"):
             values = np.asarray(getattr(self, name))
             wrong = values[~((values >= 0) & (values <= 1))]
@@ -38,19 +38,19 @@ class RunEpochs:
             if row in seen:
                 arm, architecture, seed, epoch = row
                 raise EvaluateError(
-                    f"arm {str(arm)!r}, {architecture}, seed {seed}, epoch {epoch} is there twice: give each run once"
+                    f"arm {str(arm)!r}, {architecture}, seed {seed}, epoch {epoch} appears twice: give each run once"
                 )
             seen.add(row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Blocks:
-    """The blocks in which every one of some arms has a run; NaN where a run has fewer epochs than others."""
+    """The blocks in which every one of some arms has a run; NaN if a run has fewer epochs than others."""
 
     names: tuple[tuple[str, int], ...]  # [n_blocks], architecture and seed
     arms: tuple[str, ...]
     unpaired: tuple[int, ...]  # [n_arms], runs outside these blocks
-    rows: NDArray[np.intp]  # [n_blocks, n_arms, n_epochs], of the table; -1 where a run has fewer epochs
+    rows: NDArray[np.intp]  # [n_blocks, n_arms, n_epochs], of the table; -1 if a run has fewer epochs
     id_f1: Array  # [n_blocks, n_arms, n_epochs], fractions; of resamples [n_resamples, n_blocks, n_arms, n_epochs]
     ood_f1: Array
 

@@ -1,4 +1,4 @@
-"""What a number of blocks can show: power, blocks needed, equivalence."""
+"""What a given number of blocks can show: power, blocks needed, equivalence."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..errors import EvaluateError
 from .results import Estimate, MarginTest
 from .significance import EXACT_BLOCKS, LEVEL, pairs_needed, sign_flip_p
 
-TARGET = 0.8  # power that a study should have; the convention of Cohen 1988
+TARGET = 0.8  # power that a study should have, by the convention of Cohen 1988
 SIMULATIONS = 2_000  # studies behind a power: plus or minus 2 points
-MOST_BLOCKS = 1_000  # no one has more
+MOST_BLOCKS = 1_000  # more than any study has
 
 
 def power(effect: float, sd: float, n: int, *, level: float = LEVEL) -> float:
-    """The chance that the sign-flip test of n blocks gives p <= level where there is an effect.
+    """The probability that the sign-flip test of n blocks gives p <= level if there is an effect.
 
     ``effect`` and ``sd``, that of the blocks' values, are in the same units. Up to ``EXACT_BLOCKS``
     blocks it is simulated (normal values, ``SIMULATIONS`` studies, seed 0), in steps as coarse as the
@@ -39,7 +39,7 @@ def power(effect: float, sd: float, n: int, *, level: float = LEVEL) -> float:
 
 
 def blocks_needed(effect: float, sd: float, *, level: float = LEVEL, target: float = TARGET) -> int | None:
-    """The fewest blocks with which ``power`` reaches the target; None where ``MOST_BLOCKS`` are too few."""
+    """The fewest blocks with which ``power`` reaches the target; None if ``MOST_BLOCKS`` are too few."""
     low, high = pairs_needed(level) - 1, MOST_BLOCKS
     if power(effect, sd, high, level=level) < target:
         return None
@@ -55,10 +55,10 @@ def blocks_needed(effect: float, sd: float, *, level: float = LEVEL, target: flo
 def equivalence_p(values: Sequence[float], margin: float) -> float | None:
     """p of two one-sided t tests (TOST, Schuirmann 1987) that the mean lies within -margin..margin.
 
-    ``values`` [n] are the blocks', ``margin`` > 0 is in their units. p <= 0.05 where the 90% t interval lies
+    ``values`` [n] are the blocks', ``margin`` > 0 is in their units. p <= 0.05 if the 90% t interval lies
     within the margin. None for fewer than two values. Where the true effect was the margin, it called 5% of
-    2,000 simulated studies of 15 blocks equivalent, and 2 to 5% of six; flipping signs about the margins did the
-    same with 15 and found less equivalence with six (71% to 74%, no effect, margin 2 points).
+    2,000 simulated studies of 15 blocks equivalent, and 2 to 5% of those of six; flipping signs about the margins
+    did the same with 15 and found equivalence less often with six (71% to 74%, no effect, margin 2 points).
     """
     if not margin > 0:
         raise EvaluateError(f"a margin of {margin:g} points: give one above 0")

@@ -15,13 +15,13 @@ from ..runs import Arm, Member, SuiteRecord
 from .load import OOD_SPLIT, EvaluatedEpoch, LoadedRun
 
 NEEDED = ("id_macro_f1", "ood_macro_f1")
-COLUMNS = {  # that are read; others are not
+COLUMNS = {  # that are read; others are ignored
     "id_macro_f1": "in-distribution macro-F1 in percent, 0 to 100",
     "ood_macro_f1": "out-of-distribution macro-F1 in percent, 0 to 100",
     "pretraining": "the arm; `published` by default",
     "architecture": "rows of two arms with one architecture and seed are paired; `unknown` by default",
-    "seed": "an integer; by default each row has one of its own, so that nothing is paired by chance",
-    "split": "the OOD split; rows of another split than `test` are left out",
+    "seed": "an integer; by default each row has its own, so that nothing is paired by chance",
+    "split": "the OOD split; rows of splits other than `test` are left out",
     "model": "shown in the report",
     "source": "where the scores were published; shown in the report",
 }
@@ -32,10 +32,10 @@ LIMIT = 1 << 26  # bytes of a file
 
 
 def load_results(path: Path) -> list[LoadedRun]:
-    """The rows of a file of published scores as runs; raises EvaluateError naming file and line where one is wrong."""
+    """The rows of a file of published scores as runs; raises EvaluateError naming file and line if one is wrong."""
     rows = [(line, row) for line, row in _rows(path) if (row.get("split") or OOD_SPLIT) == OOD_SPLIT]
     if not rows:
-        raise EvaluateError(f"{path}: no row of the split {OOD_SPLIT}")
+        raise EvaluateError(f"{path}: has no row of the split {OOD_SPLIT}")
     names = list(dict.fromkeys(row.get("pretraining") or "published" for _, row in rows))
     arms = {
         name: Arm(name=name, factor="published", level=name, description=f"published scores, {path.name}")
@@ -66,13 +66,13 @@ def load_results(path: Path) -> list[LoadedRun]:
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """The lines of a file, each with its number and by the names that the first line gives."""
+    """The lines of a file, each with its number, as dictionaries by the column names of the first line."""
     with told_here(), reading(path):
         data = read_file(path, limit=LIMIT)
     try:
         text = data.decode("utf-8-sig")
         if "\0" in text:
-            raise EvaluateError(f"{path}: line {text[: text.index(chr(0))].count(chr(10)) + 1}: holds a zero byte")
+            raise EvaluateError(f"{path}: line {text[: text.index(chr(0))].count(chr(10)) + 1}: contains a null byte")
         reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
         names = list(reader.fieldnames or ())
         lacking = [name for name in NEEDED if name not in names]
@@ -80,21 +80,21 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             raise EvaluateError(f"{path}: no column {', '.join(lacking)}; the first line names the columns")
         for name in names:
             if names.count(name) > 1:
-                raise EvaluateError(f"{path}: line 1: column {name[:40]!r} is there twice")
+                raise EvaluateError(f"{path}: line 1: column {name[:40]!r} appears twice")
         rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise EvaluateError(f"{path}: not a CSV file in UTF-8 ({error})") from None
     for line, row in rows:
         if "" in row and "" not in names:
-            raise EvaluateError(f"{path}: line {line}: more fields than the {len(names)} that the first line names")
+            raise EvaluateError(f"{path}: line {line}: more fields than the {len(names)} columns of the first line")
     return rows
 
 
 def _member(where: str, number: int, row: dict[str, str]) -> Member:
-    """A row's place; without a seed each row has one of its own, so that nothing is paired by chance."""
+    """A row's place in the suite; without a seed each row has its own, so that nothing is paired by chance."""
     seed = row.get("seed") or ""
     if seed and not SEED.fullmatch(seed):
-        raise EvaluateError(f"{where}: seed {seed[:40]!r} is no whole number of up to 18 digits")
+        raise EvaluateError(f"{where}: seed {seed[:40]!r} is not a whole number of up to 18 digits")
     words = [row.get(key) or "" for key in ("model", "source")]
     return Member(
         arm=row.get("pretraining") or "published",
@@ -110,9 +110,9 @@ def _scores(where: str, row: dict[str, str]) -> EvaluatedEpoch:
     for key in NEEDED:
         text = row[key] or ""
         if not NUMBER.fullmatch(text):
-            raise EvaluateError(f"{where}: {key} {text[:40]!r} is no number")
+            raise EvaluateError(f"{where}: {key} {text[:40]!r} is not a number")
         value = float(text)
         if not 0 <= value <= 100:
-            raise EvaluateError(f"{where}: {key} {value:g}; percent from 0 to 100")
+            raise EvaluateError(f"{where}: {key} {value:g}; must be a percentage from 0 to 100")
         values.append(Scores(accuracy=NAN, recall=NAN, macro_f1=value / 100))
     return EvaluatedEpoch(epoch=0, id=values[0], ood=values[1], id_predicted=None, ood_predicted=None)

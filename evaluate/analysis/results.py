@@ -1,4 +1,4 @@
-"""What a comparison says, as values: every run, every arm, every contrast, and sentences."""
+"""The results of a comparison, as values: every run, every arm, every contrast, and sentences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..runs import Arm
 from ..tasks.base import UNKNOWN, Words
 from .trends import Scale, Trend
 
-StoredAs = Literal["mixed_model", "sensitivity", "checks"]  # the part of a stored effect that has a check's result
+StoredAs = Literal["mixed_model", "sensitivity", "checks"]  # the key of a stored effect that holds a check's result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A value over blocks of paired runs, with its 95% interval and its test; None where something cannot be known."""
+    """A value over blocks of paired runs, with its 95% interval and test; None if something cannot be estimated."""
 
     value: float | None = None
     low: float | None = None
@@ -48,7 +48,7 @@ class Estimate:
     p: float | None = None  # two-sided, for a value of zero
     n: int = 0  # blocks
     contributions: tuple[float, ...] = ()  # [n], jackknife pseudo-values, whose mean is the value; or none
-    note: str = ""  # why it cannot be known, or what to know of it
+    note: str = ""  # why it cannot be estimated, or a caveat
 
     @property
     def sd(self) -> float | None:
@@ -68,7 +68,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSummary:
-    """One arm over its finished runs; means and sds are None where there are too few."""
+    """One arm over its finished runs; means and sds are None if there are too few."""
 
     arm: Arm
     planned: int  # runs
@@ -86,7 +86,7 @@ class ArmSummary:
 
 
 class Verdict(Enum):
-    """What the blocks support, by its word."""
+    """What the blocks support; the value is the word for it."""
 
     HIGHER = "higher"
     LOWER = "lower"
@@ -98,7 +98,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
-    """A verdict, and why where the word alone does not say it."""
+    """A verdict, and its reason if the word alone does not say it."""
 
     verdict: Verdict
     reason: str = ""
@@ -113,12 +113,12 @@ class Conclusion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarginTest:
-    """An estimate beside the margin within which arms count as equivalent."""
+    """An estimate tested against the margin within which arms count as equivalent."""
 
     margin: float  # percentage points
     equivalence_p: float  # two one-sided tests that the effect lies within it
-    power: float  # the chance that these blocks show an effect of the margin
-    needed: int | None  # blocks that show it with 80% power; None where no number would do
+    power: float  # the probability that these blocks show an effect of the margin
+    needed: int | None  # blocks that show it with 80% power; None if no number would suffice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +134,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """What one of ``checks.CHECKS`` found; it decides nothing."""
+    """The result of one of ``checks.CHECKS``; it decides nothing."""
 
     name: str
     estimate: Estimate
@@ -150,7 +150,7 @@ class Contrast:
     ood: Estimate  # OOD macro-F1, difference in percentage points
     robustness: Estimate  # effective robustness at equal ID macro-F1, likewise; its interval is the bootstrap's
     slope: Estimate  # slope within runs minus that of the baseline, scale units
-    differences: tuple[Difference, ...]  # that of robustness; where slopes differ, those at stated ID scores
+    differences: tuple[Difference, ...]  # that of robustness; if slopes differ, those at stated ID scores
     checks: tuple[CheckResult, ...]
 
     @property
@@ -160,17 +160,17 @@ class Contrast:
 
     @property
     def overall(self) -> Difference | None:
-        """The tested difference over all ID scores; None where slopes differ."""
+        """The tested difference over all ID scores; None if slopes differ."""
         return next((one for one in self.differences if one.id_f1 is None), None)
 
     @property
     def margin(self) -> MarginTest | None:
-        """The overall difference beside the margin."""
+        """The overall difference tested against the margin."""
         return self.overall.margin if self.overall else None
 
     @property
     def p_adjusted(self) -> float | None:
-        """Within the factor; where slopes differ, the smallest over the stated ID scores."""
+        """Adjusted p within the factor; if slopes differ, the smallest over the stated ID scores."""
         return min((one.p_adjusted for one in self.differences if one.p_adjusted is not None), default=None)
 
     @property
@@ -181,8 +181,8 @@ class Contrast:
             return Conclusion(verdict=Verdict.CANNOT_TELL, reason=why)
         if self.overall:
             return self.overall.conclusion
-        told = (f"at {100 * (d.id_f1 or 0):.1f}% ID macro-F1 {d.conclusion.in_words()}" for d in self.differences)
-        return Conclusion(verdict=Verdict.SLOPES_DIFFER, reason="; ".join(told))
+        stated = (f"at {100 * (d.id_f1 or 0):.1f}% ID macro-F1 {d.conclusion.in_words()}" for d in self.differences)
+        return Conclusion(verdict=Verdict.SLOPES_DIFFER, reason="; ".join(stated))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +203,7 @@ class OrderedTrend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """The arms against a second arm, such as the natural images, in the baseline's place."""
+    """The arms against a second arm, such as the natural images, in place of the baseline."""
 
     arm: str
     effects: tuple[Contrast, ...]
@@ -223,25 +223,25 @@ class Location:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """All that a report says."""
+    """Everything that a report says."""
 
     suites: tuple[str, ...]
     task: str
-    n_classes: int | None  # of the task, not only those that occur
+    n_classes: int | None  # classes of the task, including those that do not occur
     baseline: str  # arm name
     scale: Scale
     epsilon: float  # macro-F1 is kept this far from 0 and 1 on the scale
-    margin: float  # of equivalence, percentage points
-    resamples: int  # of the bootstrap; 0 for published scores alone
+    margin: float  # equivalence margin in percentage points
+    resamples: int  # bootstrap resamples; 0 for published scores alone
     arms: tuple[ArmSummary, ...]  # the baseline first
     rows: tuple[Row, ...]
     effects: tuple[Contrast, ...]
     ordered: tuple[OrderedTrend, ...]
     reference: Reference | None
     locations: tuple[Location, ...]
-    environments: tuple[str, ...]  # machines and versions that trained the runs, and how many
-    unfinished: tuple[str, ...]  # planned runs that are not in the numbers, and why
+    environments: tuple[str, ...]  # machines and versions that trained the runs, and how many runs each
+    unfinished: tuple[str, ...]  # planned runs that are not in the results, and why
     notes: tuple[str, ...]  # what a reader should know before believing the numbers
     summary: tuple[str, ...]  # plain sentences
     words: Words = UNKNOWN  # what the task calls its clusters and splits
-    unverified: str = ""  # a sentence, where predictions have no sums that would show an edit
+    unverified: str = ""  # a sentence if predictions have no checksums that would reveal an edit

@@ -1,4 +1,4 @@
-"""The scores of finished runs as a table, and what resampling blocks and clusters of test images makes of them."""
+"""The scores of finished runs as a table, as observed and in resamples of blocks and clusters of test images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PUBLISHED_EPSILON = 0.0005  # scores without images: half of the last digit of a
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scored:
-    """All evaluated epochs of the finished runs: by arm, block and epoch, a row each."""
+    """All evaluated epochs of the finished runs: by arm, block and epoch, one per row."""
 
     run: tuple[LoadedRun, ...]  # [n_run_epochs]
     epoch: tuple[EvaluatedEpoch, ...]  # [n_run_epochs]
@@ -79,7 +79,7 @@ def score(
 
 
 def _counted(predicted: Sequence[Predicted | None]) -> Counts | None:
-    """The predictions of a split as counts; None where some scores came without."""
+    """The predictions of a split as counts; None if some scores have no predictions."""
     known = [one for one in predicted if one is not None]
     if not known or len(known) < len(predicted):
         return None

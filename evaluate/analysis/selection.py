@@ -1,4 +1,4 @@
-"""Which runs are compared, and with what: one run per arm and block, of one task and the same test images."""
+"""Which runs are compared: one run per arm and block, all of one task and the same test images."""
 
 from __future__ import annotations
 
@@ -44,15 +44,16 @@ class Selection:
 
     @property
     def n_classes(self) -> int | None:
-        """Of the task, not only those that occur."""
+        """Classes of the task, including those that do not occur."""
         return _n_classes(self.runs[0].suite.task)
 
 
 def select(runs: Sequence[LoadedRun], *, baseline: str | None, reference: str | None) -> Selection:
     """Choose one run for each arm, architecture and seed, and the arms to compare with.
 
-    Raises EvaluateError where runs are of different tasks or were evaluated on different images, where suites
-    disagree on an arm or a run, where baseline or reference are unknown or not agreed on, or where nothing is finished.
+    Raises EvaluateError if runs are of different tasks or were evaluated on different images, if suites
+    disagree on an arm, a run, the baseline or the reference, if one of these two is unknown, or if no run is
+    finished.
     """
     if not runs:
         raise EvaluateError("the suites plan no runs, so there is nothing to compare")
@@ -85,7 +86,7 @@ def _one_of_each(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
         other = chosen.setdefault(key, run)
         if other.member.finetune != run.member.finetune:
             raise EvaluateError(
-                f"two different runs stand for the same arm, architecture and seed: {other.label} of suite"
+                f"two different runs have the same arm, architecture and seed: {other.label} of suite"
                 f" {other.suite.name!r} and {run.label} of suite {run.suite.name!r}; compare them separately"
             )
         if run.epochs and not other.epochs:
@@ -140,5 +141,7 @@ def _choose_reference(
     chosen = reference or (planned.pop() if len(planned) == 1 else None)
     if reference is not None and (reference not in names or reference == baseline):
         others = [name for name in names if name != baseline]
-        raise EvaluateError(f"reference {reference!r} is no arm beside the baseline: choose from {', '.join(others)}")
+        raise EvaluateError(
+            f"reference {reference!r} is not an arm other than the baseline: choose from {', '.join(others)}"
+        )
     return chosen if chosen in names and chosen != baseline else None

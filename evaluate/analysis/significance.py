@@ -1,4 +1,4 @@
-"""Tests over blocks of paired runs: sign flips, and Holm's correction of several.
+"""Tests over blocks of paired runs: sign flips, and Holm's correction for several tests.
 
 The blocks are runs of the same architecture and seed. Epochs and images are not blocks: those of
 one run are not independent of each other.
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LEVEL = 0.05  # of the tests
-EXACT_BLOCKS = 14  # up to here all 2^n sign patterns are tried
+EXACT_BLOCKS = 14  # up to here all 2^n sign patterns are enumerated
 RESAMPLES = 99_999  # random sign patterns beyond
 CELLS = 2**24  # of a matrix of sign patterns by columns, 128 MiB
 Array = NDArray[np.float64]
@@ -33,7 +33,7 @@ def pairs_needed(level: float = LEVEL) -> int:
 def sign_flip_p(values: ArrayLike) -> Array:
     """Two-sided p of zero mean for values [..., n], n >= 1, each as likely with either sign; shape [...].
 
-    All patterns of signs are tried up to ``EXACT_BLOCKS`` values, ``RESAMPLES`` random ones (the same for
+    All patterns of signs are enumerated up to ``EXACT_BLOCKS`` values, ``RESAMPLES`` random ones (the same for
     all columns, seed 0) beyond: p = (1 + as extreme) / (1 + tried), Phipson and Smyth 2010.
     """
     columns = np.asarray(values, dtype=np.float64)
@@ -52,7 +52,7 @@ def sign_flip_p(values: ArrayLike) -> Array:
 
 @lru_cache(maxsize=2)
 def _signs(n: int) -> Array:
-    """Patterns of signs [m, n]; of all there are the half in which the last is +, the others mirror them."""
+    """Patterns of signs [m, n]; of all, only the half in which the last is +, since the others mirror them."""
     if n <= EXACT_BLOCKS:
         minus = np.arange(2 ** (n - 1))[:, None] >> np.arange(n) & 1
     else:
@@ -61,11 +61,11 @@ def _signs(n: int) -> Array:
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
-    """p values adjusted by Holm's step-down procedure (1979); a None was not tested and stays.
+    """p values adjusted by Holm's step-down procedure (1979); None means not tested, and stays.
 
     Over five arms with a common baseline and no effects, 4.9% of 1,500 simulated studies had one at most 0.05 (5.7%
-    where the arms raise ID macro-F1). The dependence between arms makes it little too strict: with a permutation of
-    the largest statistic, which allows for it, 5.8% (6.3%) had.
+    if the arms raise ID macro-F1). The dependence between arms makes it only slightly too strict: with a permutation
+    of the largest statistic, which allows for it, 5.8% (6.3%) had.
     """
     from statsmodels.stats.multitest import multipletests  # slow to import, and needed here alone
 

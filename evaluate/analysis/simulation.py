@@ -1,4 +1,4 @@
-"""Simulated studies: scores of runs that vary together as real ones do, to see what a test makes of them."""
+"""Simulated studies: scores of runs that vary together as real ones do, to measure the error rates of tests."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Variation:
 
     Line and level are those of iWildCam-WILDS's published methods (arXiv 2012.07421, Table 4: a line with slope
     0.83 and intercept -0.69 on logits, ERM at 47.0% ID macro-F1), to which epochs rise. ERM's published sd
-    over three seeds is 0.056 logit ID and 0.061 OOD; seeds, runs and epochs are chosen to that order. Runs
-    and epochs are so balanced that 5 architectures x 3 seeds x 6 epochs without any effect are called different
-    in 24% of studies where epochs count as independent, and in 5.6% where signs of run means are flipped.
+    over three seeds is 0.056 logit ID and 0.061 OOD; seeds, runs and epochs are of the same order. Runs
+    and epochs are balanced so that 5 architectures x 3 seeds x 6 epochs without any effect are called different
+    in 24% of studies if epochs count as independent, and in 5.6% if signs of run means are flipped.
     """
 
     slope: float = 0.83  # of OOD over ID
@@ -55,17 +55,17 @@ def simulate_study(
     rises: Sequence[float] = (),
     variation: Variation = DEFAULTS,
 ) -> RunEpochs:
-    """Scores of ``arms`` arms, "arm 0" being the baseline, with one run an architecture and seed.
+    """Scores of ``arms`` arms, "arm 0" being the baseline, with one run per architecture and seed.
 
     For each arm, the baseline included: ``effects`` on OOD macro-F1 at equal ID macro-F1, percentage points;
-    ``gains`` in ID macro-F1 along the line, logit units, which are no effect; ``slopes`` beyond that of the
+    ``gains`` in ID macro-F1 along the line, logit units, which are not an effect; ``slopes`` beyond that of the
     line, about the mean ID score; ``rises`` over the epochs, as a multiple of the baseline's. All arms are alike
     by default. OOD scores are kept within 0 and 1.
     """
     v, shape = variation, (arms, architectures, seeds, epochs)
 
     def noise(sd: float, *levels: int) -> Array:
-        """One draw a cell of the given axes of the shape, the same along the others."""
+        """One draw per cell of the given axes of the shape, the same along the others."""
         return sd * rng.standard_normal([n if axis in levels else 1 for axis, n in enumerate(shape)])
 
     def of_arms(values: Sequence[float], default: float) -> Array:

@@ -81,7 +81,7 @@ def _final(scored: Scored) -> NDArray[np.bool_]:
 
 
 def _extrapolated(table: RunEpochs, own: NDArray[np.bool_], baseline: NDArray[np.bool_]) -> int:
-    """Runs with an epoch whose ID macro-F1 lies outside those of the baseline; none without any of these."""
+    """Runs with an epoch whose ID macro-F1 lies outside those of the baseline; 0 if it has none."""
     span = table.id_f1[baseline]
     if not span.size:
         return 0
@@ -90,7 +90,7 @@ def _extrapolated(table: RunEpochs, own: NDArray[np.bool_], baseline: NDArray[np
 
 
 def mean_robustness(scored: Scored, arm: str, baseline: str) -> float | None:
-    """Mean over an arm's runs of effective robustness from the own trend of ``baseline``, percentage points."""
+    """Mean over an arm's runs of effective robustness from ``baseline``'s own trend, in percentage points."""
     line, runs = scored.line, complete_blocks(scored.table, (arm,))
     (slope,), (intercept,) = _trend(complete_blocks(scored.table, (baseline,)), line)
     predicted = from_scale(intercept + slope * to_scale(runs.id_f1, line.scale, line.epsilon), line.scale)
@@ -146,7 +146,7 @@ def locations_of(scored: Scored, arms: Sequence[Arm]) -> tuple[Location, ...]:
 
 
 def environments_of(finished: Sequence[LoadedRun]) -> tuple[str, ...]:
-    """On what machines, with what versions, the runs were trained, and how many of them."""
+    """The machines and versions that the runs were trained with, and how many runs each."""
     counts = Counter(run.environment for run in finished if run.environment)
     return tuple(f"{count(n, 'run')} on {environment}" for environment, n in counts.most_common())
 

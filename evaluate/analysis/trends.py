@@ -1,7 +1,7 @@
 """Scales for macro-F1, linear trends of OOD over ID macro-F1, and effective robustness.
 
-Taori et al. 2020 (arXiv 2007.00644) define effective robustness as what a model has out of
-distribution beyond what the trend of baseline models predicts from its in-distribution score;
+Taori et al. 2020 (arXiv 2007.00644) define effective robustness as a model's out-of-distribution
+score beyond what the trend of baseline models predicts from its in-distribution score;
 Miller et al. 2021 (arXiv 2107.04649) show that such trends are nearly linear on a probit or logit
 scale.
 """
@@ -18,9 +18,9 @@ from scipy.special import expit, logit, ndtr, ndtri
 from ..errors import EvaluateError
 
 Scale = Literal["logit", "probit", "linear"]
-SAME_ID = 1e-9  # scale units: scores that span less are the same, and have no slope
+SAME_ID = 1e-9  # scale units: scores that span less count as the same, and have no slope
 Array = NDArray[np.float64]
-MIN_POINTS = 3  # two points always lie on a line, so they say nothing of how good it is
+MIN_POINTS = 3  # two points always lie on a line, so they say nothing about its fit
 
 
 def clip_epsilon(n_images: int) -> float:
@@ -50,7 +50,7 @@ def to_scale(f1: ArrayLike, scale: Scale, epsilon: float) -> NDArray[np.float64]
 
 
 def from_scale(values: ArrayLike, scale: Scale) -> NDArray[np.float64]:
-    """Back to fractions; the inverse of ``to_scale`` where nothing was clipped."""
+    """Back to fractions; the inverse of ``to_scale`` if nothing was clipped."""
     values = np.asarray(values, dtype=np.float64)
     if scale == "linear":
         return values
@@ -65,11 +65,11 @@ class Trend:
     intercept: float  # scale units
     scale: Scale
     epsilon: float  # macro-F1 was kept this far from 0 and 1, a fraction
-    r2: float | None  # share of the variance on the scale that the line explains; None where OOD is constant
+    r2: float | None  # share of the variance on the scale that the line explains; None if OOD is constant
     n: int  # points
 
     def predict(self, id_f1: ArrayLike) -> NDArray[np.float64]:
-        """The OOD macro-F1 that goes with ID macro-F1, fractions of the same shape.
+        """The OOD macro-F1 that the line predicts from ID macro-F1, fractions of the same shape.
 
         On the linear scale a prediction may leave 0..1.
         """
@@ -80,8 +80,8 @@ class Trend:
 def fit_trend(id_f1: ArrayLike, ood_f1: ArrayLike, *, scale: Scale = "logit", epsilon: float) -> Trend | None:
     """Ordinary least squares on the transformed scale; ``id_f1`` and ``ood_f1`` are fractions [n].
 
-    ``epsilon`` comes from ``clip_epsilon``. Returns None, for the caller to tell, where there are
-    fewer than ``MIN_POINTS`` points or all have the same ID macro-F1. Raises EvaluateError where
+    ``epsilon`` comes from ``clip_epsilon``. Returns None, for the caller to report, if there are
+    fewer than ``MIN_POINTS`` points or all have the same ID macro-F1. Raises EvaluateError if
     the lengths differ or the scale is unknown.
     """
     x, y = to_scale(id_f1, scale, epsilon), to_scale(ood_f1, scale, epsilon)  # [n]
@@ -115,7 +115,7 @@ def effective_robustness(id_f1: ArrayLike, ood_f1: ArrayLike, baseline_trend: Tr
 def fit_lines(x: Array, y: Array, weights: Array) -> Array:
     """Slopes and intercepts [2, r] of weighted least squares over points [n, r] on the scale, many at once.
 
-    NaN where fewer than ``MIN_POINTS`` different points count or those that do have the same ID macro-F1.
+    NaN if fewer than ``MIN_POINTS`` different points count or those that do have the same ID macro-F1.
     """
     seen = weights > 0
     highest = np.where(seen, x, -np.inf).max(axis=0, initial=-np.inf)

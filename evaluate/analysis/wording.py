@@ -9,8 +9,8 @@ from .load import LoadedRun
 from .results import ArmSummary, Contrast, OrderedTrend, Row, Verdict
 from .trends import MIN_POINTS
 
-MANY = 4  # arms of one verdict; of more, a sentence tells the estimates alone
-VERDICTS = {  # in the order of the sentences: what one says of the arms that have the verdict
+MANY = 4  # arms of one verdict; with more, a sentence gives only the estimates
+VERDICTS = {  # in the order of the sentences: how one begins for the arms that have the verdict
     Verdict.HIGHER: "Effective robustness is higher",
     Verdict.LOWER: "Effective robustness is lower",
     Verdict.EQUIVALENT: "Effective robustness is equivalent within the margin",
@@ -23,7 +23,7 @@ VERDICTS = {  # in the order of the sentences: what one says of the arms that ha
 def notes(
     arms: Sequence[ArmSummary], rows: Sequence[Row], effects: Sequence[Contrast], epsilon: float
 ) -> tuple[str, ...]:
-    """What a reader should know before believing the numbers, a sentence each."""
+    """What a reader should know before believing the numbers, one sentence each."""
     found = []
     final = [row for row in rows if row.final]
     epochs = sorted({row.epoch for row in final})
@@ -63,7 +63,7 @@ def notes(
 
 
 def unverified(finished: Sequence[LoadedRun]) -> str:
-    """How many runs have predictions of which no sums were recorded; empty where there are none."""
+    """How many runs have predictions without recorded checksums; empty if there are none."""
     stored = [run for run in finished if any(epoch.n_id is not None for epoch in run.epochs)]
     without = sum(not run.verified for run in stored)
     if not without:
@@ -80,7 +80,7 @@ def summary(
     effects: Sequence[Contrast],
     ordered: Sequence[OrderedTrend],
 ) -> tuple[str, ...]:
-    """What was measured, what it says of each arm's effective robustness, and of ordered factors: a sentence each."""
+    """What was measured, and what it says about each arm's effective robustness and ordered factors."""
     baseline = arms[0].arm.name
     architectures = count(len({run.member.architecture for run in finished}), "architecture")
     seeds = count(len({run.member.seed for run in finished}), "seed")
@@ -103,19 +103,19 @@ def summary(
 
 
 def verdicts(effects: Sequence[Contrast], baseline: str) -> tuple[str, ...]:
-    """What the tests say of each arm's effective robustness, a sentence per verdict."""
+    """What the tests say about each arm's effective robustness, a sentence per verdict."""
     sentences = []
     for verdict, words in VERDICTS.items():
         group = [effect for effect in effects if effect.conclusion.verdict is verdict]
         if group:
             brief = len(group) > MANY
-            told = (", " if brief else "; ").join(_told(effect, brief=brief) for effect in group)
-            sentences.append(f"{words} ({baseline} as the baseline): {told}.")
+            described = (", " if brief else "; ").join(_described(effect, brief=brief) for effect in group)
+            sentences.append(f"{words} ({baseline} as the baseline): {described}.")
     return tuple(sentences)
 
 
-def _told(effect: Contrast, *, brief: bool) -> str:
-    """An arm's effect, and unless ``brief`` its interval and the verdict's reason where it has one."""
+def _described(effect: Contrast, *, brief: bool) -> str:
+    """An arm's effect, and unless ``brief`` its interval and the verdict's reason if it has one."""
     words, found = effect.arm.name, effect.robustness
     if found.value is not None:
         words += f" {signed(found.value)}"

@@ -1,1 +1,1 @@
-"""A suite file, checked: its arms, the images and labels that each chooses, what it costs."""
+"""A suite file, checked: its arms, the images and labels that each chooses, and its cost."""

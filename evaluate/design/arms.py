@@ -1,9 +1,9 @@
 """An arm of a suite: what the models are pre-trained on.
 
-In a suite file an arm is one table of flat keys.  In memory it has a variant of each of three unions, of which
-only keys that go together can be written: ``weights`` (none, from outside, or pre-trained on a source or a
+In a suite file an arm is one table of flat keys.  In memory it has a variant of each of three unions, each of which
+can only hold keys that go together: ``weights`` (none, from outside, or pre-trained on a source or a
 mixture), and in those that are pre-trained ``select`` (which images) and ``labels``.  ``variants`` says how the
-keys become variants.  Imports no torch, so that looking at a plan is instant.
+keys become variants.  Imports no torch, so that showing a plan is instant.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from .sources import FractalSource, Source
 from .taxonomy import Taxonomy, imagenet1k, read_taxonomy
 from .variants import Variant, below, keys_of, read
 
-NO_LABELS = ("simclr", "image-text")  # objectives that look at no labels
+NO_LABELS = ("simclr", "image-text")  # objectives that use no labels
 ARCHITECTURE = "{architecture}"  # in the name of a checkpoint
-CHECKPOINTS = {  # by the word before the colon, what comes after it; without such a word it is a file
+CHECKPOINTS = {  # what comes after the colon, by the word before it; without such a word it is a file
     "torchvision": (".+", "WEIGHTS"),
     "timm": (".+", "NAME.TAG"),
     "open_clip": (".+/.+", "NAME/PRETRAINED"),
@@ -52,11 +52,11 @@ class Scratch(Variant):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outside(Variant):
-    """Weights from outside instead of pre-training."""
+    """External weights instead of pre-training."""
 
     TAG = "checkpoint"
 
-    checkpoint: str  # {architecture} is replaced
+    checkpoint: str  # name of the weights; {architecture} is replaced
 
     def problems(self, objective: str) -> Iterator[str]:
         """What is wrong with the name, beginning with the key."""
@@ -65,7 +65,7 @@ class Outside(Variant):
         if not self.checkpoint or not re.fullmatch(pattern, name):
             yield f"checkpoint: {self.checkpoint!r} names no weights; write {f'{kind}:{form}' if form else 'a file'}"
         elif "{" in self.checkpoint.replace(ARCHITECTURE, ""):
-            yield f"checkpoint: {self.checkpoint!r}; {ARCHITECTURE} alone is replaced"
+            yield f"checkpoint: {self.checkpoint!r}; only {ARCHITECTURE} is replaced"
 
     def describe(self) -> str:
         """In words."""
@@ -74,18 +74,18 @@ class Outside(Variant):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrained(Variant):
-    """What pre-training on a source and on a mixture have in common."""
+    """What pre-training on one source and on a mixture have in common."""
 
     taxonomy: str | None = None  # a file; ImageNet-1k's by default
     captions: str | None = None  # image-text: a class list, whose names are the text of an image folder
     pretrain: Mapping[str, Any] = field(default_factory=dict)  # keys of the suite's recipe that differ here
 
     def open_taxonomy(self) -> Taxonomy:
-        """The taxonomy that labels and groups are of."""
+        """The taxonomy of labels and groups."""
         return imagenet1k() if self.taxonomy is None else read_taxonomy(Path(self.taxonomy))
 
     def own_words(self) -> str:
-        """The objective, where it is the arm's own, and the captions."""
+        """The objective, if the arm has its own, and the captions."""
         words = f", {self.pretrain['objective']}" if "objective" in self.pretrain else ""
         return words + (f", captions from {self.captions}" if self.captions else "")
 
@@ -107,16 +107,16 @@ class FromSource(Pretrained):
 
     @property
     def n(self) -> int | None:
-        """Images, where it says how many."""
+        """The number of images, if it is given."""
         return self.select.n
 
     @property
     def labels(self) -> Labels:
-        """Of the selected images."""
+        """The labels of the selected images."""
         return self.select.labels
 
     def problems(self, objective: str) -> Iterator[str]:
-        """What does not fit together, a line each, beginning with the key."""
+        """What does not fit together, one line each, beginning with the key."""
         yield from self.select.problems()
         yield from _of_sources(self, objective)
 
@@ -126,7 +126,7 @@ class FromSource(Pretrained):
         return f"{self.source}, {n} images{self.select.words}{self.labels.words}{self.own_words()}"
 
     def selection(self, sources: Sequence[Labelled]) -> Selection:
-        """The images and their labels, of the opened source."""
+        """The images of the opened source and their labels."""
         return self.labels.of(self.select.of(sources[0], self.open_taxonomy), self.open_taxonomy)
 
 
@@ -135,7 +135,7 @@ class FromSource(Pretrained):
 class Part:
     """One source of a mixture."""
 
-    share: float  # of the images
+    share: float  # share of the images
     source: Source  # where they come from
 
 
@@ -147,20 +147,20 @@ class FromMixture(Pretrained):
     INNER: ClassVar = {"labels": get_args(Labels)}
 
     mixture: tuple[Part, ...]  # several sources instead of one
-    n: int  # images, in all
+    n: int  # images in all
     labels: Labels = field(default_factory=ClassLabels)
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Of its parts."""
+        """The sources of its parts."""
         return tuple(part.source for part in self.mixture)
 
     def counts(self) -> tuple[int, ...]:
-        """Images of each part; raises EvaluateError where the shares are none of a whole."""
+        """Images of each part; raises EvaluateError if the shares do not make up a whole."""
         return tuple(mixture({str(number): part.share for number, part in enumerate(self.mixture)}, self.n).values())
 
     def problems(self, objective: str) -> Iterator[str]:
-        """What does not fit together, a line each, beginning with the key."""
+        """What does not fit together, one line each, beginning with the key."""
         yield from n_problems(self.n)
         try:
             self.counts()
@@ -174,7 +174,7 @@ class FromMixture(Pretrained):
         return f"{parts}, {self.n} images{self.labels.words}{self.own_words()}"
 
     def selection(self, sources: Sequence[Labelled]) -> Selection:
-        """The images and their labels, of the joined sources (see images.sources.Joined)."""
+        """The images of the joined sources and their labels (see images.sources.Joined)."""
         return self.labels.of(mix(sources, self.counts(), seed=SEED), self.open_taxonomy)
 
 
@@ -183,32 +183,32 @@ Weights = Scratch | Outside | FromSource | FromMixture
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSpec(Variant):
-    """One condition: what the models are pre-trained on, and how where it is not as the suite says."""
+    """One condition: what the models are pre-trained on, and how this differs from the suite."""
 
     INNER: ClassVar = {"weights": get_args(Weights)}
 
     name: str  # unique in the suite
     factor: str = "source"  # what the arm varies; tests are corrected within a factor
-    level: str | None = None  # the arm's name by default
+    level: str | None = None  # value of the factor; the arm's name by default
     weights: Weights = field(default_factory=Scratch)
-    architectures: tuple[str, ...] = ()  # the suite's by default
+    architectures: tuple[str, ...] = ()  # architectures to train; the suite's by default
 
     @property
     def pretraining(self) -> FromSource | FromMixture | None:
-        """What it is pre-trained on, if it is."""
+        """What it is pre-trained on, if anything."""
         return self.weights if isinstance(self.weights, FromSource | FromMixture) else None
 
     @property
     def checkpoint(self) -> str | None:
-        """Weights from outside, as the suite file names them."""
+        """External weights, as the suite file names them."""
         return self.weights.checkpoint if isinstance(self.weights, Outside) else None
 
     def checkpoint_of(self, architecture: str) -> str | None:
-        """The outside weights that an architecture starts from."""
+        """The external weights that an architecture starts from."""
         return None if self.checkpoint is None else self.checkpoint.replace(ARCHITECTURE, architecture)
 
     def problems(self, objective: str = "supervised") -> list[str]:
-        """What does not fit together, a line each, beginning with the key; ``objective`` is its pre-training's."""
+        """What does not fit together, one line each, beginning with the key; ``objective`` is that of pre-training."""
         problems = list(self.weights.problems(objective))
         if len(set(self.architectures)) < len(self.architectures):
             problems.append(f"architectures: {list(self.architectures)} repeats one")
@@ -235,19 +235,19 @@ def _read_arm(number: int, table: object) -> ArmSpec:
 
 
 def _of_sources(arm: FromSource | FromMixture, objective: str) -> Iterator[str]:
-    """What is out of range in the sources of an arm, and what of it does not suit the objective."""
+    """What is out of range in an arm's sources, and what does not suit the objective."""
     kinds = {source.kind for source in arm.sources}
     for source in arm.sources:
         if isinstance(source, FractalSource):
             yield from (f"{arm.TAG}: {words}" for words in source.problems())
     if objective in NO_LABELS:
-        yield from (f"{key}: {objective} looks at no labels" for key in keys_of(type(arm.labels)))
+        yield from (f"{key}: {objective} uses no labels" for key in keys_of(type(arm.labels)))
     if objective == "image-text":
         if "fractals" in kinds:
             yield f"{arm.TAG}: fractals have no text"
         if "folder" in kinds and arm.captions is None:
             yield "captions: an image folder has no text of its own; name a class list (id, name)"
         if kinds == {"shards"} and arm.captions is not None:
-            yield "captions: of image folders; a synthgen set has its prompts"
+            yield "captions: only for image folders; a synthgen set has its prompts"
     elif arm.captions is not None:
-        yield f'captions: {objective} reads no text; set pretrain = {{ objective = "image-text" }}'
+        yield f'captions: {objective} uses no text; set pretrain = {{ objective = "image-text" }}'

@@ -1,6 +1,6 @@
 """The images that an arm chooses: sources opened, images selected and relabelled, captions read.
 
-Imports no torch, so that looking at a plan is instant.
+Imports no torch, so that showing a plan is instant.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Chosen:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a run's configuration says of its images."""
+        """The description of its images in a run's configuration."""
         return {
             "source": self.source.identity,
             "selection": self.selection.digest,
@@ -41,7 +41,7 @@ class Chosen:
 
 
 def choose(arm: ArmSpec, image_size: int) -> Chosen:
-    """Open an arm's sources and choose its images; raises EvaluateError where one cannot be read or lacks images."""
+    """Open an arm's sources and choose its images; raises EvaluateError if one cannot be read or lacks images."""
     from ..images.sources import Joined, open_source
 
     assert arm.pretraining is not None
@@ -53,7 +53,7 @@ def choose(arm: ArmSpec, image_size: int) -> Chosen:
 def captions_of(arm: ArmSpec, chosen: Chosen) -> tuple[str, ...]:
     """The text of each image that an arm has chosen, in that order; see ``ImageSource.captions``.
 
-    Raises EvaluateError where a source has no text, or the arm's class list lacks a class.
+    Raises EvaluateError if a source has no text, or the arm's class list lacks a class.
     """
     assert arm.pretraining is not None
     path = arm.pretraining.captions
@@ -66,9 +66,9 @@ def captions_of(arm: ArmSpec, chosen: Chosen) -> tuple[str, ...]:
 
 
 def select(arm: ArmSpec, sources: Sequence[Labelled]) -> Selection:
-    """The images and labels of an arm, of the joined sources (see sources.Joined) where there are several.
+    """The images and labels of an arm, of the joined sources (see sources.Joined) if there are several.
 
-    Raises EvaluateError, naming the arm, where there are too few images or the taxonomy lacks classes.
+    Raises EvaluateError, naming the arm, if there are too few images or the taxonomy lacks classes.
     """
     assert arm.pretraining is not None
     try:

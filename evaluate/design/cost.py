@@ -1,7 +1,7 @@
-"""What a suite costs in GPU-hours, from rates that are stated or that finished runs measured.
+"""What a suite costs in GPU-hours, from rates that are stated or were measured by finished runs.
 
-Counted are the images that pass through a model.  Decoding, start-up and what small batches leave unused of
-a device are not; ``measured`` rates hold the last.  Imports no torch, so that looking at a plan is instant.
+The images that pass through a model are counted.  Decoding, start-up and the idle time of a device with small
+batches are not; ``measured`` rates include the last.  Imports no torch, so that showing a plan is instant.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     from ..tasks.base import Task
 
 VIEWS = {"simclr": 2}  # images that pass through the model for each image of an epoch; others: 1
-FASTEST = 1e9  # images a second
-FORWARD = 1 / 3  # cost of a forward pass, of a training image's: a backward pass costs about two
+FASTEST = 1e9  # images per second
+FORWARD = 1 / 3  # cost of a forward pass, as a share of a training image's: a backward pass costs about two
 
 
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a suite file says of costs."""
+    """The cost section of a suite file."""
 
-    device: str  # that the rates are of
-    source: str  # where the rates are from
+    device: str  # device that the rates apply to
+    source: str  # source of the rates
     images_per_second: Mapping[str, float]  # training images, by architecture, at the suite's size and precision
-    pretrain_images: Mapping[str, int] = field(default_factory=dict)  # of arms without n, by name
-    finetune_images: int | None = None  # of the task, where its copy is not at hand
-    evaluated_images: int | None = None  # of the task's evaluated splits, likewise
+    pretrain_images: Mapping[str, int] = field(default_factory=dict)  # number of images of arms without n, by name
+    finetune_images: int | None = None  # training images of the task, if no copy of it is available
+    evaluated_images: int | None = None  # images of the task's evaluated splits, likewise
 
     def problems(self) -> list[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         counts = {
             **{f"pretrain_images.{name}": count for name, count in self.pretrain_images.items()},
             "finetune_images": self.finetune_images,
@@ -71,10 +71,10 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSize:
-    """Images of a fine-tuning task; None where they are not known."""
+    """Images of a fine-tuning task; None if they are not known."""
 
     train: int | None
-    evaluated: int | None  # of all splits that predictions are stored of
+    evaluated: int | None  # of all splits whose predictions are stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +99,10 @@ def stated(cost: Cost, image_size: int) -> Rates:
 
 
 def measured(runs: Path) -> Rates | None:
-    """The median rates of the finished runs of a directory; None where no run tells its rate.
+    """The median rates of the finished runs of a directory; None if no run recorded its rate.
 
-    A rate is of one device: where several processes shared a run, a process's part.  Runs of SimCLR count
-    their two views.
+    A rate is that of one device: if several processes shared a run, one process's part.  Runs of SimCLR count
+    both views.
     """
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
     devices = set()
@@ -131,13 +131,13 @@ def size_of(task: Task) -> TaskSize:
 
 
 def training_hours(recipe: Recipe, images: int, rate: float, *, evaluated: int = 0) -> float:
-    """Hours of one run at ``rate`` training images a second, ``evaluated`` images predicted at each evaluated epoch."""
+    """Hours of one run at ``rate`` training images per second, with ``evaluated`` predicted at each evaluated epoch."""
     trained = images * recipe.epochs * VIEWS.get(recipe.objective, 1)
     return (trained + FORWARD * evaluated * len(recipe.evaluate_epochs)) / rate / 3600
 
 
 def estimate(configs: Iterable[RunConfig], rates: Rates, size: TaskSize) -> Estimate:
-    """What single runs cost, such as those that are still to do."""
+    """The cost of individual runs, such as those still to do."""
     return total(
         of_run(
             rates,
@@ -169,7 +169,7 @@ def stated_size(cost: Cost | None) -> TaskSize:
 
 
 def significant(hours: float) -> float:
-    """Three significant digits; a whole number where these leave no fraction."""
+    """Three significant digits; an integer if these leave no fraction."""
     value = float(f"{hours:.3g}")
     return int(value) if value.is_integer() else value
 
@@ -184,7 +184,7 @@ def of_run(
     evaluated: int | None,
     of: str,
 ) -> Estimate:
-    """What one run costs, or why that is not known; ``of`` names what the number of images is of."""
+    """The cost of one run, or why it is unknown; ``of`` names the owner of the number of images."""
     rate = rates.images_per_second.get((architecture, image_size))
     if rate is None:
         return Estimate(hours=0.0, runs=1, missing={f"no rate of {architecture} at {image_size} px": 1})

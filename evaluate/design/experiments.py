@@ -1,6 +1,6 @@
-"""The table of all experiments of a suite: what each arm varies, its images, how it trains, what it costs.
+"""The table of all experiments of a suite: what each arm varies, its images, recipe and cost.
 
-Imports no torch, so that looking at a plan is instant.
+Imports no torch, so that showing a plan is instant.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def table(
     size: TaskSize | None = None,
     compact: bool = False,
 ) -> list[dict[str, Any]]:
-    """The plan, a row an arm: what it varies, its images, how it trains, how many runs it has, what they cost.
+    """The plan, one row per arm: what it varies, its images, its recipe, how many runs it has, and their cost.
 
-    With what the arms have ``chosen`` the images are counted, and the rule and digest of each selection told.
+    Given what the arms have ``chosen``, the images are counted, and the rule and digest of each selection shown.
     Costs come from ``rates`` and the task's ``size``, by default those that the suite file states.  A
-    ``compact`` table tells of a recipe only how it differs from the suite's, which ``recipe_lines`` tell, and
-    not the architectures of single arms.
+    ``compact`` table shows only how a recipe differs from the suite's, which ``recipe_lines`` give, and leaves out
+    the architectures of individual arms.
     Columns that would be empty are left out.
     """
     rates = rates or (stated(suite.cost, suite.image_size) if suite.cost else None)
@@ -67,10 +67,10 @@ def table(
 def by_arm(
     suite: Suite, rates: Rates, *, chosen: Mapping[str, Chosen] | None = None, size: TaskSize | None = None
 ) -> dict[str, Estimate]:
-    """What each arm costs, over its architectures and seeds.
+    """The cost of each arm, over its architectures and seeds.
 
-    Runs that arms share, since they train on the same choice of images by the same recipe, are counted in
-    the arm where they first come.  The numbers of images are those of the ``chosen`` and of the task's
+    Runs that arms share, since they train on the same choice of images by the same recipe, are counted
+    in the arm where they first appear.  The numbers of images are those of the ``chosen`` and of the task's
     ``size``; without these, what the suite file states.
     """
     size = size or stated_size(suite.cost)
@@ -95,7 +95,7 @@ def by_arm(
 
 
 def recipe_lines(suite: Suite) -> list[str]:
-    """The recipes that a suite states, a line each."""
+    """The recipes that a suite states, one line each."""
     lines = [f"pre-training: {suite.pretrain.describe()}"]
     for name in suite.pretrain_for:
         lines.append(
@@ -116,11 +116,11 @@ def _pretraining(suite: Suite, arm: ArmSpec, compact: bool) -> str:
 
 
 def _differences(recipe: Recipe, base: Recipe) -> str:
-    """The keys of a recipe that differ from another's."""
+    """The keys of a recipe that differ from those of another."""
     values = {key.name: getattr(recipe, key.name) for key in fields(recipe)}
-    told = {key: value for key, value in values.items() if value != getattr(base, key)}
+    differing = {key: value for key, value in values.items() if value != getattr(base, key)}
     return ", ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in told.items()
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in differing.items()
     )
 
 

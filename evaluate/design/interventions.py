@@ -1,11 +1,11 @@
-"""Pure selections over labels: what of a source a model is pre-trained on.
+"""Pure selections over labels: which images of a source a model is pre-trained on.
 
-Each chooses images; ``labelling`` gives chosen images other labels.  So labels vary over the very same
-images, and any choice can be relabelled.
+Each chooses images; ``labelling`` gives chosen images other labels.  So labels can vary over the same images,
+and any choice can be relabelled.
 
 A seed stands for one order of turns among a source's classes and one order of the images in each
 class.  Every choice takes classes and images from the front of these orders: of two choices with one
-seed, the one that takes more of a class or of a group holds what the other takes.
+seed, the one that takes more of a class or of a group contains the other.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def everything(labels: NDArray[np.int64], class_names: tuple[str, ...]) -> Selec
 def quantity(labels: NDArray[np.int64], class_names: tuple[str, ...], n: int, *, seed: int) -> Selection:
     """``n`` images, balanced over the classes to within one image, in the source's order.
 
-    For one seed the selections are nested: a smaller one lies inside a larger one.  Each class is
-    put in an order of its own and the classes take turns, in an order of theirs.  Raises
-    EvaluateError where a class has too few images for its share.
+    For one seed the selections are nested: a smaller one is part of a larger one.  The images of each
+    class are put in an order, and the classes take turns, in an order too.  Raises
+    EvaluateError if a class has too few images for its share.
     """
     indices = _balanced(labels, class_names, _turns(len(class_names), seed), n, seed=seed)
     return Selection(
@@ -61,15 +61,15 @@ def semantics(
     """The images of a group of classes: ``animals``, ``objects``, ``LEVEL = LABEL`` or ``LEVEL != LABEL``.
 
     ``n_classes`` takes the first classes of the group in the seed's order of turns, and ``n`` as many
-    images, balanced over the classes to within one; both are all there are by default.
-    ``equal_sizes`` says what to ask for where groups are to be equal.
+    images, balanced over the classes to within one; both are all by default.
+    ``equal_sizes`` says what to ask for if groups are to be of equal size.
     """
     members = _members(labels, class_names, taxonomy, group, seed)
     needed = 2 if n_classes is None else n_classes
     if not 2 <= needed <= len(members):
         raise EvaluateError(
             f"group {group!r} has {len(members)} of the source's {len(class_names)} classes; {needed} are asked for,"
-            " and 2 is the least"
+            " and 2 is the minimum"
         )
     classes = members[:n_classes]
     if n is None:
@@ -139,7 +139,7 @@ def subclasses(
     seed's order of turns; those of a larger factor are among those of a smaller one.  The images are
     balanced over the labels to within one, and over the classes under each label to within one.
     ``least`` leaves out the labels of fewer classes: a label of one class has none to spare, and
-    bounds the images of all.
+    limits the images of all labels.
     """
     if factor < 1:
         raise EvaluateError(f"subclasses: factor {factor}; ask for 1 or more")
@@ -151,7 +151,7 @@ def subclasses(
     if len(kept) < 2:
         raise EvaluateError(
             f"subclasses: {len(kept)} of {len(under)} labels at level {level} have {least} classes or more; 2 are the"
-            " least"
+            " minimum"
         )
     wanted: dict[int, int] = {}
     for (name, classes), share in zip(kept.items(), _even(n, len(kept)), strict=True):
@@ -172,17 +172,19 @@ def subclasses(
 def mixture(shares: Mapping[str, float], n: int) -> dict[str, int]:
     """How many of ``n`` images come from each source, by largest remainder.
 
-    Each source gets its share of ``n`` rounded down; the images left go one each to the largest
-    remainders, equal ones in alphabetical order.  Raises EvaluateError where the shares do not sum to
-    one within 1e-9 or where a source gets nothing.
+    Each source gets its share of ``n`` rounded down; the remaining images go one each to the largest
+    remainders, equal ones in alphabetical order.  Raises EvaluateError if the shares do not sum to
+    one within 1e-9 or if a source gets nothing.
     """
     for name, share in shares.items():
         if not 0 < share <= 1:
-            raise EvaluateError(f"shares: {name} = {share}; above 0, and 1 at most")
-    exact = {name: Fraction(repr(float(share))) for name, share in shares.items()}  # 0.1 is a tenth
+            raise EvaluateError(f"shares: {name} = {share}; must be above 0 and at most 1")
+    exact = {name: Fraction(repr(float(share))) for name, share in shares.items()}  # 0.1 is exactly a tenth
     total = sum(exact.values(), Fraction())
     if abs(total - 1) > Fraction(1, 10**9):
-        raise EvaluateError(f"shares: {' + '.join(map(str, shares.values()))} is {float(total):.10g}; they sum to 1")
+        raise EvaluateError(
+            f"shares: {' + '.join(map(str, shares.values()))} is {float(total):.10g}; they must sum to 1"
+        )
     quotas = {name: n * share / total for name, share in exact.items()}
     counts = {name: math.floor(quota) for name, quota in quotas.items()}
     by_remainder = sorted(quotas, key=lambda name: (counts[name] - quotas[name], name))
@@ -195,9 +197,9 @@ def mixture(shares: Mapping[str, float], n: int) -> dict[str, int]:
 
 
 def mix(sources: Sequence[Labelled], counts: Sequence[int], *, seed: int) -> Selection:
-    """So many images of each source, balanced over its classes; classes of one name are one class.
+    """The given number of images of each source, balanced over its classes; classes of the same name are one class.
 
-    The positions are those in the joined sources, one after the other.
+    The positions are those in the joined sources, in order.
     """
     names = tuple(dict.fromkeys(name for source in sources for name in source.class_names))
     indices, labels, rules, offset = [], [], [], 0

@@ -1,8 +1,8 @@
-"""Other labels for the same images: a level of a taxonomy, and controls with as many labels, but balanced.
+"""Other labels for the same images: a level of a taxonomy, and balanced controls with as many labels.
 
-The labels of a level are very unequal (955 of ImageNet-1k's 1,000 classes are objects, one label of
-five), so what coarse labels do is not told apart from what unequal ones do.  A control has the same
-number of labels with as many classes under each: unrelated ones at random, or related ones.
+The labels of a level are very unequal in size (955 of ImageNet-1k's 1,000 classes are objects, one label
+of five), so the effect of coarse labels cannot be told apart from that of unequal ones.  A control has the
+same number of labels with equally many classes under each: unrelated ones at random, or related ones.
 
 The functions are pure.  The variants of ``Labels`` are what a suite file may ask for.
 """
@@ -45,7 +45,7 @@ class LevelLabels(Variant):
 
     @property
     def words(self) -> str:
-        """For the description of an arm."""
+        """Words for the description of an arm."""
         return f", labels of level {self.granularity}"
 
     def of(self, selection: Selection, taxonomy: Callable[[], Taxonomy]) -> Selection:
@@ -64,7 +64,7 @@ class ControlLabels(Variant):
 
     @property
     def words(self) -> str:
-        """For the description of an arm."""
+        """Words for the description of an arm."""
         return f", labels of level {self.granularity}, {self.control} control"
 
     def of(self, selection: Selection, taxonomy: Callable[[], Taxonomy]) -> Selection:
@@ -97,10 +97,10 @@ def random_control(selection: Selection, n_labels: int, *, seed: int) -> Selecti
 
 
 def neighbour_control(selection: Selection, n_labels: int, taxonomy: Taxonomy) -> Selection:
-    """The same images with ``n_labels`` labels of related classes, as many under each to within one.
+    """The same images with ``n_labels`` labels of related classes, equally many under each to within one.
 
-    The classes, in the order in which a walk through the taxonomy, depth first and alphabetical, meets
-    them (``Taxonomy.order``), are cut into runs; the first runs are the longer ones.
+    The classes, in the order of a depth-first, alphabetical walk through the taxonomy
+    (``Taxonomy.order``), are cut into runs; the first runs are the longer ones.
     """
     used = np.unique(selection.labels)
     order = taxonomy.order([selection.class_names[label] for label in used])
@@ -110,7 +110,7 @@ def neighbour_control(selection: Selection, n_labels: int, taxonomy: Taxonomy) -
 def _cut(
     selection: Selection, used: NDArray[np.int64], order: Sequence[int], n_labels: int, what: str, how: str
 ) -> Selection:
-    """Relabel by runs of classes, as long as each other to within one."""
+    """Relabel by runs of classes of equal length to within one."""
     if not 2 <= n_labels <= len(used):
         raise EvaluateError(f"control of {n_labels} labels: there are {len(used)} classes; ask for 2 to {len(used)}")
     names = [""] * len(used)
@@ -124,7 +124,7 @@ def _relabel(selection: Selection, used: NDArray[np.int64], names: Sequence[str]
     """The same images, with class ``used[i]`` named ``names[i]``; the labels are in alphabetical order."""
     class_names = tuple(sorted(set(names)))
     if len(class_names) < 2:
-        raise EvaluateError(f"all {len(used)} classes have the label {', '.join(class_names)} {how}; 2 are the least")
+        raise EvaluateError(f"all {len(used)} classes have the label {', '.join(class_names)} {how}; 2 are the minimum")
     number = {name: label for label, name in enumerate(class_names)}
     of_class = np.zeros(len(selection.class_names), np.int64)
     of_class[used] = [number[name] for name in names]

@@ -1,6 +1,6 @@
 """Which images of one source an arm takes: the variants of ``Select`` are what a suite file may ask for.
 
-Another intervention is a function in ``interventions`` and a variant here, with its line in ``Select``.
+A new intervention is a function in ``interventions`` and a variant here, with its line in ``Select``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Everything(Relabelled):
     words: ClassVar[str] = ""
 
     def problems(self) -> Iterator[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         yield from ()
 
     def of(self, source: Labelled, taxonomy: Callable[[], Taxonomy]) -> Selection:
@@ -48,7 +48,7 @@ class Everything(Relabelled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity(Relabelled):
-    """So many images, balanced over the classes."""
+    """A given number of images, balanced over the classes."""
 
     TAG = "n"
     words: ClassVar[str] = ""
@@ -56,7 +56,7 @@ class Quantity(Relabelled):
     n: int  # images, balanced over the classes; all by default
 
     def problems(self) -> Iterator[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         yield from n_problems(self.n)
 
     def of(self, source: Labelled, taxonomy: Callable[[], Taxonomy]) -> Selection:
@@ -71,11 +71,11 @@ class Group(Relabelled):
     TAG = "group"
 
     group: str  # animals, objects, artifacts, "LEVEL = LABEL" or "LEVEL != LABEL"
-    classes: int | None = None  # of the group; all by default
+    classes: int | None = None  # classes of the group; all by default
     n: int | None = None  # images; all by default
 
     def problems(self) -> Iterator[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         yield from n_problems(self.n)
         if self.classes is not None and self.classes < 2:
             yield f"classes: {self.classes}; at least 2"
@@ -94,15 +94,15 @@ class Group(Relabelled):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diversity(Relabelled):
-    """So many times fewer classes, each with so many times the images."""
+    """A given factor fewer classes, each with as many times more images."""
 
     TAG = "diversity"
 
-    diversity: int  # factor by which classes are fewer, and images per class more
+    diversity: int  # factor by which the classes are fewer, and the images per class more
     n: int  # images, balanced over the classes
 
     def problems(self) -> Iterator[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         yield from n_problems(self.n)
         if self.diversity < 1:
             yield f"diversity: {self.diversity}; at least 1"
@@ -122,8 +122,8 @@ class Diversity(Relabelled):
 class Thinning:
     """How subclasses are thinned."""
 
-    level: str | int  # of the taxonomy: the superclasses, which become the labels
-    factor: int  # how many times fewer
+    level: str | int  # level of the taxonomy whose labels are the superclasses and become the labels
+    factor: int  # how many times fewer subclasses
     least: int = 1  # superclasses with fewer subclasses are left out
 
 
@@ -138,7 +138,7 @@ class Subclasses(Variant):
     n: int  # images, balanced over the labels
 
     def problems(self) -> Iterator[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         yield from n_problems(self.n)
         for key in ("factor", "least"):
             if getattr(self.subclasses, key) < 1:
@@ -168,6 +168,6 @@ Select = Everything | Quantity | Group | Diversity | Subclasses
 
 
 def n_problems(n: int | None) -> Iterator[str]:
-    """What is wrong with a number of images, if one is given."""
+    """What is wrong with a number of images, if it is given."""
     if n is not None and not 2 <= n <= MAX_IMAGES:
         yield f"n: {n}; at least 2, to {MAX_IMAGES}"

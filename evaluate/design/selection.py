@@ -1,8 +1,8 @@
 """Selections: which images of a source are trained on, with which labels; one publishable file each.
 
-The file is Parquet: a row an image (``index`` in the source, ``label``, ``class``), which any data frame
+The file is Parquet: one row per image (``index`` in the source, ``label``, ``class``), which any data frame
 library and the Hugging Face Hub's viewer read as it is, and, in the schema's metadata, the rule, the
-class names, the source and the digest.  So the rows and what they mean cannot be parted as a table and
+class names, the source and the digest.  So the rows cannot be separated from their meaning, as a table and
 a header file can, and a million images take a few megabytes.
 """
 
@@ -29,7 +29,7 @@ from synthgen.storage.reading import read_file, reading
 from ..errors import EvaluateError, told_here
 
 FORMAT = 1  # of the file
-SEED = 0  # of the choices of arms: their images are the same for every run
+SEED = 0  # of the choices of arms, so that their images are the same for every run
 KEY = b"synthgen_selection"  # of the header in the schema's metadata
 
 
@@ -54,7 +54,7 @@ class Selection:
     indices: NDArray[np.int64]  # [n], positions in the source
     labels: NDArray[np.int64]  # [n], positions in class_names
     class_names: tuple[str, ...]
-    rule: str  # in words and numbers, how the choice was made
+    rule: str  # how the choice was made, in words and numbers
 
     @property
     def digest(self) -> str:
@@ -66,13 +66,13 @@ class Selection:
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What the schema's metadata say of the rows."""
+    """The description of the rows in the schema's metadata."""
 
     format: int
     rule: str
     n_images: int  # rows
     class_names: tuple[str, ...]
-    source: Mapping[str, Any]  # what the source says of itself
+    source: Mapping[str, Any]  # how the source describes itself
     digest: str  # of the selection
 
 
@@ -97,7 +97,7 @@ def write_selection(path: Path, selection: Selection, source: Mapping[str, Any])
 def read_selection(path: Path) -> tuple[Selection, dict[str, Any]]:
     """A written selection and the identity of its source.
 
-    Raises EvaluateError where the file is none, or where its rows are not those it was written with.
+    Raises EvaluateError if the file is not a selection, or its rows are not those it was written with.
     """
     with told_here(), reading(path):
         data = read_file(path)
@@ -138,7 +138,7 @@ def read_selection(path: Path) -> tuple[Selection, dict[str, Any]]:
 
 
 def _numbers(column: pa.ChunkedArray, where: str, end: int) -> NDArray[np.int64]:
-    """A column of whole numbers from 0 to below ``end``; raises EvaluateError, with the first row, where it is none."""
+    """A column of whole numbers from 0 to below ``end``; raises EvaluateError, with the first row that is wrong."""
     if not pa.types.is_integer(column.type) or column.null_count:
         raise EvaluateError(f"{where}: {column.type}, {column.null_count} empty; whole numbers are expected")
     values = column.to_numpy()

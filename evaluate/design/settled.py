@@ -1,8 +1,8 @@
-"""What a suite file leaves open is as in the suite of that name that already has runs at the output.
+"""Keys that a suite file leaves out are taken from the suite of that name that already has runs at the output.
 
-New defaults are for new outputs only: a finished suite is not trained again, and a grown one goes on, when a later
-version has other defaults.  A file whose key was taken away goes on with the value that it had, too.  Of sources the
-runs record digests alone: their defaults never change.
+New defaults are for new outputs only: a finished suite is not trained again, and a grown one continues, when a later
+version has other defaults.  A file from which a key was removed also continues with the value that it had.  Of
+sources the runs record only digests: their defaults never change.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..runs import Run, RunConfig, SuiteRecord, read_suite_record
 def settled(content: Mapping[str, Any], runs: Path) -> dict[str, Any]:
     """The content of a valid suite file with the open keys filled in from the records in a directory of runs.
 
-    Raises EvaluateError where a record there is none.
+    Raises EvaluateError if a record there is invalid.
     """
     path = runs / "suites" / f"{content['name']}.json"
     if not path.exists():
@@ -39,7 +39,7 @@ def settled(content: Mapping[str, Any], runs: Path) -> dict[str, Any]:
 
 
 def _under(given: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
-    """What is given, and of the rest what is there, table by table."""
+    """The given keys, and for the others those of the existing suite, table by table."""
     both = given.keys() & there.keys()
     tables = {key: {**there[key], **given[key]} for key in both if isinstance(given[key], Mapping)}
     return {**there, **given, **tables}
@@ -51,7 +51,7 @@ def _task(record: SuiteRecord) -> dict[str, Any]:
 
 
 def _pretraining(content: Mapping[str, Any], record: SuiteRecord, runs: Path) -> dict[str, Any]:
-    """The keys of the suite's own recipe: of each the value that most arms have which do not say another."""
+    """The keys of the suite's own recipe, each with the value of most arms that do not set it themselves."""
     arms = {arm["name"]: arm for arm in content["arms"]}
     first = {(one.arm, one.architecture): one.pretrain for one in reversed(record.members) if one.pretrain}
     found: dict[str, Counter[str]] = defaultdict(Counter)
@@ -67,7 +67,7 @@ def _pretraining(content: Mapping[str, Any], record: SuiteRecord, runs: Path) ->
 
 
 def _configs(runs: Path, digests: Iterator[str] | list[str]) -> Iterator[RunConfig]:
-    """The configurations of those runs that have begun."""
+    """The configurations of the runs that have begun."""
     for digest in digests:
         run = Run(directory=runs / digest)
         if (run.directory / "config.json").exists():

@@ -1,6 +1,6 @@
 """The sources of images that a suite file may name.
 
-Imports no torch, so that looking at a plan is instant.
+Imports no torch, so that showing a plan is instant.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pydantic import Field, with_config
 from synthgen import MAX_IMAGES
 from synthgen.common.records import STRICT
 
-SIZES = (16, 4096)  # pixels of an image; what fractals are drawn at
-POINTS = 2**27 - 1  # of an orbit; as fractaldb.render has it, whose import would take as long as all else of a plan
+SIZES = (16, 4096)  # width and height in pixels that fractals can be drawn at
+POINTS = 2**27 - 1  # of an orbit; as in fractaldb.render, whose import would take as long as the rest of a plan
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5)  # published steps, likewise
 MOST_CATEGORIES = 100_000  # twice as many as the largest published set of fractals has
 LARGEST_SEED = 2**32 - 1  # that a category search takes
@@ -25,7 +25,7 @@ LARGEST_SEED = 2**32 - 1  # that a category search takes
 class FolderSource:
     """Images in class folders; a path or an fsspec URL such as zip://FOLDER::FILE.zip."""
 
-    kind: Literal["folder"]  # of the source
+    kind: Literal["folder"]  # kind of source
     path: str  # a folder or a URL
     depth: Annotated[int, Field(ge=1, le=32)] = 1  # folders whose names make a class; 2 for iNaturalist 2017 to 2019
 
@@ -38,7 +38,7 @@ class FolderSource:
 class ShardSource:
     """A finished synthgen dataset directory, or its URL."""
 
-    kind: Literal["shards"]  # of the source
+    kind: Literal["shards"]  # kind of source
     path: str  # a folder or a URL
 
     def __str__(self) -> str:
@@ -50,17 +50,17 @@ class ShardSource:
 class FractalSource:
     """FractalDB drawn on the fly."""
 
-    kind: Literal["fractals"]  # of the source
-    categories: int | str = 1000  # how many, or a folder of category CSVs
+    kind: Literal["fractals"]  # kind of source
+    categories: int | str = 1000  # number of categories, or a folder of category CSVs
     n: int | None = None  # images; all that exist by default
-    seed: int = 1  # of the category search and the patch masks
+    seed: int = 1  # seed of the category search and the patch masks
     draw: Literal["patch_gray", "patch_color", "point_gray", "point_color"] = "patch_gray"  # type of drawing
-    size: int | None = None  # pixels; the suite's image size by default
-    points: int = 200_000  # of an orbit
+    size: int | None = None  # width and height in pixels; the suite's image size by default
+    points: int = 200_000  # points per orbit
     weights: float = 0.4  # step of the weight table
 
     def problems(self) -> list[str]:
-        """What is out of range, a line each, beginning with the key."""
+        """What is out of range, one line each, beginning with the key."""
         n = self.categories if isinstance(self.categories, int) else 1
         checks = (
             (1 <= n <= MOST_CATEGORIES, f"categories: {n}; 1 to {MOST_CATEGORIES}, or a folder"),
@@ -84,5 +84,5 @@ Source = Annotated[FolderSource | ShardSource | FractalSource, Field(discriminat
 class Part:
     """One source of a mixture."""
 
-    share: float  # of the images
+    share: float  # share of the images
     source: Source

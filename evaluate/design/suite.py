@@ -1,6 +1,6 @@
 """A suite file: task, architectures, seeds, recipes and arms, checked before anything runs.
 
-Imports no torch, so that looking at a plan is instant.
+Imports no torch, so that showing a plan is instant.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .settled import settled
 from .sources import LARGEST_SEED, SIZES
 
 LIMIT = 1 << 24  # bytes of a suite file
-MOST_SEEDS = 1_000  # runs of each arm and architecture; a power analysis asks for no more blocks either
+MOST_SEEDS = 1_000  # runs of each arm and architecture; a power analysis considers no more blocks either
 
 
 @with_config(STRICT)
@@ -37,7 +37,7 @@ MOST_SEEDS = 1_000  # runs of each arm and architecture; a power analysis asks f
 class Suite:
     """A suite file.  Paths are relative to the working directory."""
 
-    name: str  # of its record: letters, digits, _, - and inner dots
+    name: str  # name of the suite and its record: letters, digits, _, - and inner dots
     baseline: str  # name of the arm that the others are compared with
     task: TaskSpec  # what models are fine-tuned on
     image_size: int  # width and height in pixels, of pre-training and fine-tuning
@@ -46,9 +46,9 @@ class Suite:
     pretrain: Recipe  # how models are pre-trained
     finetune: Recipe  # how they are fine-tuned
     arms: Annotated[tuple[ArmSpec, ...], PlainValidator(read_arms)]  # the conditions, as [[arms]]
-    precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the arithmetic in all runs
+    precision: Literal["float32", "bf16", "fp16"] = "float32"  # precision of the arithmetic in all runs
     pretrain_for: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # keys that differ, by architecture
-    cost: Cost | None = None  # training rates, from which a plan's hours follow
+    cost: Cost | None = None  # training rates, from which a plan's hours are computed
     reference: str | None = None  # second arm to compare with, such as natural images
 
     def architectures_of(self, arm: ArmSpec) -> tuple[str, ...]:
@@ -56,9 +56,9 @@ class Suite:
         return arm.architectures or self.architectures
 
     def recipe(self, arm: ArmSpec, architecture: str | None = None) -> Recipe:
-        """The pre-training recipe of an arm, and of one architecture where its recipe differs.
+        """The pre-training recipe of an arm, and that of one architecture if its recipe differs.
 
-        The suite's, changed by what ``pretrain_for`` says of the architecture and then by what the arm says.
+        The suite's, changed by ``pretrain_for`` for the architecture and then by the arm.
         The objective is the same for all architectures.  Raises EvaluateError, beginning with the key.
         """
         own = arm.pretraining.pretrain if arm.pretraining else {}
@@ -68,16 +68,16 @@ class Suite:
 def read_suite(path: Path, runs: Path | None = None) -> Suite:
     """Read and check a suite file; raises EvaluateError naming file and key.
 
-    Where the directory ``runs`` has the suite already, keys that the file does not give are as there.
+    Where the directory ``runs`` already has the suite, keys that the file does not give are taken from it.
     """
     with told_here(), reading(path):
         data = read_file(path, limit=LIMIT)
     try:
-        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")  # some editors begin with a mark
+        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")  # may have a byte order mark
         content = tomllib.loads(text)
         _check_values(content, "")
         given = json.dumps(content).encode()
-    except (ValueError, RecursionError) as error:  # of TOML, of characters, of numbers with thousands of digits
+    except (ValueError, RecursionError) as error:  # from TOML, from characters, from numbers with thousands of digits
         raise EvaluateError(f"{path}: not a TOML file ({error})") from None
     except EvaluateError as error:
         raise EvaluateError(f"{path}: {error}") from None
@@ -96,7 +96,7 @@ def _checked(data: bytes, where: object) -> Suite:
 
 
 def _check_values(value: object, key: str) -> None:
-    """Raise EvaluateError for what no key takes: dates, numbers beyond 64 bits, texts with zero bytes."""
+    """Raise EvaluateError for what no key accepts: dates, integers beyond 64 bits, text with null bytes."""
     if isinstance(value, dict):
         for name, inner in value.items():
             _check_values(inner, f"{key}.{name}" if key else name)
@@ -105,25 +105,25 @@ def _check_values(value: object, key: str) -> None:
             _check_values(inner, f"{key}.{number}")
     elif isinstance(value, str):
         if "\0" in value:
-            raise EvaluateError(f"{key}: {value[:40]!r} holds a zero byte")
+            raise EvaluateError(f"{key}: {value[:40]!r} contains a null byte")
     elif isinstance(value, int):
         if not -(2**63) <= value < 2**63:
-            raise EvaluateError(f"{key}: a whole number of more than 64 bits")
+            raise EvaluateError(f"{key}: an integer of more than 64 bits")
     elif not isinstance(value, float):
-        raise EvaluateError(f"{key}: {value} is a date or a time, which no key takes")
+        raise EvaluateError(f"{key}: {value} is a date or a time, which no key accepts")
 
 
 def check_name(suite: Suite, out: Path) -> None:
-    """Raise EvaluateError where a suite's name may not become that of its record in a directory of runs.
+    """Raise EvaluateError if a suite's name cannot be the file name of its record in a directory of runs.
 
-    Names were once freer: one with spaces or of another script goes on where its record is.
+    Older versions allowed more names: one with spaces or in another script is accepted if its record exists.
     """
     if not fits(suite.name) and not (out / "suites" / f"{suite.name}.json").exists():
         raise EvaluateError(f"name: {suite.name!r} becomes a file's name; {RULE} only")
 
 
 def problems_of(suite: Suite) -> list[str]:
-    """What keeps a suite from being run, each beginning with the key."""
+    """What prevents a suite from running, each beginning with the key."""
     problems = [f"architectures: {words}" for words in _unfit(suite.architectures, suite.image_size)]
     if not (fits(suite.name) or fits_stored(suite.name)):
         problems.append(f"name: {suite.name[:80]!r} becomes a file's name; {RULE} only")
@@ -153,12 +153,14 @@ def problems_of(suite: Suite) -> list[str]:
     elif not _pairs(suite):
         problems.append(f"baseline: {suite.baseline} has no architecture in common with another arm")
     if suite.reference is not None and (suite.reference not in names or suite.reference == suite.baseline):
-        problems.append(f"reference: {suite.reference!r} is no arm beside the baseline; there are {', '.join(names)}")
+        problems.append(
+            f"reference: {suite.reference!r} is not an arm other than the baseline; there are {', '.join(names)}"
+        )
     return problems + [f"cost.{words}" for words in (_cost_problems(suite, suite.cost) if suite.cost else ())]
 
 
 def _listed(values: Sequence[object]) -> str:
-    """Some values, of which there may be a million."""
+    """A list of values for a message, cut short if there are many."""
     return str([*values[:5], "..."] if len(values) > 5 else list(values))
 
 
@@ -178,7 +180,7 @@ def _arm_problems(suite: Suite, arm: ArmSpec) -> list[str]:
     problems = [f"architectures: {words}" for words in _unfit(arm.architectures, suite.image_size)]
     one_file = arm.checkpoint is not None and not arm.checkpoint.startswith("torchvision:")
     if one_file and ARCHITECTURE not in str(arm.checkpoint) and len(architectures) > 1:
-        problems.append(f"checkpoint: {arm.checkpoint} for {len(architectures)} architectures; name its own one")
+        problems.append(f"checkpoint: {arm.checkpoint} for {len(architectures)} architectures; name only its own")
     if arm.pretraining is None:
         return problems + arm.problems()
     try:

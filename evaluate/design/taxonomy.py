@@ -1,12 +1,12 @@
 """Taxonomies: what a source's classes are called at coarser levels.
 
 A taxonomy file is tab-separated UTF-8 text.  Its header is ``id`` and the names of the levels, from
-coarse to fine; then comes a class a line, by the name it has in the source (a folder's name, such as a
+coarse to fine; then each line is one class: its name in the source (a folder's name, such as a
 wnid) and its label at each level.  iNaturalist's would begin ``id  kingdom  phylum  class  order  family
-genus``.  The levels are a tree: a label stands under one label of the level before.
+genus``.  The levels form a tree: a label belongs to one label of the level before.
 
 ``imagenet1k`` is the one that comes with the package.  Its levels are named by their number of labels on
-ImageNet-1k: 5, 17, 37, 85 and 232 are the granularities of Ramanujan et al. (NeurIPS 2023) and 1000 is
+ImageNet-1k: 5, 17, 37, 85 and 232 are the granularities of Ramanujan et al. (NeurIPS 2023) and 1000 are
 the classes themselves.  The paper does not say how it made them: the rule, which climbs WordNet 3.0 and
 which ``taxonomies/from_wordnet.py`` carries out, is inferred from these counts.
 """
@@ -38,7 +38,7 @@ class Group:
 
     level: str
     label: str
-    has: bool  # False: all the others
+    has: bool  # False: all the other classes
 
     def __str__(self) -> str:
         return f"{self.level} {'=' if self.has else '!='} {self.label}"
@@ -58,7 +58,7 @@ class Taxonomy:
 
     path: Path  # as messages name it
     levels: tuple[str, ...]  # from coarse to fine
-    labels: Mapping[str, tuple[str, ...]]  # by class, one a level
+    labels: Mapping[str, tuple[str, ...]]  # by class, one per level
 
     @property
     def digest(self) -> str:
@@ -70,13 +70,13 @@ class Taxonomy:
         return f"{self.path.name} ({self.digest})"
 
     def at(self, level: str, classes: Sequence[str]) -> list[str]:
-        """The label of each class at a level; raises EvaluateError where there is no such level or class."""
+        """The label of each class at a level; raises EvaluateError if there is no such level or class."""
         column = self._column(level)
         self._check(classes)
         return [self.labels[name][column] for name in classes]
 
     def inside(self, group: Group, classes: Sequence[str]) -> NDArray[np.bool_]:
-        """Which of the classes belong to a group; raises EvaluateError where the taxonomy has no such label."""
+        """Which of the classes belong to a group; raises EvaluateError if the taxonomy has no such label."""
         if group.level not in self.levels:
             raise EvaluateError(f"{self.path}: no level {group.level!r} for group {group}; {self._there_are}")
         column = self._column(group.level)
@@ -84,7 +84,7 @@ class Taxonomy:
         if group.label not in known:
             close = difflib.get_close_matches(group.label, known, SHOWN, 0.5)
             raise EvaluateError(
-                f"{self.path}: level {group.level} has {len(known)} labels, none is {group.label!r};"
+                f"{self.path}: level {group.level} has {len(known)} labels, but not {group.label!r};"
                 f" there are {_some(close or known, len(known))}"
             )
         return np.array([(label == group.label) == group.has for label in self.at(group.level, classes)], bool)
@@ -111,7 +111,7 @@ class Taxonomy:
         missing = [name for name in classes if name not in self.labels]
         if missing:
             raise EvaluateError(
-                f"{self.path}: misses {len(missing)} of the source's {len(classes)} classes:"
+                f"{self.path}: lacks {len(missing)} of the source's {len(classes)} classes:"
                 f" {_some(missing, len(missing))}; name a taxonomy that has them"
             )
 
@@ -133,16 +133,16 @@ def imagenet1k() -> Taxonomy:
 
 
 def read_taxonomy(path: Path) -> Taxonomy:
-    """Read a taxonomy file; raises EvaluateError naming file and line where it is none."""
+    """Read a taxonomy file; raises EvaluateError naming file and line if it is invalid."""
     levels, *rows = _read_rows(path)
     if levels[0] != "id" or len(levels) < 2 or len(set(levels)) < len(levels) or not all(map(_plain, levels)):
         raise EvaluateError(
-            f"{path}: line 1: {' | '.join(levels)!r} is no header; write id and the names of the levels, coarse to"
+            f"{path}: line 1: {' | '.join(levels)!r} is not a header; write id and the names of the levels, coarse to"
             " fine, with one tab between them"
         )
     labels: dict[str, tuple[str, ...]] = {}
     lines: dict[str, int] = {}
-    above: dict[tuple[str, str], tuple[str, int]] = {}  # level and label: what it stands under, and on which line
+    above: dict[tuple[str, str], tuple[str, int]] = {}  # by level and label: the label above it, and on which line
     for number, row in enumerate(rows, start=2):
         if row == [""]:
             continue
@@ -152,17 +152,17 @@ def read_taxonomy(path: Path) -> Taxonomy:
                 " one tab and no space before it"
             )
         if row[0] in labels:
-            raise EvaluateError(f"{path}: line {number}: id {row[0]!r} stands on line {lines[row[0]]} too; remove one")
+            raise EvaluateError(f"{path}: line {number}: id {row[0]!r} is also on line {lines[row[0]]}; remove one")
         labels[row[0]], lines[row[0]] = tuple(row[1:]), number
         for coarse, level, parent, label in zip(levels[1:], levels[2:], row[1:], row[2:], strict=False):
             other, line = above.setdefault((level, label), (parent, number))
             if other != parent:
                 raise EvaluateError(
-                    f"{path}: line {number}: {level} {label!r} stands under {coarse} {parent!r}, on line {line} under"
+                    f"{path}: line {number}: {level} {label!r} is under {coarse} {parent!r}, but on line {line} under"
                     f" {other!r}; make it two labels, or put the levels in order from coarse to fine"
                 )
     if not labels:
-        raise EvaluateError(f"{path}: no class; write one a line below the header")
+        raise EvaluateError(f"{path}: no class; write one per line below the header")
     return Taxonomy(path=path, levels=tuple(levels[1:]), labels=labels)
 
 

@@ -1,9 +1,9 @@
 """Tagged unions that a suite file writes as flat keys.
 
-In memory an arm holds one variant of each union, so that keys which exclude each other cannot both be there.  In
-the file the fields of all its variants lie side by side as keys of the arm.  ``TAG`` is the key that says which
-variant is meant, such as ``diversity``; the one variant without a tag is meant where no tag is given.  A tag that
-is also a field of another variant that is meant says nothing more: ``n`` beside ``diversity``.  ``INNER`` has the
+In memory an arm holds one variant of each union, so that keys which exclude each other cannot both be set.  In
+the file the fields of all variants are side by side as keys of the arm.  ``TAG`` is the key that says which
+variant is meant, such as ``diversity``; the one variant without a tag is meant if no tag is given.  A tag that
+is also a field of another variant that is meant adds nothing: ``n`` beside ``diversity``.  ``INNER`` lists the
 fields that hold a union themselves, which is read from the same flat keys.
 """
 
@@ -26,7 +26,7 @@ V = TypeVar("V", bound="Variant")
 
 
 class Variant:
-    """One form of a part of an arm: a frozen dataclass whose fields, but for those of INNER, are keys of the file."""
+    """One form of a part of an arm: a frozen dataclass whose fields, except those in INNER, are keys of the file."""
 
     __slots__ = ()
     TAG: ClassVar[str] = ""
@@ -34,9 +34,9 @@ class Variant:
 
 
 def read(kind: type[V], given: Mapping[str, Any]) -> V:
-    """A variant, with those inside it, from flat keys of JSON's types; empty lists and tables count as not given.
+    """A variant, with those inside it, from flat keys of JSON types; empty lists and tables count as not given.
 
-    Raises EvaluateError, beginning with the keys, where these do not fit together, and pydantic's
+    Raises EvaluateError, beginning with the keys, if these do not fit together, and pydantic's
     ValidationError for a key that is unknown or a value of the wrong type.
     """
     given = {key: value for key, value in given.items() if value not in ([], {})}
@@ -76,12 +76,12 @@ def _meant(variants: Sequence[type[Variant]], given: Mapping[str, Any]) -> type[
     tagged = [kind for kind in variants if kind.TAG in given]
     meant = [kind for kind in tagged if not any(kind.TAG in keys_of(one) for one in tagged if one is not kind)]
     if len(meant) > 1:
-        raise EvaluateError(f"{', '.join(kind.TAG for kind in meant)}: one of them at a time")
+        raise EvaluateError(f"{', '.join(kind.TAG for kind in meant)}: only one of them at a time")
     return meant[0] if meant else next(kind for kind in variants if not kind.TAG)
 
 
 def _stray(variants: Sequence[type[Variant]], found: Variant, key: str) -> str | None:
-    """Why a given key has no place in what was read of a union; None where it has one."""
+    """Why a given key does not belong to the variant that was read; None if it does."""
     if key in keys_of(type(found)):
         return None
     for name, inner in found.INNER.items():
@@ -110,7 +110,7 @@ def _checked(key: str, hint: Any, value: object) -> Any:
 
 
 def below(error: ValidationError, *place: str | int) -> ValidationError:
-    """The same errors of a value that stands at a place inside another."""
+    """The same errors for a value at a place inside another."""
     return _invalid(
         (one["type"], one["msg"], (*place, *one["loc"]), one["input"]) for one in error.errors(include_url=False)
     )

@@ -1,1 +1,1 @@
-"""A Comparison, shown: the page, figures, tables."""
+"""How a Comparison is shown: page, figures and tables."""

@@ -14,8 +14,8 @@ from ..analysis.trends import Scale, from_scale, to_scale
 
 # Okabe and Ito 2008, "Color Universal Design"; without yellow, which is too light for lines on white.
 COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")  # as matplotlib names them
-# On and off lengths in line widths; none is a solid line.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")  # by matplotlib's names
+# On and off lengths in line widths; an empty tuple is a solid line.
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.5), (4, 1, 1, 1), (1, 1), (7, 1.5, 1, 1.5, 1, 1.5), (9, 2))
 
 # The markers as SVG paths around 0, about 11 units wide.
@@ -29,7 +29,7 @@ PATHS = {
     "X": "M0,-2.5L3,-5.5L5.5,-3L2.5,0L5.5,3L3,5.5L0,2.5L-3,5.5L-5.5,3L-2.5,0L-5.5,-3L-3,-5.5Z",
     "p": "M0,-5.6L5.3,-1.7L3.3,4.5H-3.3L-5.3,-1.7Z",
 }
-CURVE = 41  # points of a trend that is drawn on another scale than its own
+CURVE = 41  # points of a trend that is drawn on a scale other than its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ def looks(comparison: Comparison) -> dict[str, Look]:
 
 
 def shown(name: str, limit: int = 44) -> str:
-    """A name as a figure has room for it, without characters that cannot be printed."""
+    """A name shortened to fit a figure, without unprintable characters."""
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
@@ -87,11 +87,11 @@ class Frame:
 
     x: Axis  # ID
     y: Axis  # OOD
-    alike: bool  # whether both cover the same scores, so that y = x is the diagonal
+    alike: bool  # whether both cover the same range, so that y = x is the diagonal
 
 
 def frame(comparison: Comparison, scale: Scale) -> Frame:
-    """Axes that hold all runs: alike, unless the points would become a speck in a corner."""
+    """Axes that hold all runs: of the same range, unless the points would become a speck in a corner."""
     places = on_scale(comparison, scale, [(row.id.macro_f1, row.ood.macro_f1) for row in comparison.rows])  # [n, 2]
     low, high = places.min(axis=0), places.max(axis=0)  # [2]: ID, OOD
     least = 0.03 if scale == "linear" else 0.3  # so that one point does not fill the figure
@@ -108,12 +108,12 @@ def frame(comparison: Comparison, scale: Scale) -> Frame:
 
 
 def on_scale(comparison: Comparison, scale: Scale, f1: ArrayLike) -> NDArray[np.float64]:
-    """Fractions of any shape on a scale, kept off its ends as the comparison does."""
+    """Fractions of any shape on a scale, kept away from 0 and 1 as in the comparison."""
     return to_scale(f1, scale, max(comparison.epsilon, 1e-6))
 
 
 def line_on_scale(scale: Scale, f1: ArrayLike) -> NDArray[np.float64]:
-    """Fractions of a trend or a band on a scale; kept off its ends only as far as numbers go."""
+    """Fractions of a trend or a band on a scale; kept away from 0 and 1 only as far as floating point needs."""
     return to_scale(f1, scale, 1e-12)
 
 
@@ -131,7 +131,7 @@ def trend_line(summary: ArmSummary, ids: Sequence[float]) -> NDArray[np.float64]
 
 
 def _ticks(start: float, end: float, scale: Scale) -> tuple[tuple[float, str], ...]:
-    """Percentages to label between two ends on the scale: the roundest that keep a distance."""
+    """Percentages to label between two ends on the scale: the roundest that are far enough apart."""
     rounds = [np.array([50, 10, 90, 20, 80, 30, 70, 40, 60, 5, 95, 1, 99, 2, 98, 0.1, 99.9, 0.01, 99.99, 0.5, 99.5])]
     rounds += [np.arange(1, round(100 / step)) * step for step in (5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)]
     if scale == "linear":

@@ -21,11 +21,11 @@ from ..analysis.results import ArmSummary, Comparison, Contrast
 from .figure_style import Frame, Look, frame, line_on_scale, looks, on_scale, shown, trend_line
 
 WIDTH = 5.5  # inches; the text width of a NeurIPS page
-BANDS = 8  # arms of the scatter that have theirs; of more, the baseline alone
+BANDS = 8  # most arms of the scatter that are drawn with bands; with more, the baseline alone has one
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures are the same everywhere
     "font.size": 8,
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "text.parse_math": False,  # a dollar sign in a name stays a dollar sign
     "svg.fonttype": "none",  # labels stay text
     "svg.hashsalt": "synthgen",
     "pdf.fonttype": 42,  # TrueType; publishers refuse Type 3 fonts
@@ -35,13 +35,13 @@ NO_DATE: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Creator": None},
     "png": {"Software": None},
 }
-SOFT = "0.35"  # gray of what is no arm
+SOFT = "0.35"  # gray of everything that is not an arm
 
 
 def draw_figures(comparison: Comparison) -> dict[str, dict[str, bytes]]:
-    """All figures that the comparison has something to show in, each as its ``svg``, ``pdf`` and ``png``.
+    """All figures that the comparison has data for, each as ``svg``, ``pdf`` and ``png``.
 
-    ``scatter`` is always there; ``factors`` takes an arm beside the baseline, ``forest`` an effect
+    ``scatter`` always exists; ``factors`` needs an arm besides the baseline, ``forest`` an effect
     on effective robustness, and ``forest-reference`` one against the reference.
     """
     drawings: dict[str, Callable[[Comparison], Figure]] = {"scatter": _scatter}
@@ -73,9 +73,9 @@ def _style() -> Iterator[None]:
 
 
 def _saved(figure: Figure) -> dict[str, bytes]:
-    for _ in range(3):  # beside a fixed aspect a layout settles only when it is repeated
+    for _ in range(3):  # with a fixed aspect a layout settles only when it is repeated
         figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # so that all kinds have the same
+    figure.set_layout_engine("none")  # so that all formats have the same layout
     drawings = {}
     for kind, no_date in NO_DATE.items():
         buffer = io.BytesIO()
@@ -87,7 +87,7 @@ def _saved(figure: Figure) -> dict[str, bytes]:
 def _scatter(comparison: Comparison) -> Figure:
     """OOD over ID macro-F1 of all evaluated epochs of all arms."""
     drawn = [summary for summary in comparison.arms if summary.finished]
-    if len(drawn) > BANDS:  # theirs would hide the points; the panels of the factors have them
+    if len(drawn) > BANDS:  # their bands would hide the points; the panels of the factors have them
         drawn = [s if s.arm.name == comparison.baseline else replace(s, band=None) for s in drawn]
     columns = 2 if max(len(shown(s.arm.name)) for s in drawn) <= 30 else 1
     lines = -(-(len(drawn) + 4) // columns)
@@ -103,7 +103,7 @@ def _scatter(comparison: Comparison) -> Figure:
 
 
 def _factors(comparison: Comparison) -> Figure:
-    """One panel a factor: the baseline and the factor's arms, with trends and 95% bands, on the same axes."""
+    """One panel per factor: the baseline and the factor's arms, with trends and 95% bands, on the same axes."""
     panels = factors(comparison)
     columns = 1 if len(panels) == 1 else 2
     lines = max(len(arms) for arms in panels.values()) + 1
@@ -170,7 +170,7 @@ def _forest(comparison: Comparison) -> Figure:
 def _draw_effect(axes: Axes, height: float, effect: Contrast, style: Look) -> None:
     found = effect.robustness
     if found.value is None:
-        _beside(axes, height, ("cannot be had", str(effect.n), "–"))
+        _beside(axes, height, ("not estimated", str(effect.n), "–"))
         return
     if found.low is not None and found.high is not None:
         axes.plot([found.low, found.high], [height, height], color=style.color, linewidth=1.4, solid_capstyle="butt")

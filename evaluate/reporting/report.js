@@ -1,5 +1,5 @@
-// The interactive scatter: draws what scatter_data placed, shows the run under the pointer or the
-// keyboard, filters by checkbox, and switches the scale.  Without it the static figure stands there.
+// The interactive scatter: draws what scatter_data placed, shows the run under the pointer or
+// selected by keyboard, filters by checkbox, and switches the scale.  Without it the static figure is shown.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("scatter-data").textContent);
@@ -35,7 +35,7 @@
   });
   const group = make("g", {
     role: "group",
-    "aria-label": "Runs; the arrow keys go from one to the next by ID macro-F1",
+    "aria-label": "Runs; the arrow keys move from one to the next by ID macro-F1",
   });
   const points = data.points.map(point => {
     const arm = data.arms[point.arm];
@@ -98,7 +98,7 @@
     count.textContent = `${visible.length} of ${points.length} points shown`;
   }
 
-  // One point at a time can be reached with the tab key; the arrow keys go on from there.
+  // One point at a time can be reached with the tab key; the arrow keys move on from there.
   function enter(target) {
     for (const point of points) point.mark.setAttribute("tabindex", point === target ? 0 : -1);
   }
@@ -168,7 +168,7 @@
 
   explorer.hidden = false;
   document.getElementById("static").classList.add("replaced");
-  explorer.querySelector("form").reset(); // browsers keep the boxes of a page that is loaded again
+  explorer.querySelector("form").reset(); // browsers keep the state of the boxes when a page is reloaded
   draw();
   filter();
   new ResizeObserver(draw).observe(plot.parentElement);

@@ -1,6 +1,6 @@
 """Comparison -> a directory with a web page, figures and tables.
 
-``index.html`` needs nothing but itself; the same comparison gives the same bytes with the same
+``index.html`` is self-contained; the same comparison gives the same bytes with the same
 versions of the libraries, on the same kind of machine.
 """
 
@@ -45,20 +45,20 @@ LIBRARIES = ("synthgen", "numpy", "scipy", "statsmodels", "matplotlib")
 def write_report(comparison: Comparison, out: Path, *, command: str | None = None) -> Path:
     """Write the report to the directory ``out``, whole or not at all, and return the path of its page.
 
-    ``command`` is shown as what made the report; by default the command line of this process. An
-    earlier report at ``out`` is replaced. Raises EvaluateError where ``out`` is anything else, or
-    holds files that are not the report's.
+    ``command`` is shown as the command that made the report, by default the command line of this
+    process. An earlier report at ``out`` is replaced. Raises EvaluateError if ``out`` is anything
+    else, or holds files that are not part of a report.
     """
     out = Path(os.path.realpath(out))
     _check_replaceable(out)
     content = stored(comparison)
-    unverified = content.pop("unverified")  # says nothing of the numbers, of which the digest is
-    del content["words"]  # nor do these
+    unverified = content.pop("unverified")  # the digest is of the numbers, which this says nothing about
+    del content["words"]  # nor do these say anything about them
     record = {
-        "comparison": content,  # what the report says, as below
-        "unverified": unverified,  # a sentence, where predictions have no checksums that would show an edit
+        "comparison": content,  # the content of the report, as below
+        "unverified": unverified,  # a sentence if predictions have no checksums that would reveal an edit
         **_provenance(command),
-        "digest": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],  # of the comparison
+        "digest": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],  # digest of the comparison
     }
     figures = draw_figures(comparison)
     files = {f"figures/{name}.{kind}": data for name, kinds in figures.items() for kind, data in kinds.items()}
@@ -66,9 +66,9 @@ def write_report(comparison: Comparison, out: Path, *, command: str | None = Non
         files |= {f"tables/{name}": data for name, data in table_files(table).items()}
     files["index.html"] = _page(comparison, {name: kinds["svg"].decode() for name, kinds in figures.items()}, record)
     record = {
-        "kind": KIND,  # what the file is
+        "kind": KIND,  # the kind of file
         "format": FORMAT,  # version of the file's format
-        "files": [*files, "comparison.json"],  # of the report
+        "files": [*files, "comparison.json"],  # names of all files of the report
         **record,
     }
     files["comparison.json"] = (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
@@ -80,15 +80,15 @@ def write_report(comparison: Comparison, out: Path, *, command: str | None = Non
 
 
 def _provenance(command: str | None) -> dict[str, Any]:
-    """What made the report."""
+    """The software, machine and command that made the report."""
     versions = {"Python": platform.python_version()}
     for name in LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if command is None else command,  # of the report
-        "versions": versions,  # of Python and libraries
-        "machine": f"{platform.system()} {platform.machine()}",  # that judged
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if command is None else command,  # command line
+        "versions": versions,  # versions of Python and libraries
+        "machine": f"{platform.system()} {platform.machine()}",  # machine that made it
     }
 
 
@@ -119,18 +119,18 @@ def _page(comparison: Comparison, figures: Mapping[str, str], record: Mapping[st
 
 
 def _shown(value: object) -> object:
-    """What stands on the page for a value: names may hold characters that HTML and XML do not."""
+    """A value as the page shows it: names may hold characters that HTML and XML do not allow."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _inline(name: str, svg: str) -> str:
-    """An SVG file as part of a page that holds others: with ids of its own and no style for the whole page."""
+    """An SVG file as part of a page that holds others: with its own ids and without a style for the whole page."""
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     return re.sub(r"<[^<>]+>", lambda tag: re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", tag[0]), svg)
 
 
 def _check_replaceable(out: Path) -> None:
-    """Only an earlier report, or an empty directory, may give way to a report."""
+    """Raise EvaluateError unless ``out`` is absent, empty or an earlier report."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     record: dict[str, Any] = {}
@@ -138,17 +138,17 @@ def _check_replaceable(out: Path) -> None:
         record = read_record(out / "comparison.json", dict[str, Any])
     files = record.get("files", [])
     if record.get("kind") != KIND or not isinstance(files, list):
-        raise EvaluateError(f"{out}: exists and is not a report; choose another place")
+        raise EvaluateError(f"{out}: exists and is not a report; choose another path")
     own = {name for name in files if isinstance(name, str) and OWN.fullmatch(name)}
     foreign = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_symlink() or not path.is_dir()} - own
     if foreign:
         raise EvaluateError(
-            f"{out}: holds {sorted(foreign)[0]}, which is not the report's; move it or choose another place"
+            f"{out}: holds {sorted(foreign)[0]}, which is not part of the report; move it or choose another path"
         )
 
 
 def _write_directory(out: Path, files: dict[str, bytes]) -> None:
-    """Write all files beside ``out``, then put the whole directory in its place."""
+    """Write all files beside ``out``, then move the whole directory into its place."""
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:

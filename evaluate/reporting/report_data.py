@@ -1,4 +1,4 @@
-"""Comparison -> what the page's script draws: places on every scale, and the words of every point."""
+"""Comparison -> the data that the page's script draws: places on every scale, and the words for every point."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ FIELDS = ("Arm", "Architecture", "Seed", "Epoch", "ID macro-F1", "OOD macro-F1",
 
 
 def scatter_data(comparison: Comparison) -> dict[str, Any]:
-    """Values for JSON. Places are parts of the axes, 0 to 1 from left and from bottom, to 4 digits.
+    """Values for JSON. Places are fractions of the axes, 0 to 1 from the left and the bottom, to 4 digits.
 
-    ``scales``: of each scale its axes, line y = x, and of each arm trend, extension and band.
-    ``points``: of each row its arm (a position in ``arms``), words in the order of ``fields``
-    (None where there is none), and places ``at`` each scale.
+    ``scales``: for each scale its axes, the line y = x, and for each arm its trend, extension and band.
+    ``points``: for each row its arm (a position in ``arms``), words in the order of ``fields``
+    (None if there is none), and places ``at`` each scale.
     """
     scales: tuple[Scale, ...] = get_args(Scale)
     boxes = {scale: frame(comparison, scale) for scale in scales}
@@ -47,7 +47,7 @@ def scatter_data(comparison: Comparison) -> dict[str, Any]:
                     for scale, box in boxes.items()
                 },
             }
-            for row in sorted(comparison.rows, key=lambda row: row.final)  # the last epochs lie on top
+            for row in sorted(comparison.rows, key=lambda row: row.final)  # so that the last epochs lie on top
         ],
     }
 
@@ -68,7 +68,7 @@ def _words(row: Row, *, with_robustness: bool) -> list[str | None]:
 
 
 def _of_scale(comparison: Comparison, scale: Scale, box: Frame) -> dict[str, Any]:
-    ends = np.array([max(box.x.start, box.y.start), min(box.x.end, box.y.end)])  # where y = x is inside
+    ends = np.array([max(box.x.start, box.y.start), min(box.x.end, box.y.end)])  # where y = x lies inside the axes
     diagonal = [[_part(box.x, end), _part(box.y, end)] for end in ends] if ends[0] < ends[1] else []
     return {
         "x": _axis(box.x),
@@ -87,12 +87,12 @@ def _arm(comparison: Comparison, scale: Scale, box: Frame, summary: ArmSummary) 
     lines["band"] = ()
     if band:
         low, high = ([*zip(band.id, edge, strict=True)] for edge in (band.low, band.high))
-        lines["band"] = [*low, *high[::-1]]  # once around
+        lines["band"] = [*low, *high[::-1]]  # once around the outline
     return {key: _places(box, line_on_scale(scale, f1)) for key, f1 in lines.items()}
 
 
 def _places(box: Frame, places: NDArray[np.float64]) -> list[list[float]]:
-    """Places on the scale, ID and OOD [n, 2], as parts of the axes."""
+    """Places on the scale, ID and OOD [n, 2], as fractions of the axes."""
     return [[_part(box.x, x), _part(box.y, y)] for x, y in places.reshape(-1, 2)]
 
 

@@ -1,4 +1,4 @@
-"""Comparison -> tables: the same values for the page, for Markdown and LaTeX, and in full for CSV."""
+"""Comparison -> tables: the same values rounded for the page, Markdown and LaTeX, and in full for CSV."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Table:
     caption: str
     columns: tuple[Column, ...]
     cells: tuple[tuple[str, ...], ...]  # [rows][columns]
-    arms: tuple[str | None, ...]  # [rows], the arm whose mark stands before the row
+    arms: tuple[str | None, ...]  # [rows], the arm whose mark is shown before the row
     records: tuple[Mapping[str, Any], ...]  # for CSV; scores are fractions, differences percentage points
 
 
 def tables(comparison: Comparison) -> dict[str, Table]:
-    """The tables by name: arms and runs, and where there are any the others.
+    """The tables by name: arms and runs always, the others if they have rows.
 
-    Those of the effects against the reference are named as those against the baseline, with "-reference".
+    Tables of effects against the reference have the names of those against the baseline, with "-reference".
     """
     made = [_arms(comparison), _effects(comparison), _checks(comparison), _ordered(comparison)]
     if comparison.reference:
@@ -85,7 +85,7 @@ def _escaped(text: str) -> Markup:
 
 
 def is_published(row: Row) -> bool:
-    """Whether the row is a published score: no seed, epoch or image was seen."""
+    """Whether the row is a published score, without seed, epoch or images."""
     return row.n_id is None
 
 
@@ -95,7 +95,7 @@ def _table(
     columns: Sequence[tuple[str, str]],
     rows: Iterable[tuple[str | None, Sequence[str], Mapping[str, Any]]],
 ) -> Table:
-    """``rows`` are arm, cells, record; columns in which no row has a value are left out for readers."""
+    """A table of ``rows`` of arm, cells and record; columns without any value are left out for readers."""
     rows = list(rows)
     kept = [i for i in range(len(columns)) if any(cells[i] not in ("", NONE) for _, cells, _ in rows)]
     return Table(
@@ -255,7 +255,7 @@ def _checks(comparison: Comparison) -> Table:
 
     caption = (
         f"Checks of each difference from {comparison.baseline}: whether slopes are the same, whether the arm is as"
-        " good, how many blocks would tell, and what other choices of analysis give."
+        " good, how many blocks would show a difference, and the results of other analyses."
     )
     return _table("checks", caption, columns, map(row, comparison.effects))
 
@@ -269,7 +269,7 @@ def _ordered(comparison: Comparison) -> Table:
         record: dict[str, Any] = {"factor": o.factor, "levels": levels, "blocks": n, "p": p, "verdict": verdict}
         return None, (o.factor, levels, str(n), p_value(p), verdict), record
 
-    caption = "One test a factor: whether effective robustness rises or falls along its levels."
+    caption = "One test per factor: whether effective robustness rises or falls along its levels."
     return _table("ordered", caption, (*columns, ("What the test supports", "text")), map(row, comparison.ordered))
 
 
@@ -303,7 +303,7 @@ def _worst(comparison: Comparison) -> Table:
     known = [summary for summary in comparison.arms if summary.worst_location is not None]
     caption = (
         f"OOD macro-F1 at the last evaluated epoch, over all {words.clusters} of the OOD images and over the one where"
-        " a run has its lowest."
+        " a run has its lowest score."
     )
     return _table("worst", caption, columns, map(row, known))
 
@@ -322,13 +322,13 @@ def _clusters(comparison: Comparison) -> Table:
     caption = (
         f"OOD macro-F1 at every {words.cluster} of the OOD images, over the classes that occur there: mean over runs at"
         f" the last evaluated epoch. {_capital(words.clusters)} with fewer than {FEW_IMAGES} images are never the"
-        " worst, as theirs is 0 or 1 by chance."
+        " worst, since theirs is 0 or 1 by chance."
     )
     return _table("locations", caption, columns, map(row, sorted(comparison.locations, key=lambda one: -one.n_images)))
 
 
 def _capital(words: str) -> str:
-    """With a capital first letter, and the others as they are."""
+    """The text with a capital first letter."""
     return words[:1].upper() + words[1:]
 
 

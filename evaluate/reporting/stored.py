@@ -15,9 +15,9 @@ FORMAT = 2
 
 
 def stored(value: Any) -> Any:
-    """A comparison, or a part of it, for JSON, which knows no numbers that are not finite.
+    """A comparison, or a part of it, for JSON, which has only finite numbers.
 
-    Fields are stored under their names, but for the parts below, whose form is older than the values'.
+    Fields are stored under their names, except for the parts below, whose stored form is older than the classes.
     """
     if isinstance(value, Estimate):
         return None if value.value is None else {"value": value.value, "low": value.low, "high": value.high}
@@ -59,7 +59,7 @@ def _contrast(effect: Contrast) -> dict[str, Any]:
         "power": margin and margin.power,
         "blocks_needed": margin and margin.needed,
     }
-    if checks["checks"]:  # only where there are some: records from before there were any stay as they are
+    if checks["checks"]:  # only if there are some, so that older records stay as they are
         record["checks"] = {
             one.name: {
                 "value": one.estimate.value,
@@ -74,7 +74,7 @@ def _contrast(effect: Contrast) -> dict[str, Any]:
 
 
 def by_part(effect: Contrast) -> dict[str, list[CheckResult]]:
-    """The results of an effect's checks by the part of the stored effect that has them."""
+    """The results of an effect's checks, by the key of the stored effect that holds them."""
     parts: dict[str, list[CheckResult]] = {"mixed_model": [], "sensitivity": [], "checks": []}
     for one in effect.checks:
         parts[one.stored_as].append(one)

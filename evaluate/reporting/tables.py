@@ -1,4 +1,4 @@
-"""Tables as text, CSV, Markdown or LaTeX; a cell is one line of characters that show (see synthgen.common.printing)."""
+"""Tables as text, CSV, Markdown or LaTeX; a cell is one line of printable characters (see synthgen.common.printing)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LATEX = str.maketrans(
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
-        "<": r"\textless{}",  # these three are other letters in LaTeX's first font encoding
+        "<": r"\textless{}",  # these three are other characters in LaTeX's default font encoding
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
         "[": "{[}",  # after the end of a line, these two would be its arguments
@@ -34,7 +34,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def written(rows: Sequence[Mapping[str, Any]], layout: str) -> str:
-    """Rows of the same keys as a table; raises EvaluateError where the layout is none of FORMATS."""
+    """Rows with the same keys as a table; raises EvaluateError if the layout is not one of FORMATS."""
     if layout not in FORMATS:
         raise EvaluateError(f"--format {layout}: one of {', '.join(FORMATS)}")
     header = list(rows[0])
@@ -62,9 +62,9 @@ def _csv(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _harmless(cell: str) -> str:
-    """A cell with an apostrophe before what spreadsheets would run as a formula.
+    """A cell with an apostrophe before anything that spreadsheets would run as a formula.
 
-    The marks are those of OWASP, "CSV Injection"; plain numbers stay as they are.
+    The characters are those of OWASP, "CSV Injection"; plain numbers stay as they are.
     """
     return f"'{cell}" if cell[:1] in {*"=+-@\t\r\n"} and not NUMBER.fullmatch(cell) else cell
 

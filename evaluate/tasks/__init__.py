@@ -1,1 +1,1 @@
-"""Fine-tuning tasks: the sets of WILDS, a simulated one, and what every task is."""
+"""Fine-tuning tasks: the sets of WILDS, a simulated one, and what all tasks have in common."""

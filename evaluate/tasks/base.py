@@ -1,4 +1,4 @@
-"""What every fine-tuning task is: splits of labelled images in clusters, and the words for them.
+"""What all fine-tuning tasks have in common: splits of labelled images in clusters, and the words for them.
 
 A task is classification with a shift between its splits.  It is scored by macro-F1 as WILDS defines it
 (``metrics.scores``), the metric that the bootstrap can resample by clusters.
@@ -28,16 +28,16 @@ class Words:
     """What a task's clusters and splits are called, for reports and messages."""
 
     cluster: str  # images of one depend on each other: "camera location", "slide"
-    clusters: str  # several of them
-    id: str  # what the ID images are, after "images": "from camera locations that were also in the training images"
-    ood: str  # and the OOD images
+    clusters: str  # plural of ``cluster``
+    id: str  # describes the ID images, after "images": "from camera locations that were also in the training images"
+    ood: str  # likewise, the OOD images
 
 
-UNKNOWN = Words(  # of a task that the record of a suite does not name, such as that of published scores
+UNKNOWN = Words(  # for a task that a suite's record does not name, such as that of published scores
     cluster="cluster",
     clusters="clusters",
     id="from the distribution of the training images",
-    ood="from another distribution than the training images",
+    ood="from a distribution other than that of the training images",
 )
 
 
@@ -49,10 +49,10 @@ class Split:
     image_id: NDArray[np.object_]  # str [n], unique in the task
     y: NDArray[np.int64]  # [n], class
     cluster: NDArray[np.int64]  # [n], cluster of dependent images
-    sequence: NDArray[np.int64]  # [n], images of a cluster that were taken together; -1 where the set has none
+    sequence: NDArray[np.int64]  # [n], images of a cluster that were taken together; -1 if the set has no sequences
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
-        """The images at ``indices`` as uint8 [size, size, 3]; raises EvaluateError naming a broken one."""
+        """The images at ``indices`` as uint8 [size, size, 3]; raises EvaluateError naming a broken file."""
         from ..images.decoding import decode_named
 
         for path in self.files[indices].tolist():
@@ -76,8 +76,8 @@ class Task:
     """An opened task."""
 
     class_names: tuple[str, ...]
-    splits: dict[str, Split]  # by names of SPLITS; those of NEEDED at least
-    identity: dict[str, Any]  # changes when images or labels do; "kind" names the task, "n_images" are of all splits
+    splits: dict[str, Split]  # by names of SPLITS; at least those of NEEDED
+    identity: dict[str, Any]  # changes when images or labels do; "kind" names the task, "n_images" counts all splits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,6 @@ def kinds() -> dict[str, TaskKind]:
 
 
 def words_of(task: Mapping[str, Any]) -> Words:
-    """The words for a task, by what a suite's record says of it."""
+    """The words for a task, by its description in a suite's record."""
     kind = kinds().get(str(task.get("kind")))
     return UNKNOWN if kind is None else kind.words

@@ -1,6 +1,6 @@
-"""The fine-tuning task as a suite file says it, and its opening.
+"""The fine-tuning task as a suite file describes it, and how it is opened.
 
-Imports no torch, so that looking at a plan is instant.
+Imports no torch, so that showing a plan is instant.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import EvaluateError
 from .base import NEEDED, SPLITS, Task
 from .known import kinds
 
-EMPTY = "empty"  # name of the class of images that show nothing
+EMPTY = "empty"  # name of the class of images without a subject
 
 
 def _known(name: str) -> str:
@@ -31,28 +31,28 @@ def _known(name: str) -> str:
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """What is fine-tuned on, as a suite file says it."""
+    """What is fine-tuned on, as a suite file describes it."""
 
-    path: str  # the folder that holds the local copy, such as that with iwildcam_v2.0 in it
+    path: str  # the folder that holds the local copy, such as the one that contains iwildcam_v2.0
     kind: Annotated[str, AfterValidator(_known)] = "iwildcam"  # name of the task: iwildcam, fmow, camelyon17, rxrx1
-    empty: bool = True  # with the images of the class "empty"
+    empty: bool = True  # keep the images of the class "empty"
 
 
 def open_task(spec: TaskSpec) -> Task:
     """Open a local copy; nothing is ever downloaded.
 
-    Raises EvaluateError, saying what is expected where, for a missing or incomplete copy, and where
-    the images of the class "empty" are to be left out of a set that has no such class.
+    Raises EvaluateError, saying what is expected where, for a missing or incomplete copy, and if
+    the images of the class "empty" are to be left out of a set without such a class.
     """
     if spec.kind not in kinds():
-        raise EvaluateError(f"task kind {spec.kind!r}: not known; one of {', '.join(kinds())}")
+        raise EvaluateError(f"task kind {spec.kind!r}: unknown; must be one of {', '.join(kinds())}")
     task = kinds()[spec.kind].open(Path(spec.path))
     assert {*NEEDED} <= task.splits.keys() <= {*SPLITS}
     return task if spec.empty else _without_empty(task, spec.path)
 
 
 def _without_empty(task: Task, path: str) -> Task:
-    """The task without the images of the class "empty", its other classes numbered anew."""
+    """The task without the images of the class "empty", its other classes renumbered."""
     kept = np.array([name != EMPTY for name in task.class_names])
     if kept.all():
         raise EvaluateError(f"{path}: empty = false, but no class is named {EMPTY!r}; leave empty = false out")

@@ -1,1 +1,1 @@
-"""Simulated camera traps, written in the layout of WILDS's iWildCam and opened as that."""
+"""Simulated camera traps, written in the layout of WILDS's iWildCam and opened as such."""

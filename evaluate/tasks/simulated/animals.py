@@ -1,6 +1,6 @@
 """The species of the simulated camera traps, and the drawing of one animal.
 
-Pure: everything follows from seeds and poses.  Lengths are fractions of the picture's side, y
+Pure: everything follows from seeds and poses.  Lengths are fractions of the picture's side, with y
 pointing down, except in an animal's own frame: feet at 0, up and forward positive, trunk length
 about 1.
 """
@@ -66,11 +66,11 @@ class Pose:
     stride: float = 0.0  # phase of the gait, radians
     head: float = 0.0  # 0 held up, 1 down at the ground
     tail: float = 0.0  # degrees raised
-    blur: float = 0.0  # way moved during the exposure
+    blur: float = 0.0  # distance moved during the exposure
 
 
 def generator(*key: int | str) -> np.random.Generator:
-    """A generator of its own for everything that is drawn."""
+    """A separate generator for each thing that is drawn."""
     return np.random.default_rng(derive_seed(*key))
 
 
@@ -97,10 +97,10 @@ def species(seed: int, y: int) -> Species:
 
 
 def burst_pose(rng: np.random.Generator, horizon: float, at: int, *, slow: bool) -> Pose:
-    """The individual of a burst in its frame ``at``; ``slow`` exposures blur more."""
+    """The individual of a burst in frame ``at``; ``slow`` exposures blur more."""
     near = float(rng.beta(1.4, 1.4))
     facing = int(rng.choice((-1, 1)))
-    speed = float(rng.choice((0.0, 0.03, 0.06, 0.10))) * (0.6 + 0.8 * near)  # picture sides a second
+    speed = float(rng.choice((0.0, 0.03, 0.06, 0.10))) * (0.6 + 0.8 * near)  # picture sides per second
     x, head = float(rng.uniform(0.25, 0.75)), float(rng.choice((0.0, 0.0, 0.3, 1.0)) if speed < 0.05 else 0.0)
     turn, stride, tail = float(rng.uniform(0.72, 1.0)), float(rng.uniform(0, 6.3)), float(rng.normal(0, 10))
     farthest = max(horizon + 0.16, 0.58)
@@ -193,7 +193,7 @@ def draw_animal(animal: Species, pose: Pose, size: int) -> tuple[Array, Array, t
     Distances to the capsules are sampled on a grid twice as fine, then averaged.
     """
     parts, eye = skeleton(animal.plan, pose)
-    unit = animal.plan[-1] / animal.plan[0] * pose.scale  # picture sides to one unit of the animal's frame
+    unit = animal.plan[-1] / animal.plan[0] * pose.scale  # picture sides per unit of the animal's frame
     across = unit * pose.turn * pose.facing
     fine = (np.arange(2 * size, dtype=np.float32) + 0.5) / (2 * size)
     reach = np.array([parts[:, [0, 2]].min() - 0.2, parts[:, [0, 2]].max() + 0.2]) * across + pose.x

@@ -1,8 +1,8 @@
 """The places, light and pictures of the simulated camera traps.
 
-Pure: everything follows from seeds; no file is read or written.  A picture is put together in
-reflectances (background, animal, plants before it), which one light then falls on, so an animal is
-lit as its surroundings are.  Lengths are fractions of the picture's side, y pointing down.
+Pure: everything follows from seeds; no file is read or written.  A picture is composed of
+reflectances (background, animal, plants in front of it), which are then lit by one light, so an animal
+is lit like its surroundings.  Lengths are fractions of the picture's side, y pointing down.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fractaldb import chaos
 
 from .animals import Array, Pose, Species, draw_animal, generator
 
-# a, b, c, d, e, f, p a row, as in fractaldb: x' = ax + by + e, y' = cx + dy + f
+# a, b, c, d, e, f, p per row, as in fractaldb: x' = ax + by + e, y' = cx + dy + f
 PLANTS = {
     "fern": (  # Barnsley, Fractals Everywhere (1988)
         (0.0, 0.0, 0.0, 0.16, 0.0, 0.0, 0.02),
@@ -67,7 +67,7 @@ MASK_SIZE = 224  # pixels of a plant's drawing before it is scaled into the scen
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Layer:
-    """Plants that hide what stands behind them."""
+    """Plants that hide what is behind them."""
 
     base: float  # y at which they grow; animals with feet above it are behind
     color: Array  # float32 [size, size, 3], reflectance times cover
@@ -77,7 +77,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scene:
-    """What one camera sees when nothing is there."""
+    """What one camera sees when no animal is there."""
 
     horizon: float
     color: Array  # float32 [size, size, 3], reflectance
@@ -204,7 +204,7 @@ def scene(seed: int, location: int, size: int) -> Scene:
     layers = [_nothing(size, base, far) for base, far in ((horizon, 3.5), (0.62, 1.7), (0.82, 1.0), (2.0, 0.55))]
     for depth, (layer, roots, fewest, most) in enumerate(zip(layers, ROOTS, (5, 0, 0, 0), (16, 4, 3, 4), strict=True)):
         low, high = horizon * (depth == 0) + np.array(roots)
-        for _ in range(int(rng.integers(1, 6)) if closed and depth < 2 else 0):  # trunks, out of the picture's top
+        for _ in range(int(rng.integers(1, 6)) if closed and depth < 2 else 0):  # trunks, cut off at the picture's top
             middle = rng.random() + rng.normal(0, 0.05) * y
             wide, root = rng.uniform(0.012, 0.03) * (1 + depth), rng.uniform(low, high)
             off = (x - middle) / (wide * (0.8 + 0.4 * np.clip(y / root, 0, 1.2) ** 6))

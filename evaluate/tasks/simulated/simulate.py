@@ -2,7 +2,7 @@
 
 Each camera location has its own view and its own few species, so the background predicts the
 species at the training locations and misleads at new ones.  A set is planned first (which burst of
-which species where and when: pure), then drawn, image by image, each from its own seed.
+which species, where and when: pure), then drawn image by image, each from its own seed.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from ...runs import stored, write_json
 from .animals import MOST_SPECIES, burst_pose, generator, species
 from .scenery import is_night, picture, scene
 
-FORMAT = 1  # of the drawings: raised when the same arguments give other pictures
+FORMAT = 1  # of the drawings: raised when the same arguments give different pictures
 SHARES = {"train": 0.50, "val": 0.08, "test": 0.20, "id_val": 0.08, "id_test": 0.14}  # of the images
 DAYS = {"train": (0, 1, 2, 3, 4, 5), "id_val": (6,), "id_test": (7, 8, 9)}  # last digit of a burst's day
 LONGEST_BURST = 5  # images
 NIGHT = 0.4  # share of bursts
 JPEG_QUALITY = 92
-SMALLEST, LARGEST = 32, 1024  # pixels a side
+SMALLEST, LARGEST = 32, 1024  # width and height in pixels
 MOST_IMAGES = 1_000_000  # five times iWildCam's; all are planned before one is drawn
 DEFAULTS = {"seed": 0, "n_classes": 12, "n_locations": 24, "n_images": 1500, "size": 64}
 HEADER = ",split,location_remapped,location,sequence_remapped,datetime,y,filename,image_id"
@@ -50,14 +50,14 @@ class Burst:
     y: int  # class, 0 is empty
     n: int  # images
     start: datetime
-    number: int  # names it in seeds; unique in the set
+    number: int  # identifies it in seeds; unique in the set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
     """One image of the set."""
 
-    index: int  # names the file
+    index: int  # gives the file its name
     sequence: int
     at: int  # place in its burst, from 0
     burst: Burst
@@ -85,12 +85,12 @@ def simulate(
 ) -> None:
     """Make a simulated set that ``wilds.get_dataset("iwildcam", root_dir=out)`` loads.
 
-    ``out/iwildcam_v2.0`` then holds ``n_images`` square JPEGs of ``size`` pixels a side, of
-    ``n_classes`` classes (the class "empty" counted) at ``n_locations`` cameras; ``val`` and ``test``
-    are at cameras of their own.  The same arguments give the same bytes with the same library
-    versions.  A run that was stopped continues; a finished one returns at once.  ``progress`` is
-    called with the numbers of images done and wanted.  Raises EvaluateError, before anything is
-    written, for arguments out of bounds and for an ``out`` that holds something else.
+    ``out/iwildcam_v2.0`` then holds ``n_images`` square JPEGs of ``size`` x ``size`` pixels, of
+    ``n_classes`` classes (including "empty") at ``n_locations`` cameras; ``val`` and ``test`` have
+    cameras of their own.  The same arguments give the same bytes with the same library
+    versions.  A call that was interrupted is resumed; a finished one returns at once.  ``progress`` is
+    called with the numbers of images done and requested.  Raises EvaluateError, before anything is
+    written, for arguments out of bounds and for an ``out`` that holds anything else.
     """
     arguments = {"seed": seed, "n_classes": n_classes, "n_locations": n_locations, "n_images": n_images, "size": size}
     _check(arguments)
@@ -116,7 +116,7 @@ def simulate(
 
 
 def settled(out: Path, asked: Mapping[str, int | None]) -> dict[str, int]:
-    """Arguments of ``simulate``: those asked, else those of the set that is at ``out``, else DEFAULTS."""
+    """Arguments of ``simulate``: those given, else those of the set that is at ``out``, else DEFAULTS."""
     record = out / "simulated.json"
     there = stored(record, dict[str, Any]) if record.exists() else {}
     known = {name: value for name, value in there.items() if name in DEFAULTS and type(value) is int}
@@ -124,7 +124,7 @@ def settled(out: Path, asked: Mapping[str, int | None]) -> dict[str, int]:
 
 
 def _check(arguments: dict[str, int]) -> None:
-    """Bounds of the arguments, told with the value seen."""
+    """Raise EvaluateError, with the value, for an argument out of bounds."""
     bounds = {
         "seed": (0, 2**63 - 1),
         "n_classes": (2, MOST_SPECIES + 1),
@@ -144,7 +144,7 @@ def _check(arguments: dict[str, int]) -> None:
 
 
 def _claim(out: Path, arguments: dict[str, int]) -> None:
-    """Refuse a directory that holds anything but a set, begun or finished, of the same arguments."""
+    """Refuse a directory that holds anything but a started or finished set with the same arguments."""
     if out.exists() and not out.is_dir():
         raise EvaluateError(f"{out}: not a directory")
     record = out / "simulated.json"
@@ -154,7 +154,9 @@ def _claim(out: Path, arguments: dict[str, int]) -> None:
         return
     known = stored(record, dict[str, Any])
     differing = [
-        f"{name} {known.get(name)} (asked: {value})" for name, value in arguments.items() if known.get(name) != value
+        f"{name} {known.get(name)} (requested: {value})"
+        for name, value in arguments.items()
+        if known.get(name) != value
     ]
     if differing:
         raise EvaluateError(f"{out}: was made with {', '.join(differing)}; choose a new directory")
@@ -212,9 +214,9 @@ def plan(*, seed: int, n_classes: int, n_locations: int, n_images: int) -> list[
 
 
 def _fauna(rng: np.random.Generator, n_classes: int, n_places: int) -> NDArray[np.float64]:
-    """How often each class comes to each place, float64 [n_places, n_classes], rows sum to one.
+    """How often each class visits each place, float64 [n_places, n_classes], rows sum to one.
 
-    A place has three species (more where there are fewer places than species), one of them
+    A place has three species (more if there are fewer places than species), one of them
     common; each species lives somewhere; popularity falls as 1 / rank ** 0.7.
     """
     n_species = n_classes - 1
@@ -268,7 +270,7 @@ def _start(rng: np.random.Generator, digits: Sequence[int]) -> datetime:
 
 
 def draw(frame: Frame, *, seed: int, size: int) -> NDArray[np.uint8]:
-    """One image of a set, uint8 [size, size, 3]; it depends on nothing but the arguments."""
+    """One image of a set, uint8 [size, size, 3]; it depends only on the arguments."""
     burst = frame.burst
     view = scene(seed, burst.location, size)
     rng = generator(seed, "burst", burst.number)
@@ -282,7 +284,7 @@ def draw(frame: Frame, *, seed: int, size: int) -> NDArray[np.uint8]:
 def _draw_missing(
     folder: Path, frames: list[Frame], seed: int, size: int, progress: Callable[[int, int], None] | None
 ) -> None:
-    """Draw the images that are not there yet, on all cores."""
+    """Draw the missing images, on all cores."""
     folder.mkdir(parents=True, exist_ok=True)
     there = {path.name for path in folder.glob("*.jpg") if path.stat().st_size}
     missing = [frame for frame in frames if frame.filename not in there]
@@ -310,7 +312,7 @@ def _write(path: Path, content: bytes | str) -> None:
     """Write a file, whole or not at all."""
     part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     part.write_bytes(content.encode() if isinstance(content, str) else content)
-    with suppress(FileNotFoundError):  # another process has just finished the same set, and tidied up
+    with suppress(FileNotFoundError):  # another process has just finished the same set and cleaned up
         part.replace(path)
 
 

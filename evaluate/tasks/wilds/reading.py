@@ -1,4 +1,4 @@
-"""A set of WILDS from a local copy, read by the ``wilds`` package; what lies where is said by its row of ``sets``."""
+"""A set of WILDS from a local copy, read by the ``wilds`` package; its row of ``sets`` says where everything is."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def open_set(name: str, known: WildsSet, path: Path) -> Task:
     _check_files(folder, known)
     try:
         dataset = _load(name, known, path)
-    except Exception as error:  # wilds and pandas fail as they may where the metadata are not what they expect
+    except Exception as error:  # wilds and pandas may raise anything if the metadata are not as expected
         said = " ".join(f"{type(error).__name__} {error}".split())
         raise EvaluateError(f"{folder / known.metadata}: wilds refuses it ({said}); {known.rules}") from error
     splits = _splits(dataset, folder, known)
@@ -68,7 +68,7 @@ def _check_files(folder: Path, known: WildsSet) -> None:
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file; raises EvaluateError where it is none, or lacks a column."""
+    """The rows of a CSV file; raises EvaluateError if it is invalid or lacks a column."""
     with told_here(), reading(path), io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
         try:
             reader = csv.DictReader(file)
@@ -87,7 +87,7 @@ def _splits(dataset: Any, folder: Path, known: WildsSet) -> dict[str, Split]:
     sequence = known.sequence(dataset) if known.sequence else np.full(len(names), -1)
     for what, values in (("labels", y), ("clusters", cluster), ("sequences", sequence)):
         if values.dtype.kind not in "iu":
-            raise EvaluateError(f"{folder / known.metadata}: {what} that are no whole numbers; {known.rules}")
+            raise EvaluateError(f"{folder / known.metadata}: {what} that are not integers; {known.rules}")
     images = Split(
         files=np.array([f"{folder / known.images}/{name}" for name in names], dtype=object),
         image_id=np.array([os.path.splitext(name)[0] for name in names], dtype=object),
@@ -110,13 +110,13 @@ def _splits(dataset: Any, folder: Path, known: WildsSet) -> dict[str, Split]:
     ids = np.concatenate([split.image_id for split in splits.values()])
     repeated = len(ids) - len(set(ids))
     if repeated:
-        raise EvaluateError(f"{folder / known.metadata}: {repeated} file names stand more than once")
+        raise EvaluateError(f"{folder / known.metadata}: {repeated} file names appear more than once")
     _check_images(folder / known.images, np.concatenate([split.files for split in splits.values()]))
     return splits
 
 
 def _check_images(folder: Path, files: NDArray[np.object_]) -> None:
-    """Raise EvaluateError where images are missing; a listing of each folder is quicker than a look at each file."""
+    """Raise EvaluateError if images are missing; listing each folder is faster than checking each file."""
     there: dict[str, set[str]] = {}
     absent = []
     for path in files.tolist():
@@ -139,13 +139,13 @@ def _class_names(dataset: Any, folder: Path, known: WildsSet) -> tuple[str, ...]
             y, name = row["y"] or "", row["name"]
             if not re.fullmatch("[0-9]{1,9}", y):
                 raise EvaluateError(f"{folder / CATEGORIES}: row {number}: y is {y[:40]!r}, not the number of a class")
-            if name and int(y) < len(names):  # classes without images have numbers beyond
+            if name and int(y) < len(names):  # classes without images have higher numbers
                 names[int(y)] = name
     return tuple(names)
 
 
 def import_wilds() -> Any:
-    """Import ``wilds`` without the thread that asks the network for its newest version."""
+    """Import ``wilds`` without the thread that asks the network for its latest version."""
     if "wilds" not in sys.modules:
         before = sys.modules.get("outdated")
         sys.modules["outdated"] = None  # type: ignore[assignment]
@@ -159,19 +159,19 @@ def import_wilds() -> Any:
 
 
 def _load(name: str, known: WildsSet, root: Path) -> Any:
-    """The dataset object of ``wilds`` for a local copy; raises whatever wilds raises of a bad one."""
+    """The dataset object of ``wilds`` for a local copy; raises whatever wilds raises for a bad one."""
     wilds = import_wilds()
     limit = Image.MAX_IMAGE_PIXELS
     module = importlib.import_module(f"wilds.datasets.{name}_dataset")
-    Image.MAX_IMAGE_PIXELS = limit  # FMoW's module lifts the guard against huge images for the whole process
+    Image.MAX_IMAGE_PIXELS = limit  # FMoW's module disables the guard against huge images for the whole process
     module.pd = _earlier_pandas()  # type: ignore[attr-defined]
     return wilds.get_dataset(name, version=known.version, root_dir=str(root), download=False)
 
 
 def _earlier_pandas() -> SimpleNamespace:
-    """What these sets need of pandas, as wilds 2.0 knows it.
+    """The pandas that these sets need, as wilds 2.0 expects it.
 
-    Since pandas 2 dates must all be written alike, but some of FMoW's have fractions of a second (wilds issue 146);
+    Since pandas 2 all dates must have one format, but some of FMoW's have fractions of a second (wilds issue 146);
     since pandas 3 a column's values are read-only, but RxRx1 writes into them.
     """
     import pandas

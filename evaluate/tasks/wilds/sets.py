@@ -1,8 +1,8 @@
-"""The image classification sets of WILDS that can be fine-tuned on: one table of what lies where in each.
+"""The image classification sets of WILDS that can be fine-tuned on: one table of where everything is in each.
 
-Another set is a row of SETS.  Left out are the sets with no images of one class each, and CelebA, Waterbirds and
-DomainNet, which have no split in distribution or no cluster of dependent images.  Imports neither wilds nor numpy:
-the command line takes the names from here.
+Another set is a row of SETS.  The sets whose images do not have one class each are left out, and so are CelebA,
+Waterbirds and DomainNet, which have no in-distribution split or no cluster of dependent images.  Imports neither
+wilds nor numpy: the command line takes the names from here.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WildsSet:
-    """Where one set keeps what; the functions take the dataset object of ``wilds``."""
+    """Where one set keeps everything; the functions take the dataset object of ``wilds``."""
 
     words: Words
-    version: str  # the set lies in the folder <kind>_v<version>
+    version: str  # the set is in the folder <kind>_v<version>
     metadata: str  # file name
     columns: tuple[str, ...]  # of the metadata, that are read
     others: tuple[str, ...] = ()  # further files that are read
     images: str  # the folder of the images
-    splits: Mapping[str, str]  # of the task, each with the set's own split that plays it
-    files: Callable[[Any], Sequence[str]]  # path of every image, below the folder of the images
+    splits: Mapping[str, str]  # splits of the task, each with the set's own split that serves as it
+    files: Callable[[Any], Sequence[str]]  # path of every image, relative to the folder of the images
     cluster: Callable[[Any], NDArray[np.int64]]  # cluster of dependent images of every image
     sequence: Callable[[Any], NDArray[np.int64]] | None = None  # finer group of images taken together
     class_names: Callable[[Any], Sequence[str]] | None = None  # None: those of categories.csv, or none
-    rules: str  # what wilds demands of the metadata
-    origin: str  # where a copy comes from
+    rules: str  # what wilds requires of the metadata
+    origin: str  # where to get a copy
 
 
 def _field(name: str) -> Callable[[Any], NDArray[np.int64]]:
@@ -95,7 +95,7 @@ SETS = {
         splits=ALL_SPLITS,
         files=lambda dataset: [f"rgb_img_{number}.png" for number in dataset.full_idxs],
         # Countries, of which there are some two hundred: the six regions are too few to resample.  A place, of which
-        # there are several images, lies in one country; the metadata number no places.
+        # there are several images, is in one country; the metadata do not number places.
         cluster=_country,
         class_names=lambda dataset: list(dataset.category_to_idx),
         rules="every category must be one of FMoW's 62, and timestamps be like 2014-07-08T16:03:55Z",
@@ -112,7 +112,7 @@ SETS = {
         metadata="metadata.csv",
         columns=("patient", "node", "x_coord", "y_coord", "tumor", "slide", "center", "split"),
         images="patches",
-        # There is no id_test.  id_val plays it, as in WILDS's own tables, and then nothing is left to choose on.
+        # There is no id_test.  id_val serves as it, as in WILDS's own tables, so no split is left for model selection.
         splits={"train": "train", "val": "val", "test": "test", "id_test": "id_val"},
         files=_below("patches"),
         cluster=_field("slide"),  # val and test are one hospital each, of ten slides
