@@ -2,6 +2,7 @@ import io
 import zipfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from synthgen.dataset.shard import Item
 from synthgen.engines.generate import generate, open_directory
 from synthgen.kinds.base import Renderer, Sample
 from synthgen.kinds.diffusion.content import ClassRecord, DiffusionContent, ModelRecord, PromptRecord, Sampling
+from synthgen.kinds.fractaldb import drawn
+from synthgen.kinds.fractaldb.render import find_categories
 from synthgen_evaluate.design.sources import FolderSource, FractalSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.images import sources
 from synthgen_evaluate.images.decoding import fit
 from synthgen_evaluate.images.shard_source import Shards
 from synthgen_evaluate.images.sources import Fractals, ImageFolder, Joined, open_source
@@ -179,14 +181,12 @@ def test_a_source_is_opened_once_until_its_folder_changes(
     (folder / "cat" / "3.png").unlink()
     assert open_source(spec, 32).n_images == 3
     searches = []
-    find = sources.find_categories
 
     def counted(n: int, *, seed: int) -> object:
         searches.append((n, seed))
-        return find(n, seed=seed)
+        return find_categories(n, seed=seed)
 
-    monkeypatch.setattr(sources, "find_categories", counted)
-    sources._categories.cache_clear()
+    monkeypatch.setattr(drawn, "_searched", lru_cache(counted))
     for size, points in ((32, 500), (32, 500), (40, 500), (40, 600)):
         open_source(FractalSource(kind="fractals", categories=2, n=10, points=points), size)
     assert searches == [(2, 1)]

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from conftest import Command
 
+from synthgen.dataset import opened
 from synthgen.dataset.manifest import read_manifest
 from synthgen.publishing.export import export
 from synthgen.storage.places import place
 from synthgen_evaluate.design.sources import FolderSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
-from synthgen_evaluate.images import shard_source
 from synthgen_evaluate.images.shard_source import Shards
 from synthgen_evaluate.images.sources import ImageFolder, open_source
 
@@ -238,7 +238,7 @@ def test_of_two_that_want_a_shard_one_fetches_it(memory: str, cache: Path, monke
         one = pool.submit(lambda: len(list(first.decode(np.arange(50), SIZE))))
         assert holding.wait(30)
         other = pool.submit(lambda: len(list(second.decode(np.arange(50), SIZE))))
-        time.sleep(3 * shard_source.POLL)
+        time.sleep(3 * opened.POLL)
         assert not other.done()
         go_on.set()
         assert (one.result(30), other.result(30)) == (50, 50)
@@ -270,7 +270,7 @@ def test_a_cache_that_cannot_be_written_is_told_in_one_line(memory: str, cache: 
 def test_the_cache_is_in_the_home_folder_where_nothing_else_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("", "relative"):  # which the XDG specification tells to pass over
         monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert shard_source.cache_folder() == Path.home() / ".cache" / "synthgen"
+        assert opened.cache_folder() == Path.home() / ".cache" / "synthgen"
 
 
 @pytest.mark.parametrize("kind", ["shards", "folder"])

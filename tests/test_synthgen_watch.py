@@ -38,7 +38,7 @@ def start(launch: Start) -> Start:
 def watching(directory: object, *, every: float = 0.1) -> list[str]:
     """``synthgen status DIR --watch --json`` with a quicker look."""
     text = (
-        "import sys; from synthgen import cli; from synthgen.dataset import watch;"
+        "import sys; from synthgen import cli; from synthgen.engines import watch;"
         f" watch.EVERY = {every}; sys.argv = ['synthgen', 'status', {str(directory)!r}, '--watch', '--json'];"
         " sys.exit(cli.main())"
     )

@@ -267,10 +267,11 @@ def _models(pretrain: int, finetune: int) -> list[tuple[str, str, int, float, fl
     assert suite.image_size == px
     for seed in suite.seeds:
         for arm in suite.arms:
-            content = repr(replace(arm, name="", factor="", level=None, pretrain={}, architectures=()))
-            n = arm.n if arm.n is not None else suite.cost.pretrain_images.get(arm.name)
+            content = repr(replace(arm.pretraining, pretrain={}) if arm.pretraining else arm.weights)
+            n = arm.pretraining.n if arm.pretraining else None
+            n = n if n is not None else suite.cost.pretrain_images.get(arm.name)
             for name in suite.architectures_of(arm):
-                recipe = suite.recipe(arm, name) if arm.pretrains else None
+                recipe = suite.recipe(arm, name) if arm.pretraining else None
                 if (seed, content, repr(recipe), name) in seen:
                     continue
                 seen.add((seed, content, repr(recipe), name))
