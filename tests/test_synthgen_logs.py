@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from files import contents, objects
 from pretend import Maker, environment, item, lay, plan, read_log
-from test_kinds import synthgen as toy
 
 from synthgen import cli
 from synthgen.common.errors import SynthgenError
@@ -31,7 +30,14 @@ from synthgen.storage.places import place
 
 TOKEN = "hf_PlantedPlantedPlantedPlantedPlanted"
 PLAN = plan()  # 6 shards of 10 images
+TOY = Path(__file__).parent / "toy_kind.py"
 SQUARES = ("square", "--n", 30, "--shard-size", 5, "--workers", 2)  # 6 shards
+
+
+def toy(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    """The command ``synthgen`` in a process that knows the toy kind."""
+    command = [sys.executable, str(TOY), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**environment(), **more})
 
 
 def said(done: subprocess.CompletedProcess[str]) -> list[str]:
