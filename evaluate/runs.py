@@ -1,4 +1,4 @@
-"""Run directories: what was asked (config.json), how it went (state.json), what was predicted.
+"""Run directories: what was requested (config.json), how it went (state.json), what was predicted.
 
 ``RUNS/<digest>/`` holds one run; ``RUNS/suites/<name>.json`` says which runs make up the arms of a
 suite, since one run may serve several.  Predictions are stored; statistics are computed later.
@@ -360,7 +360,7 @@ def read_suite_records(runs: Path) -> list[SuiteRecord]:
         raise EvaluateError(f"{runs}: no such directory of runs; `evaluate run SUITE --out {runs}` makes one")
     records = [read_suite_record(path) for path in sorted((runs / "suites").glob("*.json"))]
     if not records:
-        raise EvaluateError(f"{runs}: holds no suite; `evaluate run SUITE --out {runs}` makes one")
+        raise EvaluateError(f"{runs}: contains no suite; `evaluate run SUITE --out {runs}` makes one")
     return records
 
 

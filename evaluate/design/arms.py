@@ -1,7 +1,7 @@
 """An arm of a suite: what the models are pre-trained on.
 
 In a suite file an arm is one table of flat keys.  In memory it has a variant of each of three unions, each of which
-can only hold keys that go together: ``weights`` (none, from outside, or pre-trained on a source or a
+can only hold keys that go together: ``weights`` (none, external, or pre-trained on a source or a
 mixture), and in those that are pre-trained ``select`` (which images) and ``labels``.  ``variants`` says how the
 keys become variants.  Imports no torch, so that showing a plan is instant.
 """
