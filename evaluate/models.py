@@ -21,7 +21,7 @@ from .errors import EvaluateError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-HEADS = {  # architecture (torchvision's name, but for the second): the prefix of its last layer's parameters
+HEADS = {  # architecture (torchvision's name, except for the second): the prefix of its last layer's parameters
     "resnet18": "fc.",
     "resnet18_32px": "fc.",
     "resnet50": "fc.",
@@ -157,7 +157,7 @@ def _try(make: Callable[[], nn.Module], architecture: str, n_classes: int, image
             shape = tuple(make().eval()(torch.zeros(2, 3, image_size, image_size)).shape)
     except EvaluateError:
         raise
-    except Exception as error:  # whatever a model's own code raises
+    except Exception as error:  # anything that a model's own code raises
         if isinstance(error, NotImplementedError) or "meta" in str(error):
             return  # it reads values, which a meta tensor does not have
         why = str(error).partition("\n")[0] or type(error).__name__

@@ -52,7 +52,7 @@ class Recipe:
     def changed(self, changes: Mapping[str, Any]) -> Recipe:
         """This recipe with some keys changed.
 
-        Where the objective becomes one without labels, the keys of supervised training alone are turned off,
+        If the objective becomes one without labels, the keys of supervised training alone are turned off,
         unless ``changes`` names them.  Raises EvaluateError, beginning with the key, for an
         unknown key or a value of the wrong type.
         """

@@ -1,4 +1,4 @@
-"""Run directories: what was asked (config.json), how it went (state.json), what was predicted.
+"""Run directories: what was requested (config.json), how it went (state.json), what was predicted.
 
 ``RUNS/<digest>/`` holds one run; ``RUNS/suites/<name>.json`` says which runs make up the arms of a
 suite, since one run may serve several.  Predictions are stored; statistics are computed later.
@@ -39,7 +39,7 @@ PREDICTED = re.compile(r"([0-9]{4,})-([a-z_]+)\.parquet")  # names of files of p
 MISTAKABLE = re.compile(r"\s*[+-]?(\d+)\s*-\s*([a-z_]+)\s*\.parquet", re.IGNORECASE)
 NAMED = r"^[0-9]{4,}-[a-z_]+\.parquet$"
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]  # of a run's configuration, which names its directory
-Sums = Mapping[Annotated[str, Field(pattern=NAMED)], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+Checksums = Mapping[Annotated[str, Field(pattern=NAMED)], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
 
 
 @with_config(STRICT)
@@ -75,7 +75,7 @@ class State:
     processes: Annotated[int, Field(ge=1)] | None = None  # number of processes that shared the run
     versions: Mapping[str, str] = field(default_factory=dict)  # versions of libraries
     train_images_per_second: Annotated[float, Field(gt=0)] | None = None  # images per second while it trained
-    predictions: Sums | None = None  # SHA-256 by file name; missing from older runs
+    predictions: Checksums | None = None  # SHA-256 by file name; missing from older runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -210,17 +210,17 @@ class Run:
         )
 
     def prediction_table(
-        self, epoch: int, split: str, n_classes: int | None = None, sums: Sums | None = None
+        self, epoch: int, split: str, n_classes: int | None = None, checksums: Checksums | None = None
     ) -> pa.Table:
         """Stored predictions as they are on disk.
 
         Labels are whole numbers from 0 to ``n_classes`` - 1, if that is known.  Raises EvaluateError, naming the
-        file, if it is not such a table, or not the one whose SHA-256 is in ``sums``.
+        file, if it is not such a table, or not the one whose SHA-256 is in ``checksums``.
         """
         path = self.predictions_path(epoch, split)
         with told_here(), reading(path):
             data = read_file(path)
-        expected = (sums or {}).get(path.name)
+        expected = (checksums or {}).get(path.name)
         if expected is not None and hashlib.sha256(data).hexdigest() != expected:
             raise EvaluateError(
                 f"{path}: not the file whose SHA-256 the run recorded: it was changed or damaged; restore it, or"
@@ -258,7 +258,7 @@ class Run:
         write_atomically(path, sink.getvalue())
         return {path.name: hashlib.sha256(sink.getvalue()).hexdigest()}
 
-    def sums(self, epochs: Sequence[int], splits: Sequence[str], known: Sums) -> dict[str, str]:
+    def sums(self, epochs: Sequence[int], splits: Sequence[str], known: Checksums) -> dict[str, str]:
         """The SHA-256 of the existing predictions, by file: as ``known``, or else of the file as it is."""
         found = dict(known)
         for epoch in epochs:
@@ -360,7 +360,7 @@ def read_suite_records(runs: Path) -> list[SuiteRecord]:
         raise EvaluateError(f"{runs}: no such directory of runs; `evaluate run SUITE --out {runs}` makes one")
     records = [read_suite_record(path) for path in sorted((runs / "suites").glob("*.json"))]
     if not records:
-        raise EvaluateError(f"{runs}: holds no suite; `evaluate run SUITE --out {runs}` makes one")
+        raise EvaluateError(f"{runs}: contains no suite; `evaluate run SUITE --out {runs}` makes one")
     return records
 
 

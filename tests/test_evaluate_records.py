@@ -84,9 +84,9 @@ SUITES = {
     "name: Field required": lambda s: s.pop("name"),
     "members.0.finetune: String should match": lambda s: s["members"][0].update(finetune="../../elsewhere"),
     "members.1.pretrain: String should match": lambda s: s["members"][1].update(pretrain="/etc"),
-    "arms: scratch is there more than once": lambda s: s["arms"].append(s["arms"][0]),
-    "members: scratch / timm:test_efficientnet / seed 0 is there more": lambda s: s["members"].append(s["members"][0]),
-    "is of unknown arm 'x'": lambda s: s["members"][0].update(arm="x"),
+    "arms: scratch appears more than once": lambda s: s["arms"].append(s["arms"][0]),
+    "members: scratch / timm:test_efficientnet / seed 0 appears more": lambda s: s["members"].append(s["members"][0]),
+    "has the unknown arm 'x'": lambda s: s["members"][0].update(arm="x"),
     "task.class_names: Input should be a valid array": lambda s: s["task"].update(class_names="abcd"),
     "task: of 0 classes": lambda s: s["task"].update(class_names=[]),
     "members.0.seed: Input should be a valid integer": lambda s: s["members"][0].update(seed="0"),
@@ -334,7 +334,7 @@ def test_only_what_reports_are_made_of_gives_way_to_a_report(tmp_path: Path) -> 
     for files in (5, [["a"]], None, [*record["files"], "thesis.doc"], [*record["files"], "../../thesis.doc"]):
         (out / "comparison.json").write_text(json.dumps(record | {"files": files}))
         (out / "thesis.doc").write_text("mine")
-        with pytest.raises(EvaluateError, match="choose another place"):
+        with pytest.raises(EvaluateError, match="choose another path"):
             write_report(comparison, out)
         assert (out / "thesis.doc").read_text() == "mine"
         (out / "thesis.doc").unlink()
@@ -386,16 +386,16 @@ def test_names_of_runs_reach_the_terminal_as_characters_that_show(runs: Path, ev
 
 
 PUBLISHED = {
-    "id_macro_f1,ood_macro_f1\nnan,1\n": "line 2: id_macro_f1 'nan' is no number",
-    "id_macro_f1,ood_macro_f1\ninf,1\n": "line 2: id_macro_f1 'inf' is no number",
-    "id_macro_f1,ood_macro_f1\n1e400,1\n": "line 2: id_macro_f1 inf; percent from 0 to 100",
-    "id_macro_f1,ood_macro_f1\n3_0,1\n": "line 2: id_macro_f1 '3_0' is no number",
+    "id_macro_f1,ood_macro_f1\nnan,1\n": "line 2: id_macro_f1 'nan' is not a number",
+    "id_macro_f1,ood_macro_f1\ninf,1\n": "line 2: id_macro_f1 'inf' is not a number",
+    "id_macro_f1,ood_macro_f1\n1e400,1\n": "line 2: id_macro_f1 inf; must be a percentage from 0 to 100",
+    "id_macro_f1,ood_macro_f1\n3_0,1\n": "line 2: id_macro_f1 '3_0' is not a number",
     "id_macro_f1,ood_macro_f1,seed\n1,1," + "9" * 5000 + "\n": "line 2: seed '9999",
-    "id_macro_f1,ood_macro_f1,seed\n1,1,--5\n": "line 2: seed '--5' is no whole number",
-    "id_macro_f1,ood_macro_f1,seed\n1,1,²\n": "line 2: seed '²' is no whole number",
-    "id_macro_f1,ood_macro_f1,model\n1,1,a\0b\n": "line 2: holds a zero byte",
+    "id_macro_f1,ood_macro_f1,seed\n1,1,--5\n": "line 2: seed '--5' is not a whole number",
+    "id_macro_f1,ood_macro_f1,seed\n1,1,²\n": "line 2: seed '²' is not a whole number",
+    "id_macro_f1,ood_macro_f1,model\n1,1,a\0b\n": "line 2: contains a null byte",
     "id_macro_f1,ood_macro_f1,model\n1,1," + "a" * 200_000 + "\n": "not a CSV file in UTF-8 \\(field larger",
-    "id_macro_f1,ood_macro_f1,id_macro_f1\n1,1,2\n": "line 1: column 'id_macro_f1' is there twice",
+    "id_macro_f1,ood_macro_f1,id_macro_f1\n1,1,2\n": "line 1: column 'id_macro_f1' appears twice",
     "id_macro_f1,ood_macro_f1\n1,1,2\n": "line 2: more fields than the 2",
 }
 

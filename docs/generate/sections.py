@@ -45,7 +45,7 @@ SUITE = (
         words="`[[arms]]`.  The keys of the following sections stand in the same table.",
         check="arm",
     ),
-    Section(title="Arm with external weights", path=f"{ARMS}.Outside", check="arm"),
+    Section(title="Arm with external weights", path=f"{ARMS}.External", check="arm"),
     Section(title="Arm with a source", path=f"{ARMS}.FromSource", check="arm"),
     Section(title="Arm with a mixture", path=f"{ARMS}.FromMixture", check="arm"),
     Section(title="Number of images", path=f"{SELECT}.Quantity", words="With a source.", check="arm"),

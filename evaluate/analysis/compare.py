@@ -64,7 +64,7 @@ def compare(
         )
     # 5. Factors whose levels have an order.
     ordered = ordered_trends(table, done, line) if chosen.baseline in table.arm else ()
-    # 6. All of it in words.
+    # 6. The results in words.
     return Comparison(
         suites=chosen.suites,
         task=chosen.task,

@@ -1,4 +1,4 @@
-"""Every arm against the baseline, and every ordered factor: estimates, tests, and what they support."""
+"""Every arm against the baseline, and every ordered factor: estimates, tests and conclusions."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _family(
 
 
 def differences(blocks: Blocks, line: Line) -> tuple[Estimate, Estimate, dict[float | None, Estimate]]:
-    """The difference in slopes, the difference in effective robustness, and what is to be tested.
+    """The difference in slopes, the difference in effective robustness, and the differences to test.
 
     That is the second difference, under the key None; or, if slopes differ, those at ``common_scores``.
     """

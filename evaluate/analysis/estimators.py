@@ -216,7 +216,7 @@ def slope_difference(blocks: Blocks, line: Line) -> Estimate:
 def difference_at(blocks: Blocks, line: Line, id_f1: float) -> Estimate:
     """OOD macro-F1 of the second arm minus that of the first at one ID macro-F1, in percentage points.
 
-    Each arm has a line of its own slope within runs through the mean of its runs.
+    Each arm has its own line through the mean of its runs, with its own slope within runs.
     """
     return jackknife(partial(difference_at_score, line=line, id_f1=id_f1), blocks)
 

@@ -127,9 +127,9 @@ def _read_run(run: Run, n_classes: int | None, truths: _Truths) -> _Found:
     state = run.state
     if state.status != "done":
         return _Found(state.status)
-    evaluated, sums = run.evaluated(), state.predictions or {}
+    evaluated, checksums = run.evaluated(), state.predictions or {}
     there = {run.predictions_path(*one).name for one in evaluated}
-    for name in sorted(sums.keys() - there):
+    for name in sorted(checksums.keys() - there):
         raise EvaluateError(
             f"{run.directory / 'predictions' / name}: missing, though the run recorded it; restore it, or remove"
             f" {run.directory} and run its suite again"
@@ -145,7 +145,7 @@ def _read_run(run: Run, n_classes: int | None, truths: _Truths) -> _Found:
         status="done",
         epochs=tuple(_read_epoch(run, epoch, n_classes, state, truths) for epoch in complete),
         environment=_environment(state),
-        verified=read <= sums.keys(),
+        verified=read <= checksums.keys(),
     )
 
 

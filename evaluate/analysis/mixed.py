@@ -36,10 +36,10 @@ def mixed_model(blocks: Blocks, line: Line) -> Estimate:
     freedom = 2 * len(blocks) - architectures.shape[1] - 1
     if freedom < 1 or np.linalg.matrix_rank(design) < design.shape[1]:
         return _unfitted("too few runs, or ID scores that do not vary")
-    from statsmodels.regression.mixed_linear_model import MixedLM  # slow to import, and needed here alone
+    from statsmodels.regression.mixed_linear_model import MixedLM  # slow to import, and needed only here
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # they call any variance below 0.01 a boundary, in whatever units
+        warnings.simplefilter("ignore")  # they report any variance below 0.01 as a boundary, whatever its units
         try:
             fitted = MixedLM(y[seen], design, groups=2 * block + arm).fit(reml=True, method=METHOD)
             effect, error = float(fitted.fe_params[0]), float(fitted.bse_fe[0])

@@ -67,7 +67,7 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
     if the arms raise ID macro-F1). The dependence between arms makes it only slightly too strict: with a permutation
     of the largest statistic, which allows for it, 5.8% (6.3%) had.
     """
-    from statsmodels.stats.multitest import multipletests  # slow to import, and needed here alone
+    from statsmodels.stats.multitest import multipletests  # slow to import, and needed only here
 
     known = [value for value in p if value is not None]
     adjusted = iter(multipletests(known, method="holm")[1].tolist() if known else ())

@@ -1,7 +1,7 @@
 """An arm of a suite: what the models are pre-trained on.
 
 In a suite file an arm is one table of flat keys.  In memory it has a variant of each of three unions, each of which
-can only hold keys that go together: ``weights`` (none, from outside, or pre-trained on a source or a
+can only hold keys that go together: ``weights`` (none, external, or pre-trained on a source or a
 mixture), and in those that are pre-trained ``select`` (which images) and ``labels``.  ``variants`` says how the
 keys become variants.  Imports no torch, so that showing a plan is instant.
 """
@@ -51,7 +51,7 @@ class Scratch(Variant):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outside(Variant):
+class External(Variant):
     """External weights instead of pre-training."""
 
     TAG = "checkpoint"
@@ -178,7 +178,7 @@ class FromMixture(Pretrained):
         return self.labels.of(mix(sources, self.counts(), seed=SEED), self.open_taxonomy)
 
 
-Weights = Scratch | Outside | FromSource | FromMixture
+Weights = Scratch | External | FromSource | FromMixture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +201,7 @@ class ArmSpec(Variant):
     @property
     def checkpoint(self) -> str | None:
         """External weights, as the suite file names them."""
-        return self.weights.checkpoint if isinstance(self.weights, Outside) else None
+        return self.weights.checkpoint if isinstance(self.weights, External) else None
 
     def checkpoint_of(self, architecture: str) -> str | None:
         """The external weights that an architecture starts from."""

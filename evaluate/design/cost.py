@@ -86,7 +86,7 @@ class Estimate:
     missing: Mapping[str, int]  # by reason, how many runs are left out
 
     def describe(self, rates: Rates) -> str:
-        """The estimate in a line, with what it leaves out."""
+        """The estimate in one line, with what it leaves out."""
         words = f"{self.runs} runs: {'at least' if self.missing else 'about'} {significant(self.hours):,} hours on one"
         words += f" {rates.device} ({rates.source})"
         return words + "".join(f"; {count} runs left out: {reason}" for reason, count in self.missing.items())

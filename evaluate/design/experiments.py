@@ -125,7 +125,7 @@ def _differences(recipe: Recipe, base: Recipe) -> str:
 
 
 def _images(arm: ArmSpec, cost: Cost | None, chosen: Mapping[str, Chosen] | None) -> int | None:
-    """How many images an arm pre-trains on, as far as is known without opening its sources."""
+    """How many images an arm pre-trains on, if that is known without opening its sources."""
     if chosen is not None and arm.name in chosen:
         return len(chosen[arm.name].selection.indices)
     n = arm.pretraining.n if arm.pretraining else None

@@ -172,8 +172,8 @@ def subclasses(
 def mixture(shares: Mapping[str, float], n: int) -> dict[str, int]:
     """How many of ``n`` images come from each source, by largest remainder.
 
-    Each source gets its share of ``n`` rounded down; the remaining images go one each to the largest
-    remainders, equal ones in alphabetical order.  Raises EvaluateError if the shares do not sum to
+    Each source gets its share of ``n`` rounded down; the remaining images go one each to the sources with the
+    largest remainders, equal ones in alphabetical order.  Raises EvaluateError if the shares do not sum to
     one within 1e-9 or if a source gets nothing.
     """
     for name, share in shares.items():

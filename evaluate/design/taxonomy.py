@@ -44,7 +44,7 @@ class Group:
         return f"{self.level} {'=' if self.has else '!='} {self.label}"
 
 
-# Groups that have a name, in the taxonomy of ImageNet-1k: its classes 0 to 397, the other 602, and 522 of these.
+# Named groups in the taxonomy of ImageNet-1k: its classes 0 to 397, the other 602, and 522 of the latter.
 GROUPS = {
     "animals": Group(level="85", label="animal.n.01", has=True),
     "objects": Group(level="85", label="animal.n.01", has=False),

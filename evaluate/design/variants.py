@@ -1,6 +1,6 @@
 """Tagged unions that a suite file writes as flat keys.
 
-In memory an arm holds one variant of each union, so that keys which exclude each other cannot both be set.  In
+In memory an arm holds one variant of each union, so that mutually exclusive keys cannot both be set.  In
 the file the fields of all variants are side by side as keys of the arm.  ``TAG`` is the key that says which
 variant is meant, such as ``diversity``; the one variant without a tag is meant if no tag is given.  A tag that
 is also a field of another variant that is meant adds nothing: ``n`` beside ``diversity``.  ``INNER`` lists the

@@ -20,7 +20,7 @@ from synthgen.storage.atomic import claimed, move_into_place
 from synthgen.storage.places import place, store_of
 from synthgen.storage.reading import open_file
 
-from ..design.arms import ArmSpec, Outside, Scratch
+from ..design.arms import ArmSpec, External, Scratch
 from ..design.choice import captions_of, choose
 from ..design.sources import FolderSource, FractalSource, ShardSource, Source
 from ..design.suite import Suite, problems_of
@@ -153,7 +153,7 @@ def finetune(task: TaskSpec, checkpoint: str | None, settings: Settings, out: Pa
     recipe = settings.recipe
     if not recipe.evaluate_epochs:
         recipe = replace(recipe, evaluate_epochs=(recipe.epochs,))
-    weights = Scratch() if checkpoint is None else Outside(checkpoint=checkpoint)
+    weights = Scratch() if checkpoint is None else External(checkpoint=checkpoint)
     arm = ArmSpec(name=checkpoint or "scratch", weights=weights)
     suite = Suite(
         name="by-hand",

@@ -56,7 +56,7 @@ class Species:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pose:
-    """Where one animal stands and how it holds itself."""
+    """The position and posture of one animal."""
 
     x: float = 0.5  # trunk's middle
     feet: float = 0.75

@@ -159,7 +159,7 @@ def import_wilds() -> Any:
 
 
 def _load(name: str, known: WildsSet, root: Path) -> Any:
-    """The dataset object of ``wilds`` for a local copy; raises whatever wilds raises for a bad one."""
+    """The dataset object of ``wilds`` for a local copy; raises any error of wilds for a bad one."""
     wilds = import_wilds()
     limit = Image.MAX_IMAGE_PIXELS
     module = importlib.import_module(f"wilds.datasets.{name}_dataset")
