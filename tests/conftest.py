@@ -39,6 +39,15 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(params=["simulated", "crops", "frames"])
+def traps(request: pytest.FixtureRequest) -> Path:
+    """Camera traps in WILDS's layout: a simulated set of the tree, and two real ones where ``shared`` is here."""
+    if request.param == "simulated":
+        return Path(__file__).parent / "golden" / "records" / "traps"
+    real: Path = request.getfixturevalue("shared")
+    return real / "data" / "missouri" / str(request.param)
+
+
 @pytest.fixture(scope="session")
 def synthgen() -> Command:
     """Run the installed command ``synthgen`` in a process of its own; returns exit code and texts."""

@@ -1,13 +1,17 @@
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from synthgen.common.records import plain
+from synthgen.kinds.diffusion.prompts import read_classes
 from synthgen_evaluate.design.arms import ArmSpec, Part
 from synthgen_evaluate.design.choice import Chosen, captions_of, choose, select
 from synthgen_evaluate.design.select import Thinning
@@ -259,8 +263,13 @@ def test_texts_that_cannot_be_had_are_told_with_the_arm(tmp_path: Path) -> None:
             captions_of(*a_few(captions))
 
 
-def test_every_class_of_tiny_imagenet_has_a_name(shared: Path) -> None:
-    folder = FolderSource(kind="folder", path=f"zip://tiny_imagenet/train::{shared / 'data' / 'tiny_imagenet.zip'}")
+def test_every_class_of_tiny_imagenet_has_a_name(tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8), "gray").save(picture, "PNG")
+    with ZipFile(tmp_path / "tiny_imagenet.zip", "w") as file:
+        for wnid in read_classes(CLASSES / "tinyimagenet200.tsv").ids:
+            file.writestr(f"tiny_imagenet/train/{wnid}/images/{wnid}_0.png", picture.getvalue())
+    folder = FolderSource(kind="folder", path=f"zip://tiny_imagenet/train::{tmp_path / 'tiny_imagenet.zip'}")
     spec = written(source=folder, n=200, captions=str(CLASSES / "tinyimagenet200.tsv"))
     told = captions_of(spec, choose(spec, 64))
     assert len(set(told)) == 200

@@ -260,8 +260,8 @@ def test_a_failing_device_ends_the_command_with_one_line_that_names_its_log(
     assert "Traceback" in log.read_text()
 
 
-def test_macro_f1_on_real_camera_traps_is_what_wilds_says(shared: Path, tmp_path: Path) -> None:
-    traps = shared / "data" / "missouri" / "crops"
+@pytest.mark.parametrize("traps", ["simulated", "crops"], indirect=True)
+def test_macro_f1_on_camera_traps_is_what_wilds_says(traps: Path, tmp_path: Path) -> None:
     text = SUITE.format(traps=traps, images="unused").split('[[arms]]\nname = "natural"')[0]
     (tmp_path / "suite.toml").write_text(text)
     run_suite(read_suite(tmp_path / "suite.toml"), tmp_path / "runs", device="cpu")

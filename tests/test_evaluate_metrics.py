@@ -96,13 +96,10 @@ def test_scores_equal_wilds(wilds_metrics: ModuleType, drawn: Pair) -> None:
     assert_equal(scores(*drawn), wanted, accuracy=1e-6)
 
 
-@pytest.mark.parametrize("name", ["crops", "frames"])
-def test_scores_of_real_splits_equal_the_evaluation_of_wilds(
-    wilds_metrics: ModuleType, shared: Path, name: str
-) -> None:
+def test_scores_of_whole_splits_equal_the_evaluation_of_wilds(wilds_metrics: ModuleType, traps: Path) -> None:
     import torch
 
-    root = str(shared / "data" / "missouri" / name)
+    root = str(traps)
     task = open_task(TaskSpec(path=root))
     dataset = import_wilds().get_dataset("iwildcam", root_dir=root, download=False)
     rng = np.random.default_rng(0)

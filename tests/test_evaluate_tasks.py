@@ -209,10 +209,9 @@ def metadata(root: Path) -> dict[str, dict[str, str]]:
         return {Path(row["filename"]).stem: row for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize("name", ["crops", "frames"])
-def test_labels_locations_and_sequences_are_those_of_the_metadata(shared: Path, name: str) -> None:
-    found = metadata(shared / "data" / "missouri" / name)
-    for split_name, split in opened(shared / "data" / "missouri" / name).splits.items():
+def test_labels_locations_and_sequences_are_those_of_the_metadata(traps: Path) -> None:
+    found = metadata(traps)
+    for split_name, split in opened(traps).splits.items():
         own = [found[image] for image in split.image_id]
         assert {row["split"] for row in own} == {split_name}
         assert split.y.tolist() == [int(row["y"]) for row in own]
@@ -220,10 +219,10 @@ def test_labels_locations_and_sequences_are_those_of_the_metadata(shared: Path, 
         assert split.sequence.tolist() == [int(row["sequence_remapped"]) for row in own]
 
 
-def test_without_empty_frames_the_other_images_keep_their_class(shared: Path) -> None:
-    frames = shared / "data" / "missouri" / "frames"
-    found = metadata(frames)
-    full, task = opened(frames), opened(frames, empty=False)
+@pytest.mark.parametrize("traps", ["simulated", "frames"], indirect=True)
+def test_without_empty_frames_the_other_images_keep_their_class(traps: Path) -> None:
+    found = metadata(traps)
+    full, task = opened(traps), opened(traps, empty=False)
     assert task.class_names == full.class_names[1:]
     for name, split in task.splits.items():
         before = full.splits[name]
@@ -234,7 +233,7 @@ def test_without_empty_frames_the_other_images_keep_their_class(shared: Path) ->
         assert [task.class_names[y] for y in split.y] == [full.class_names[int(found[i]["y"])] for i in split.image_id]
     assert task.identity == full.identity | {
         "n_images": sum(row["y"] != "0" for row in found.values()),
-        "n_classes": 20,
+        "n_classes": len(full.class_names) - 1,
         "left_out": {"empty": [0]},
     }
 
@@ -255,10 +254,11 @@ def test_the_class_named_empty_is_left_out_whichever_number_it_has(copy: Path) -
     assert task.splits["train"].y.tolist() == [{0: 0, 1: 1, 3: 2}[y] for y in train.tolist() if y != 2]
 
 
-def test_leaving_out_empty_frames_is_refused_where_no_class_is_named_so(sets: Path, copy: Path, shared: Path) -> None:
-    (copy / "iwildcam_v2.0" / "categories.csv").unlink()
-    cases = [(shared / "data" / "missouri" / "crops", "iwildcam"), (copy, "iwildcam"), (sets, "fmow"), (sets, "rxrx1")]
-    for path, kind in cases:
+def test_leaving_out_empty_frames_is_refused_where_no_class_is_named_so(sets: Path, copy: Path, tmp_path: Path) -> None:
+    rename_class(copy, "empty", "nothing")
+    nameless = shutil.copytree(copy, tmp_path / "nameless")
+    (nameless / "iwildcam_v2.0" / "categories.csv").unlink()
+    for path, kind in [(copy, "iwildcam"), (nameless, "iwildcam"), (sets, "fmow"), (sets, "rxrx1")]:
         with pytest.raises(EvaluateError, match="no class is named 'empty'") as caught:
             opened(path, kind, empty=False)
         assert "\n" not in str(caught.value)

@@ -245,6 +245,19 @@ def test_real_photos_are_like_their_own_copies_and_like_no_other(build: Build, s
     assert not any(found.faults.values())
 
 
+def test_pieces_of_a_photo_are_like_no_other_piece(build: Build) -> None:
+    photos = pytest.importorskip("sklearn.datasets").load_sample_images().images  # two, of 427 x 640 pixels
+    corners = [(y, x) for y in range(0, 400, 80) for x in range(0, 640, 80)]
+    pieces = [photo[y : y + 80, x : x + 80] for photo in photos for y, x in corners]
+    copies = [encoded(piece, "JPEG", quality=90) for piece in pieces]
+    found = measure(build([(0, data) for data in [*map(encoded, pieces), *copies]], shard_size=200))
+    planted = {(key(i), key(80 + i)) for i in range(80)}
+    pairs = {pair[:2] for pair in found.near}
+    assert pairs <= planted
+    assert len(pairs) >= 72  # of a piece that is nearly plain, the sky's, noise decides
+    assert not any(found.faults.values())
+
+
 def test_black_and_constant_images_are_told_once_and_are_no_duplicates(build: Build) -> None:
     samples = [(0, encoded(scene(0))), (0, encoded(flat(0))), (0, encoded(flat(0))), (1, encoded(flat(90, 0.5)))]
     samples += [(1, encoded(flat(90))), (1, encoded(flat(90)))]
