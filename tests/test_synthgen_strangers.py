@@ -228,7 +228,7 @@ def test_a_shard_that_stands_and_is_never_seen_is_given_up(half: Path, monkeypat
 # Records
 
 DEEP = b'{"a":' * 5000 + b"1" + b"}" * 5000
-STRANGE = {b"{}": "format", b"null": "the file", b"[]": "the file", DEEP: "100 lists", b"\xff": "UTF-8", b"": "JSON"}
+STRANGE = {b"{}": "format", b"null": "the file", b"[]": "the file", DEEP: "nested lists", b"\xff": "UTF-8", b"": "JSON"}
 
 
 @pytest.mark.parametrize("data", STRANGE, ids=range(len(STRANGE)))
