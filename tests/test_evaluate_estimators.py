@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +16,12 @@ from synthgen_evaluate.analysis.estimators import (
     common_scores,
     difference,
     difference_at,
+    difference_at_score,
     jackknife,
+    ood_difference,
     robustness,
     slope_difference,
+    slopes_difference,
 )
 from synthgen_evaluate.analysis.pairing import Blocks, RunEpochs, complete_blocks
 from synthgen_evaluate.analysis.significance import EXACT_BLOCKS, sign_flip_p, smallest_p
@@ -173,11 +178,21 @@ def test_weights_count_blocks_as_often_as_copies_of_them() -> None:
     blocks = pairs(8, architectures=2)
     counts = np.array([3, 0, 1, 2, 0, 1])
     copies = np.repeat(np.arange(6), counts)
-    copied = replace(
-        blocks, names=tuple(("a", k) for k in range(7)), id_f1=blocks.id_f1[copies], ood_f1=blocks.ood_f1[copies]
-    )
+    scores = {name: getattr(blocks, name)[copies] for name in ("rows", "id_f1", "ood_f1")}
+    copied = replace(blocks, names=tuple(("a", k) for k in range(7)), **scores)
     weighted = robustness(blocks, LINE, counts[None].astype(float))[0]
     assert robustness(copied, LINE, np.ones((1, 7)))[0] == pytest.approx(weighted[copies])
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [partial(slopes_difference, line=LINE), partial(difference_at_score, line=LINE, id_f1=0.4), ood_difference],
+)
+def test_scores_that_are_the_same_in_every_resample_give_the_estimate_in_each(estimator: Any) -> None:
+    blocks = pairs(8)
+    again = {name: np.stack([getattr(blocks, name)] * 3) for name in ("id_f1", "ood_f1")}
+    (once,) = estimator(blocks, np.ones((1, len(blocks))))
+    assert estimator(replace(blocks, **again), np.ones((3, len(blocks)))) == pytest.approx([once] * 3)
 
 
 # --- What is found

@@ -167,11 +167,11 @@ def slopes_difference(blocks: Blocks, weights: Array, *, line: Line) -> Array:
 
 def difference_at_score(blocks: Blocks, weights: Array, *, line: Line, id_f1: float) -> Array:
     """OOD macro-F1 of the second arm minus that of the first at one ID macro-F1, percentage points [r]."""
-    means = [np.nanmean(values, 2) for values in _on_scale(blocks, line)]  # x and y, [n_blocks, n_arms]
+    means = [np.nanmean(values, -1) for values in _on_scale(blocks, line)]  # x and y, [(r,) n_blocks, n_arms]
     at = to_scale(id_f1, line.scale, line.epsilon)
 
     def of_arm(arm: int) -> Array:
-        x, y = (_mean(values[:, arm], weights) for values in means)
+        x, y = (_mean(values[..., arm], weights) for values in means)
         return from_scale(y + _arm_slopes(blocks, line, weights, arm) * (at - x), line.scale)
 
     return 100 * (of_arm(1) - of_arm(0))
@@ -191,7 +191,7 @@ def step(blocks: Blocks, weights: Array, *, line: Line) -> Array:
 
 
 def _arm_slopes(blocks: Blocks, line: Line, weights: Array, arm: int) -> Array:
-    x, y = (values[:, [arm]] for values in _on_scale(blocks, line))
+    x, y = (values[..., [arm], :] for values in _on_scale(blocks, line))
     return _slopes(x, y, weights, line.fit)
 
 
