@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shapes  # noqa: F401  # before all whose arrays it checks
 import typer
 from hypothesis import settings
 from processes import Start, installed, starting
