@@ -90,7 +90,7 @@ def _ran_here(
         patch.setattr(sys, "argv", [name, *map(str, args)])
         code = cli.run(app, name, errors)
     told = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
-    return subprocess.CompletedProcess(args, code, *told)
+    return subprocess.CompletedProcess([*map(str, args)], code, *told)
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ class Loader(SourceFileLoader):
             elif hasattr(value, "cache_parameters"):
                 setattr(module, name, functools.lru_cache(**value.cache_parameters())(checked(value.__wrapped__)))
             elif inspect.isclass(value) and is_dataclass(value):
-                value.__init__ = checked(value.__init__)  # type: ignore[misc]
+                value.__init__ = checked(value.__init__)  # type: ignore[method-assign]
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
