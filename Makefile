@@ -44,6 +44,7 @@ lint: .venv/installed-dev
 	ruff check .
 	ruff format --check .
 	mypy
+	mypy --config-file tests/mypy.ini
 
 test: lint
 	$(TEST) -n 2 -m 'not slow'

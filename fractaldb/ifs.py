@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,8 @@ class FractalError(ValueError):
 class IFS:
     """An iterated function system: x' = ax + by + e, y' = cx + dy + f, map j with probability p_j."""
 
-    maps: NDArray[np.float64]  # [n_maps, 6]: a, b, c, d, e, f
-    probs: NDArray[np.float64]  # [n_maps], sums to one
+    maps: Annotated[NDArray[np.float64], "n_maps 6"]  # a, b, c, d, e, f
+    probs: Annotated[NDArray[np.float64], "n_maps"]  # sums to one
 
     @property
     def thresholds(self) -> NDArray[np.float64]:
@@ -43,7 +44,7 @@ class Category:
 
 
 @lru_cache
-def weight_table(step: float = 0.4) -> NDArray[np.float64]:
+def weight_table(step: float = 0.4) -> Annotated[NDArray[np.float64], "25 6"]:
     """The 25 published weight rows, float64 [25, 6], read-only.
 
     Each row changes one of a..f by -2, -1, 0, +1 or +2 steps; the unchanged row occurs once, as

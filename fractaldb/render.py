@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,12 +60,12 @@ class Style:
 
 
 @lru_cache(maxsize=4)
-def orbit_draws(n_points: int) -> NDArray[np.float64]:
+def orbit_draws(n_points: int) -> Annotated[NDArray[np.float64], "n_points"]:
     """The published uniform draws of an orbit, float64 [n_points], the same for every picture."""
     return np.random.RandomState(ORBIT_SEED).random_sample(n_points)
 
 
-def orbit_pixels(category: Category, weight: int, style: Style) -> NDArray[np.int32]:
+def orbit_pixels(category: Category, weight: int, style: Style) -> Annotated[NDArray[np.int32], "n_points"]:
     """The orbit of one weight row in pixels (see chaos.to_pixels).
 
     Raises FractalError if no finite point is left, or all points share a coordinate and nothing can be scaled.
@@ -95,7 +96,9 @@ def check_drawable(category: Category, style: Style) -> None:
             orbit_pixels(category, weight, style)
 
 
-def orbit_cover(pixels: NDArray[np.int32], style: Style) -> NDArray[np.int32] | None:
+def orbit_cover(
+    pixels: Annotated[NDArray[np.int32], "n_points"], style: Style
+) -> Annotated[NDArray[np.int32], "n_pixels"] | None:
     """What the drawings of one orbit share in patch mode (chaos.cover); None in point mode."""
     if style.n_patches == 1:
         return None
@@ -105,7 +108,7 @@ def orbit_cover(pixels: NDArray[np.int32], style: Style) -> NDArray[np.int32] | 
 
 def drawing_masks(
     category: str, weight: int, patch: int, style: Style, n_points: int, *, seed: int
-) -> NDArray[np.uint16] | None:
+) -> Annotated[NDArray[np.uint16], "n_points"] | None:
     """The patch masks of a drawing, uint16 [n_points], from its own seed (instances.patch_seed); None in point mode."""
     if style.n_patches == 1:
         return None
@@ -114,11 +117,11 @@ def drawing_masks(
 
 
 def drawing(
-    pixels: NDArray[np.int32],
-    masks: NDArray[np.uint16] | None,
+    pixels: Annotated[NDArray[np.int32], "n_points"],
+    masks: Annotated[NDArray[np.uint16], "n_points"] | None,
     style: Style,
-    cover: NDArray[np.int32] | None = None,
-) -> NDArray[np.uint8]:
+    cover: Annotated[NDArray[np.int32], "n_pixels"] | None = None,
+) -> Annotated[NDArray[np.uint8], "size size"]:
     """The picture before its flips, uint8 [size, size], one palette index per pixel.
 
     0 is black; 1 is gray in gray styles; 1 + k is hue k of chaos.hue_table() in colour.  Like
@@ -136,7 +139,9 @@ def drawing(
     return flipped
 
 
-def flip(image: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
+def flip(
+    image: Annotated[NDArray[np.uint8], "height width *channels"], number: int
+) -> Annotated[NDArray[np.uint8], "height width *channels"]:
     """Flip a picture [size, size, ...]: 0 none, 1 top-bottom, 2 left-right, 3 both."""
     return image[:: -1 if number & 1 else 1, :: -1 if number & 2 else 1]
 
@@ -152,13 +157,15 @@ def drawings(
         yield drawing(pixels, masks, style, cover)
 
 
-def picture(category: Category, instance: Instance, style: Style, *, seed: int) -> NDArray[np.uint8]:
+def picture(
+    category: Category, instance: Instance, style: Style, *, seed: int
+) -> Annotated[NDArray[np.uint8], "size size"]:
     """One instance, uint8 [size, size], one palette index per pixel (see ``drawing``)."""
     one = range(instance.patch, instance.patch + 1)
     (image,) = drawings(category, instance.weight, one, style, seed=seed)
     return flip(image, instance.flip)
 
 
-def palette(style: Style) -> NDArray[np.uint8]:
+def palette(style: Style) -> Annotated[NDArray[np.uint8], "n_colors 3"]:
     """RGB of each palette index, uint8 [n_colors, 3]: 2 colours in gray styles, 129 in colour."""
     return chaos.hue_table() if style.color else np.array([[0] * 3, [GRAY] * 3], np.uint8)

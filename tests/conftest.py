@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shapes  # noqa: F401  # before all whose arrays it checks
 import typer
 from hypothesis import settings
 from processes import Start, installed, starting
@@ -89,7 +90,7 @@ def _ran_here(
         patch.setattr(sys, "argv", [name, *map(str, args)])
         code = cli.run(app, name, errors)
     told = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
-    return subprocess.CompletedProcess(args, code, *told)
+    return subprocess.CompletedProcess([*map(str, args)], code, *told)
 
 
 @pytest.fixture(scope="session")

@@ -137,7 +137,7 @@ class World:
     def scene(self, where: str, out: Path, total: int) -> Scene:
         """A set in a folder, or a suite."""
         if where == "training":
-            helped = subprocess.run([self.installed("evaluate"), "run", "--help"], capture_output=True, text=True)
+            helped = subprocess.run([self.program("evaluate"), "run", "--help"], capture_output=True, text=True)
             return TrainingScene(
                 suite=self.folder / "suite.toml", out=out, total=total, fleet="--workers" in helped.stdout
             )

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def fake_runs(
     return path
 
 
-def compared(path: Path, **options: object) -> Comparison:
+def compared(path: Path, **options: Any) -> Comparison:
     return compare(load_runs([path]), **({"resamples": 500} | options))  # type: ignore[arg-type]
 
 
@@ -106,7 +107,7 @@ def set_status(path: Path, digest: str, status: str) -> None:
     write_json(path / digest / "state.json", {"status": status, **error})
 
 
-def edit_suite(path: Path, **changes: object) -> None:
+def edit_suite(path: Path, **changes: Any) -> None:
     (suite,) = read_suite_records(path)
     write_suite_record(path, replace(suite, **changes))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ LINE = Line(epsilon=1e-4)
 BOTH = ("arm 0", "arm 1")
 
 
-def study(seed: int = 0, **options: object) -> RunEpochs:
+def study(seed: int = 0, **options: Any) -> RunEpochs:
     return simulate_study(np.random.default_rng(seed), **options)
 
 
@@ -126,7 +127,7 @@ def test_equivalence_is_two_one_sided_t_tests() -> None:
     lower = stats.ttest_1samp(values, -1, alternative="greater").pvalue
     upper = stats.ttest_1samp(values, 1, alternative="less").pvalue
     assert equivalence_p(values, 1.0) == pytest.approx(max(lower, upper))
-    assert equivalence_p(-np.array(values), 1.0) == pytest.approx(equivalence_p(values, 1.0))
+    assert equivalence_p([-value for value in values], 1.0) == pytest.approx(equivalence_p(values, 1.0))
 
 
 @settings(max_examples=40)
@@ -135,7 +136,7 @@ def test_equivalence_is_a_ninety_percent_interval_within_the_margin(tenths: list
     values = np.array(tenths) / 10
     low, high = stats.t.interval(0.9, len(values) - 1, values.mean(), stats.sem(values))
     if min(abs(abs(low) - margin / 10), abs(abs(high) - margin / 10)) > 1e-9:
-        assert (equivalence_p(values, margin / 10) <= 0.05) == (-margin / 10 < low and high < margin / 10)
+        assert (equivalence_p(values.tolist(), margin / 10) <= 0.05) == (-margin / 10 < low and high < margin / 10)
 
 
 def test_equal_values_are_equivalent_and_one_value_is_no_test() -> None:

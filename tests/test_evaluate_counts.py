@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,7 +157,8 @@ def assert_same(found: Counts, wanted: Counts) -> None:
 
 
 def test_predictions_are_read_one_run_epoch_at_a_time() -> None:
-    split, alive = make_split(n_run_epochs=4), []
+    split = make_split(n_run_epochs=4)
+    alive: list[Any] = []
 
     def reading() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         import weakref

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +16,17 @@ from synthgen_evaluate.analysis.estimators import (
     common_scores,
     difference,
     difference_at,
+    difference_at_score,
     jackknife,
+    ood_difference,
     robustness,
     slope_difference,
+    slopes_difference,
 )
 from synthgen_evaluate.analysis.pairing import Blocks, RunEpochs, complete_blocks
 from synthgen_evaluate.analysis.significance import EXACT_BLOCKS, sign_flip_p, smallest_p
 from synthgen_evaluate.analysis.simulation import DEFAULTS, Variation, simulate_study
-from synthgen_evaluate.analysis.trends import effective_robustness, fit_trend, to_scale
+from synthgen_evaluate.analysis.trends import Scale, effective_robustness, fit_trend, to_scale
 from synthgen_evaluate.errors import EvaluateError
 
 LINE = Line(epsilon=1e-4)
@@ -31,11 +36,11 @@ CALM = replace(
 )
 
 
-def study(seed: int = 0, **options: object) -> RunEpochs:
+def study(seed: int = 0, **options: Any) -> RunEpochs:
     return simulate_study(np.random.default_rng(seed), **options)
 
 
-def pairs(seed: int = 0, **options: object) -> Blocks:
+def pairs(seed: int = 0, **options: Any) -> Blocks:
     return complete_blocks(study(seed, **options), BOTH)
 
 
@@ -117,7 +122,7 @@ def test_leaving_out_a_block_is_the_same_as_not_having_it() -> None:
         rows = np.flatnonzero((table.architecture == architecture) & (table.seed == seed))
         left.append(difference(complete_blocks(without(table, *rows), BOTH), LINE).value)
     found = difference(blocks, LINE)
-    assert found.contributions == pytest.approx(found.value + 14 * (np.mean(left) - left))
+    assert found.contributions == pytest.approx(found.value + 14 * (np.mean(left) - np.array(left)))
 
 
 # --- Lines and effective robustness
@@ -159,7 +164,7 @@ def test_an_orthogonal_line_is_the_first_principal_axis() -> None:
 
 @pytest.mark.parametrize("through", ["blocks", "baseline"])
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_many_weights_and_scores_at_once_are_each_as_alone(through: str, epochs: int) -> None:
+def test_many_weights_and_scores_at_once_are_each_as_alone(through: Any, epochs: int) -> None:
     rng, line = np.random.default_rng(7), replace(LINE, through=through)
     several = [pairs(seed, epochs=epochs) for seed in range(3)]
     weights = rng.multinomial(15, np.full(15, 1 / 15), 3).astype(float)
@@ -173,11 +178,21 @@ def test_weights_count_blocks_as_often_as_copies_of_them() -> None:
     blocks = pairs(8, architectures=2)
     counts = np.array([3, 0, 1, 2, 0, 1])
     copies = np.repeat(np.arange(6), counts)
-    copied = replace(
-        blocks, names=tuple(("a", k) for k in range(7)), id_f1=blocks.id_f1[copies], ood_f1=blocks.ood_f1[copies]
-    )
+    scores = {name: getattr(blocks, name)[copies] for name in ("rows", "id_f1", "ood_f1")}
+    copied = replace(blocks, names=tuple(("a", k) for k in range(7)), **scores)
     weighted = robustness(blocks, LINE, counts[None].astype(float))[0]
     assert robustness(copied, LINE, np.ones((1, 7)))[0] == pytest.approx(weighted[copies])
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [partial(slopes_difference, line=LINE), partial(difference_at_score, line=LINE, id_f1=0.4), ood_difference],
+)
+def test_scores_that_are_the_same_in_every_resample_give_the_estimate_in_each(estimator: Any) -> None:
+    blocks = pairs(8)
+    again: dict[str, Any] = {name: np.stack([getattr(blocks, name)] * 3) for name in ("id_f1", "ood_f1")}
+    (once,) = estimator(blocks, np.ones((1, len(blocks))))
+    assert estimator(replace(blocks, **again), np.ones((3, len(blocks)))) == pytest.approx([once] * 3)
 
 
 # --- What is found
@@ -273,7 +288,7 @@ def test_runs_of_unequal_length_count_each_as_one() -> None:
 
 
 @pytest.mark.parametrize("scale", ["logit", "probit", "linear"])
-def test_scores_of_0_and_1_stay_finite(scale: str) -> None:
+def test_scores_of_0_and_1_stay_finite(scale: Scale) -> None:
     blocks = pairs(17)
     ids, oods = blocks.id_f1.copy(), blocks.ood_f1.copy()
     ids[0, 0, 0], ids[1, 1, -1], oods[2, 0], oods[3, 1, 0] = 0, 1, 0, 1

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ class Numbered:
     """A source of random pictures that counts what it decodes; some of them may be broken."""
 
     def __init__(self, n: int, name: str = "numbered", broken: tuple[int, ...] = (), wait: float = 0) -> None:
-        self.origin = (name,)
+        self.origin: tuple[str, ...] = (name,)
         self.n_images, self.identity, self.broken, self.wait = n, {"kind": name, "n_images": n}, broken, wait
-        self.class_names, self.labels = ("a", "b"), np.arange(n) % 2
+        self.class_names: tuple[str, ...] = ("a", "b")
+        self.labels = np.arange(n) % 2
         self.decoded: list[int] = []
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
@@ -46,6 +47,9 @@ class Numbered:
             time.sleep(self.wait)
             self.decoded.append(index)
             yield picture(index, size)
+
+    def captions(self, indices: NDArray[np.int64], names: Mapping[str, str] | None) -> list[str]:
+        raise NotImplementedError
 
 
 def ask(cache: PixelCache, source: Any, indices: Any, told: list[int] | None = None) -> Pixels:

@@ -37,7 +37,8 @@ Command = Callable[..., Any]
 
 def made(path: Path, *, sums: bool = False, task: dict[str, Any] | None = None) -> Run:
     """One finished run with predictions after its one epoch."""
-    run, rng, known = Run(directory=path / DIGEST), np.random.default_rng(0), {}
+    run, rng = Run(directory=path / DIGEST), np.random.default_rng(0)
+    known: dict[str, Any] = {}
     for split in ("id_test", "test"):
         labels = rng.integers(0, N_CLASSES, N)
         known |= run.write_predictions(

@@ -4,6 +4,7 @@ import hashlib
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from synthgen_evaluate.tasks.simulated.animals import (
 from synthgen_evaluate.tasks.simulated.scenery import PLANTS, picture, plant_mask, scene
 from synthgen_evaluate.tasks.simulated.simulate import SHARES, draw, least_images, plan, simulate
 
-SMALL = {"seed": 3, "n_classes": 4, "n_locations": 5, "n_images": 60, "size": 32}
+SMALL: dict[str, Any] = {"seed": 3, "n_classes": 4, "n_locations": 5, "n_images": 60, "size": 32}
 
 
 def digests(out: Path) -> dict[str, str]:

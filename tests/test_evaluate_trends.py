@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import linregress
 
-from synthgen_evaluate.analysis.trends import clip_epsilon, effective_robustness, fit_trend, from_scale, to_scale
+from synthgen_evaluate.analysis.trends import Scale, clip_epsilon, effective_robustness, fit_trend, from_scale, to_scale
 from synthgen_evaluate.errors import EvaluateError
 
 SCALES = ("logit", "probit", "linear")
@@ -14,12 +14,12 @@ EPSILON = clip_epsilon(8154)
 
 
 @given(st.sampled_from(SCALES), st.lists(st.floats(0.001, 0.999), min_size=1, max_size=20))
-def test_scales_are_inverted(scale: str, f1: list[float]) -> None:
+def test_scales_are_inverted(scale: Scale, f1: list[float]) -> None:
     assert from_scale(to_scale(f1, scale, EPSILON), scale) == pytest.approx(f1, abs=1e-9)
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_an_exact_zero_or_one_stays_finite_and_in_order(scale: str) -> None:
+def test_an_exact_zero_or_one_stays_finite_and_in_order(scale: Scale) -> None:
     values = to_scale([0, EPSILON, 0.5, 1 - EPSILON, 1], scale, EPSILON)
     assert np.isfinite(values).all()
     assert (np.diff(values) >= 0).all()
@@ -32,7 +32,7 @@ def test_clipping_is_half_an_image() -> None:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_a_line_on_the_scale_is_found_and_predicted(scale: str) -> None:
+def test_a_line_on_the_scale_is_found_and_predicted(scale: Scale) -> None:
     id_f1 = np.array([0.1, 0.2, 0.35, 0.5])
     ood_f1 = from_scale(0.8 * to_scale(id_f1, scale, EPSILON) - 0.03, scale)
     trend = fit_trend(id_f1, ood_f1, scale=scale, epsilon=EPSILON)

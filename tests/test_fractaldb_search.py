@@ -44,7 +44,7 @@ def naive_filling_rate(maps: list[list[float]], thresholds: list[float], draws: 
 
 def test_the_search_accepts_the_first_candidates_that_fill_a_fifth_of_the_picture() -> None:
     rng = np.random.RandomState(1)
-    rates = []
+    rates: list[float] = []
     while not rates or rates[-1] < 0.2:
         ifs, draws = candidate(rng)
         rates.append(filling_rate(ifs, draws))

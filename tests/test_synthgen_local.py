@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from files import contents
@@ -50,7 +51,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def start(launch: Start) -> Start:
     """Start a run."""
 
-    def run(out: Path, maker: Maker, asked: Plan = PLAN, **options: object) -> Popen:
+    def run(out: Path, maker: Maker, asked: Plan = PLAN, **options: Any) -> Popen:
         return launch(command(out, maker, asked, **options), env=environment())
 
     return run

@@ -149,7 +149,8 @@ def rows(
     kind: type, links: Mapping[Any, str], check: Check | None = None, without: Sequence[str] = ()
 ) -> list[tuple[str, str, str, str, str]]:
     """Name, type, default, range and meaning of each field of a record, ``without`` some."""
-    hints, told = get_type_hints(kind, include_extras=True), {}
+    hints = get_type_hints(kind, include_extras=True)
+    told: dict[str, Any] = {}
     for one in filter(dataclasses.is_dataclass, kind.__mro__):
         told |= meanings(one)
     left_out = {*without, *getattr(kind, "INNER", ())}  # INNER has fields that a file writes as keys of other records

@@ -91,7 +91,7 @@ def command(name: str, leaf: Any) -> str:
 def commands() -> str:
     """The page of commands and exit codes."""
     programs = {"synthgen": "synthgen.cli.app", "evaluate": f"{RUNS}.cli.app"}
-    found = {}
+    found: dict[str, Any] = {}
     for program, path in programs.items():
         found |= leaves(program, command_of(thing(path)))
     codes = re.findall(r"^(\d+)  (.+)$", prose(thing("synthgen.common.commands.run").__doc__), re.MULTILINE)
@@ -102,7 +102,8 @@ def commands() -> str:
 def needed_headers(example: str) -> tuple[list[str], list[str]]:
     """The header keys of a prompt file that it needs, and those that it does not: found by leaving each out."""
     prompts = thing(f"{DIFFUSION}.prompts")
-    needed, spare = [], []
+    needed: list[Any] = []
+    spare: list[Any] = []
     for key in prompts.KEYS:
         lines = [(n, line) for n, line in enumerate(example.splitlines(), 1) if not line.startswith(f"# {key}:")]
         page = prompts.Page(path=Path("prompts.txt"), sha256="", lines=lines)

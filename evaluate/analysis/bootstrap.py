@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,9 @@ CHUNK = 512  # resamples at a time, so that one contrast's arrays stay in the ca
 class Draws:
     """How often each block and each cluster is drawn in each resample."""
 
-    blocks: NDArray[np.int32]  # [n_resamples, n_blocks]; every row sums to n_blocks
-    id_clusters: NDArray[np.int32]  # [n_resamples, n_id_clusters], likewise
-    ood_clusters: NDArray[np.int32]  # [n_resamples, n_ood_clusters], likewise
+    blocks: Annotated[NDArray[np.int32], "n_resamples n_blocks"]  # every row sums to n_blocks
+    id_clusters: Annotated[NDArray[np.int32], "n_resamples n_id_clusters"]  # likewise
+    ood_clusters: Annotated[NDArray[np.int32], "n_resamples n_ood_clusters"]  # likewise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,9 +39,9 @@ class Resamples:
     """The scores of all run-epochs of a table in every resample, and how often each block is drawn there."""
 
     names: tuple[tuple[str, int], ...]  # [n_all_blocks], architecture and seed
-    blocks: NDArray[np.integer]  # [n_resamples, n_all_blocks]
-    id_f1: Array  # [n_run_epochs, n_resamples], fractions, on the drawn clusters
-    ood_f1: Array
+    blocks: Annotated[NDArray[np.integer], "n_resamples n_all_blocks"]
+    id_f1: Annotated[Array, "n_run_epochs n_resamples"]  # fractions, on the drawn clusters
+    ood_f1: Annotated[Array, "n_run_epochs n_resamples"]
 
 
 def draw(n_resamples: int, *, n_blocks: int, n_id_clusters: int, n_ood_clusters: int, seed: int) -> Draws:
@@ -85,14 +86,18 @@ def bootstrap(
         return np.concatenate(list(pool.map(one, range(0, len(resamples.blocks), CHUNK))), axis=-1)
 
 
-def _of_rows(scores: Array, rows: NDArray[np.intp], absent: NDArray[np.bool_]) -> Array:
-    """Scores [n_run_epochs, r] by their rows [n_blocks, n_arms, n_epochs], [r, n_blocks, n_arms, n_epochs]."""
+def _of_rows(
+    scores: Annotated[Array, "n_run_epochs r"],
+    rows: Annotated[NDArray[np.intp], "n_blocks n_arms n_epochs"],
+    absent: Annotated[NDArray[np.bool_], "n_blocks n_arms n_epochs"],
+) -> Annotated[Array, "r n_blocks n_arms n_epochs"]:
+    """The scores of the rows, NaN where there is none."""
     found = scores[rows]
     found[absent] = np.nan
     return np.moveaxis(found, -1, 0)
 
 
-def with_interval(estimate: Estimate, values: Array, *, level: float = 0.95) -> Estimate:
+def with_interval(estimate: Estimate, values: Annotated[Array, "n_resamples"], *, level: float = 0.95) -> Estimate:
     """The estimate with the limits value +- t quantile (n - 1) x bootstrap standard error x sqrt(n / (n - 1)).
 
     ``values`` [n_resamples] may hold NaN, which are left out; n are the blocks behind the estimate. A bootstrap of
@@ -108,7 +113,9 @@ def with_interval(estimate: Estimate, values: Array, *, level: float = 0.95) -> 
     return replace(estimate, low=estimate.value - half, high=estimate.value + half)
 
 
-def band(values: Array, *, level: float = 0.95) -> tuple[Array, Array]:
+def band(
+    values: Annotated[Array, "n n_resamples"], *, level: float = 0.95
+) -> tuple[Annotated[Array, "n"], Annotated[Array, "n"]]:
     """Percentile limits of a trend at each of n points: low [n] and high [n].
 
     ``values`` [n, n_resamples] are the trend's in each resample; a resample with a NaN is left out whole.

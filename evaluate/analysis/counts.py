@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Annotated
 
 import numba
 import numpy as np
@@ -41,13 +42,14 @@ class Counts:
     that are never true in the split are in no cell: they are not a class in any resample.
     """
 
-    classes: NDArray[np.int64]  # [n_classes], labels that are true in the split, ascending
-    locations: NDArray[np.int64]  # [n_locations], ascending
-    support: NDArray[np.int32]  # [n_classes, n_locations], images by true class; of all run-epochs
-    starts: NDArray[np.int64]  # [n_run_epochs, 2 * n_classes + 1]; cells of class c with hits: from 2 c to 2 c + 1
-    location: NDArray[np.int32]  # [n_cells], index into locations
-    predictions: NDArray[np.int32]  # [n_cells], images that were predicted to be of the class, at least 1
-    hits: NDArray[np.int32]  # [n_cells], those of them that are correct
+    classes: Annotated[NDArray[np.int64], "n_classes"]  # labels that are true in the split, ascending
+    locations: Annotated[NDArray[np.int64], "n_locations"]  # ascending
+    support: Annotated[NDArray[np.int32], "n_classes n_locations"]  # images by true class; of all run-epochs
+    # Cells of class c with hits: from 2 c to 2 c + 1.
+    starts: Annotated[NDArray[np.int64], "n_run_epochs 2*n_classes+1"]
+    location: Annotated[NDArray[np.int32], "n_cells"]  # index into locations
+    predictions: Annotated[NDArray[np.int32], "n_cells"]  # images predicted to be of the class, at least 1
+    hits: Annotated[NDArray[np.int32], "n_cells"]  # those of them that are correct
 
     @property
     def n_run_epochs(self) -> int:
@@ -69,11 +71,11 @@ class LocationScores:
     Locations with few images do not compete, since theirs is 0 or 1 by chance; they stay in the arrays.
     """
 
-    locations: NDArray[np.int64]  # [n_locations]
-    n_images: NDArray[np.int64]  # [n_locations]
-    few: NDArray[np.bool_]  # [n_locations], whether the location has too few images to be the worst
-    macro_f1: NDArray[np.float64]  # [n_run_epochs, n_locations], fractions
-    worst: NDArray[np.int64] | None  # [n_run_epochs], index into locations; None if all have few images
+    locations: Annotated[NDArray[np.int64], "n_locations"]
+    n_images: Annotated[NDArray[np.int64], "n_locations"]
+    few: Annotated[NDArray[np.bool_], "n_locations"]  # whether the location has too few images to be the worst
+    macro_f1: Annotated[NDArray[np.float64], "n_run_epochs n_locations"]  # fractions
+    worst: Annotated[NDArray[np.int64], "n_run_epochs"] | None  # index into locations; None if all have few images
 
 
 def count(run_epochs: Iterable[Labelled]) -> Counts:
@@ -146,7 +148,9 @@ def location_scores(counts: Counts, *, few_images: int = FEW_IMAGES) -> Location
     )
 
 
-def macro_f1(counts: Counts, weights: NDArray[np.integer], *, threads: int | None = None) -> NDArray[np.float64]:
+def macro_f1(
+    counts: Counts, weights: NDArray[np.integer], *, threads: int | None = None
+) -> Annotated[NDArray[np.float64], "n_run_epochs n_resamples"]:
     """Macro-F1 of every run-epoch on resampled locations, fractions [n_run_epochs, n_resamples].
 
     ``weights`` [n_resamples, n_locations] says how often each location is drawn. The result does not
@@ -245,13 +249,13 @@ def _add(
 class _Split:
     """The truth of a split in one order of its images."""
 
-    y_true: NDArray[np.integer]  # [n]
-    location: NDArray[np.integer]  # [n]
-    classes: NDArray[np.int64]
-    locations: NDArray[np.int64]
-    support: NDArray[np.int32]  # [n_classes, n_locations]
-    true_class: NDArray[np.int64]  # [n], index into classes
-    where: NDArray[np.int64]  # [n], index into locations
+    y_true: Annotated[NDArray[np.integer], "n"]
+    location: Annotated[NDArray[np.integer], "n"]
+    classes: Annotated[NDArray[np.int64], "n_classes"]
+    locations: Annotated[NDArray[np.int64], "n_locations"]
+    support: Annotated[NDArray[np.int32], "n_classes n_locations"]
+    true_class: Annotated[NDArray[np.int64], "n"]  # index into classes
+    where: Annotated[NDArray[np.int64], "n"]  # index into locations
 
 
 def _read_truth(
@@ -313,8 +317,12 @@ def _index(known: NDArray[np.int64], values: NDArray[np.integer]) -> NDArray[np.
     return np.asarray(table[np.where(inside, values, high + 1).astype(np.int64) - low])
 
 
-def _dense(counts: Counts, e: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Predictions and hits of a run-epoch, each [n_classes, n_locations]."""
+def _dense(
+    counts: Counts, e: int
+) -> tuple[
+    Annotated[NDArray[np.int32], "n_classes n_locations"], Annotated[NDArray[np.int32], "n_classes n_locations"]
+]:
+    """Predictions and hits of a run-epoch."""
     first, last = counts.starts[e, 0], counts.starts[e, -1]
     of_class = np.repeat(np.arange(len(counts.classes)), np.diff(counts.starts[e, ::2]))
     predictions, hits = np.zeros_like(counts.support), np.zeros_like(counts.support)

@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from scipy.stats import t as student
@@ -44,6 +44,9 @@ from .trends import Scale, fit_lines, from_scale, to_scale
 
 ROUNDING = 1e-9  # points, or units of the scale: nothing that small is a difference
 NO_SPREAD = 1e-12  # squared scale units: ID scores that vary less give no slope
+Weights = Annotated[Array, "r n_blocks"]  # how often each block counts
+Points = Annotated[Array, "*s n_blocks n_arms n_epochs"]  # on the scale; with an axis s = r where resamples are scored
+Values = Annotated[Array, "r"]
 Data = TypeVar("Data", bound=Sized)
 
 
@@ -60,7 +63,9 @@ class Line:
 # --- Lines, for blocks weighted in several ways at once ------------------------------------------------------
 
 
-def robustness(blocks: Blocks, line: Line, weights: Array, *, reference: Sequence[int] = (0,)) -> Array:
+def robustness(
+    blocks: Blocks, line: Line, weights: Weights, *, reference: Sequence[int] = (0,)
+) -> Annotated[Array, "r n_blocks n_arms"]:
     """Each run's mean effective robustness in percentage points, [r, n_blocks, n_arms].
 
     ``weights`` [r, n_blocks] say how often each block counts in the fit; the scores may differ between
@@ -83,13 +88,13 @@ def robustness(blocks: Blocks, line: Line, weights: Array, *, reference: Sequenc
     return np.asarray(np.where(seen, beyond, 0).sum(-1) / seen.sum(-1))  # NaN without a slope
 
 
-def _on_scale(blocks: Blocks, line: Line) -> tuple[Array, Array]:
+def _on_scale(blocks: Blocks, line: Line) -> tuple[Points, Points]:
     """ID and OOD scores in units of the scale, [(r,) n_blocks, n_arms, n_epochs]."""
     x, y = (to_scale(f1, line.scale, line.epsilon) for f1 in (blocks.id_f1, blocks.ood_f1))
     return x, y
 
 
-def _slopes(x: Array, y: Array, weights: Array, fit: str) -> Array:
+def _slopes(x: Points, y: Points, weights: Weights, fit: str) -> Values:
     """The slope of y over x [(r,) n_blocks, n_arms, n_epochs] within runs for each row of weights, [r].
 
     Where no run has two epochs, it is that of the run means within blocks, beyond what the arms differ by.
@@ -100,19 +105,21 @@ def _slopes(x: Array, y: Array, weights: Array, fit: str) -> Array:
     return _fit(dx, dy, weights, fit)
 
 
-def _beyond_arms(values: Array, weights: Array) -> Array:
+def _beyond_arms(
+    values: Annotated[Array, "*s n_blocks n_arms"], weights: Weights
+) -> Annotated[Array, "r n_blocks n_arms"]:
     """Values [(r,) n_blocks, n_arms] without the means of blocks and of arms, [r, n_blocks, n_arms]."""
     values = values - values.mean(-1, keepdims=True)
     of_arms = (weights[..., None] * values).sum(-2) / weights.sum(-1, keepdims=True)  # [r, n_arms]
     return np.asarray(values - of_arms[:, None])
 
 
-def _mean(values: Array, weights: Array) -> Array:
+def _mean(values: Annotated[Array, "*s n_blocks"], weights: Weights) -> Values:
     """The mean of values [(r,) n_blocks] for each row of weights, [r]."""
     return np.asarray((weights * values).sum(-1) / weights.sum(-1))
 
 
-def _fit(dx: Array, dy: Array, weights: Array, fit: str) -> Array:
+def _fit(dx: Points, dy: Points, weights: Weights, fit: str) -> Values:
     """The slope through the origin of points [(r,) n_blocks, n_arms, n_epochs], [r]; NaN if dx does not vary."""
     xx, xy, yy = ((weights * np.nansum(a * b, (-2, -1))).sum(-1) for a, b in ((dx, dx), (dx, dy), (dy, dy)))
     known = np.where(xx > NO_SPREAD, xx, np.nan)
@@ -124,13 +131,13 @@ def _fit(dx: Array, dy: Array, weights: Array, fit: str) -> Array:
 # --- Estimators: paired runs and weights [r, n_blocks], how often each block counts, to values [r] --------------
 
 
-def robustness_difference(blocks: Blocks, weights: Array, *, line: Line) -> Array:
+def robustness_difference(blocks: Blocks, weights: Weights, *, line: Line) -> Values:
     """Effective robustness of the second arm minus that of the first, percentage points [r]."""
     values = robustness(blocks, line, weights)
     return _mean(values[..., 1] - values[..., 0], weights)
 
 
-def ood_difference(blocks: Blocks, weights: Array) -> Array:
+def ood_difference(blocks: Blocks, weights: Weights) -> Values:
     """OOD macro-F1 of the second arm minus that of the first, percentage points [r]; NaN without a counted block."""
     runs = np.nansum(100 * blocks.ood_f1, -1) / np.isfinite(blocks.ood_f1).sum(-1)  # [(r,) n_blocks, 2]
     n = weights.sum(-1)
@@ -140,7 +147,7 @@ def ood_difference(blocks: Blocks, weights: Array) -> Array:
     )
 
 
-def own_trend(blocks: Blocks, weights: Array, *, line: Line) -> Array:
+def own_trend(blocks: Blocks, weights: Weights, *, line: Line) -> Annotated[Array, "2 r"]:
     """Slope and intercept of the trend over all run-epochs of the one arm of ``blocks``, on the scale, [2, r].
 
     It is the trend of ``trends.fit_trend``, with a run-epoch counted as often as its block.
@@ -159,25 +166,25 @@ def _points(f1: Array, n: int) -> Array:
     return np.moveaxis(f1, 0, -1).reshape(-1, n)
 
 
-def slopes_difference(blocks: Blocks, weights: Array, *, line: Line) -> Array:
+def slopes_difference(blocks: Blocks, weights: Weights, *, line: Line) -> Values:
     """The slope within the runs of the second arm minus that within those of the first, on the scale, [r]."""
     ours, theirs = (_arm_slopes(blocks, line, weights, arm) for arm in (1, 0))
     return ours - theirs
 
 
-def difference_at_score(blocks: Blocks, weights: Array, *, line: Line, id_f1: float) -> Array:
+def difference_at_score(blocks: Blocks, weights: Weights, *, line: Line, id_f1: float) -> Values:
     """OOD macro-F1 of the second arm minus that of the first at one ID macro-F1, percentage points [r]."""
-    means = [np.nanmean(values, 2) for values in _on_scale(blocks, line)]  # x and y, [n_blocks, n_arms]
+    means = [np.nanmean(values, -1) for values in _on_scale(blocks, line)]  # x and y, [(r,) n_blocks, n_arms]
     at = to_scale(id_f1, line.scale, line.epsilon)
 
     def of_arm(arm: int) -> Array:
-        x, y = (_mean(values[:, arm], weights) for values in means)
+        x, y = (_mean(values[..., arm], weights) for values in means)
         return from_scale(y + _arm_slopes(blocks, line, weights, arm) * (at - x), line.scale)
 
     return 100 * (of_arm(1) - of_arm(0))
 
 
-def step(blocks: Blocks, weights: Array, *, line: Line) -> Array:
+def step(blocks: Blocks, weights: Weights, *, line: Line) -> Values:
     """Rise of effective robustness from an arm of ``blocks`` to the next, percentage points [r].
 
     Each block's value is the slope of its runs' effective robustness over the number of the arm, from lines
@@ -190,8 +197,8 @@ def step(blocks: Blocks, weights: Array, *, line: Line) -> Array:
     return np.asarray((weights * steps).sum(1) / weights.sum(1))
 
 
-def _arm_slopes(blocks: Blocks, line: Line, weights: Array, arm: int) -> Array:
-    x, y = (values[:, [arm]] for values in _on_scale(blocks, line))
+def _arm_slopes(blocks: Blocks, line: Line, weights: Weights, arm: int) -> Values:
+    x, y = (values[..., [arm], :] for values in _on_scale(blocks, line))
     return _slopes(x, y, weights, line.fit)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +51,9 @@ class Blocks:
     names: tuple[tuple[str, int], ...]  # [n_blocks], architecture and seed
     arms: tuple[str, ...]
     unpaired: tuple[int, ...]  # [n_arms], runs outside these blocks
-    rows: NDArray[np.intp]  # [n_blocks, n_arms, n_epochs], of the table; -1 if a run has fewer epochs
-    id_f1: Array  # [n_blocks, n_arms, n_epochs], fractions; of resamples [n_resamples, n_blocks, n_arms, n_epochs]
-    ood_f1: Array
+    rows: Annotated[NDArray[np.intp], "n_blocks n_arms n_epochs"]  # of the table; -1 if a run has fewer epochs
+    id_f1: Annotated[Array, "*r n_blocks n_arms n_epochs"]  # fractions; with the axis r where resamples are scored
+    ood_f1: Annotated[Array, "*r n_blocks n_arms n_epochs"]
 
     def __len__(self) -> int:
         return len(self.names)

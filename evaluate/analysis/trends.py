@@ -9,7 +9,7 @@ scale.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -112,8 +112,10 @@ def effective_robustness(id_f1: ArrayLike, ood_f1: ArrayLike, baseline_trend: Tr
     return 100 * (np.asarray(ood_f1, dtype=np.float64) - baseline_trend.predict(id_f1))
 
 
-def fit_lines(x: Array, y: Array, weights: Array) -> Array:
-    """Slopes and intercepts [2, r] of weighted least squares over points [n, r] on the scale, many at once.
+def fit_lines(
+    x: Annotated[Array, "n r"], y: Annotated[Array, "n r"], weights: Annotated[Array, "n r"]
+) -> Annotated[Array, "2 r"]:
+    """Slopes and intercepts of weighted least squares over n points on the scale, r times at once.
 
     NaN if fewer than ``MIN_POINTS`` different points count or those that do have the same ID macro-F1.
     """
@@ -129,6 +131,6 @@ def fit_lines(x: Array, y: Array, weights: Array) -> Array:
     return np.stack([slope, mean_y - slope * mean_x])
 
 
-def _sums(a: Array, b: Array) -> Array:
+def _sums(a: Annotated[Array, "n r"], b: Annotated[Array, "n r"]) -> Annotated[Array, "r"]:
     """Sums of products over the first axis; einsum, unlike a matrix product, runs on one thread in a fixed order."""
     return np.asarray(np.einsum("er,er->r", a, b))

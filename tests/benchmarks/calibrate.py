@@ -18,6 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -74,7 +75,7 @@ def main() -> None:
     sys.exit("\n".join(wrong) or 0)
 
 
-def run(one, studies: int, seed: int, options: Mapping[str, object]) -> Rates:
+def run(one, studies: int, seed: int, options: Mapping[str, Any]) -> Rates:
     """What ``one`` says of each simulated study."""
     rng, rates = np.random.default_rng(seed), defaultdict(list)
     for number in range(studies):
@@ -83,7 +84,7 @@ def run(one, studies: int, seed: int, options: Mapping[str, object]) -> Rates:
     return rates
 
 
-def null_study(rng: np.random.Generator, number: int, options: Mapping[str, object]) -> dict[str, list[bool]]:
+def null_study(rng: np.random.Generator, number: int, options: Mapping[str, Any]) -> dict[str, list[bool]]:
     """Which tests call a difference where there is none, and which intervals hold 0."""
     table = simulate_study(rng, arms=ARMS, **options)
     told: dict[str, list[bool]] = defaultdict(list)
@@ -149,7 +150,7 @@ def swapping(blocks: Blocks, number: int) -> float:
     return float(np.mean(gap >= gap[0] * (1 - 1e-9)))
 
 
-def planted_study(rng: np.random.Generator, number: int, options: Mapping[str, object]) -> dict[str, list[bool]]:
+def planted_study(rng: np.random.Generator, number: int, options: Mapping[str, Any]) -> dict[str, list[bool]]:
     """Which effects are found, and which intervals hold the truth."""
     table = simulate_study(rng, arms=ARMS, effects=EFFECTS, **options)
     told = {}
@@ -161,7 +162,7 @@ def planted_study(rng: np.random.Generator, number: int, options: Mapping[str, o
     return told
 
 
-def small_study(rng: np.random.Generator, number: int, options: Mapping[str, object]) -> dict[str, list[bool]]:
+def small_study(rng: np.random.Generator, number: int, options: Mapping[str, Any]) -> dict[str, list[bool]]:
     """The default test with few blocks."""
     table = simulate_study(rng, arms=ARMS, gains=GAINS, **options)
     found = [difference(blocks, LINE) for blocks in paired(table)]

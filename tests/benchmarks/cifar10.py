@@ -101,8 +101,8 @@ def main() -> None:
         "epochs": arguments.epochs,
         "precision": arguments.precision,
         "minutes": round((time.monotonic() - started) / 60, 1),
-        "images_per_second": run.state.get("train_images_per_second"),
-        "machine": f"{run.state['device']}, {run.state['cores']} cores",
+        "images_per_second": run.state.train_images_per_second,
+        "machine": f"{run.state.device}, {run.state.cores} cores",
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }
     print(json.dumps(result))
