@@ -84,7 +84,7 @@ def test_weights_pretrained_by_hand_are_fine_tuned_by_hand(
             "timm:nix: ",
         ),
         (("finetune", "nowhere", "--out", "s3://bucket/runs"), "s3://bucket/runs: must be a local path, not a URL"),
-        (("simulate", "--out", "s3://bucket/set"), "Invalid value for '--out': s3://bucket/set: a path of this"),
+        (("simulate", "--out", "s3://bucket/set"), "Invalid value for '--out': s3://bucket/set: must be a local path"),
     ],
 )
 def test_bad_input_is_one_line(

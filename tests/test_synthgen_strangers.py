@@ -696,7 +696,7 @@ def test_sums_with_other_line_ends_are_told(whole: Path, synthgen_here: Command)
     sums.write_bytes(sums.read_bytes().replace(b"\n", b"\r\n"))
     told = synthgen_here("verify", whole)
     assert told.returncode == 1
-    assert r"SHA256SUMS: line 1 names 'data/fractal-train-000000.tar\r', which is no file of this" in told.stdout
+    assert r"SHA256SUMS: line 1 names 'data/fractal-train-000000.tar\r', which is not a file of this" in told.stdout
 
 
 def test_a_folder_in_the_place_of_a_shard_is_named(whole: Path, synthgen_here: Command) -> None:
