@@ -148,6 +148,18 @@ def test_no_plain_import_of_a_package_of_ours_loads_torch() -> None:
     assert "evaluate" not in loaded  # that name is Hugging Face's
 
 
+def test_help_loads_no_records_and_status_no_client_of_the_web() -> None:
+    help_loads = loaded_by("import synthgen.cli")
+    assert {"pydantic", "numpy", "pyarrow"}.isdisjoint(help_loads)
+    assert {"http.client", "ssl", "fsspec", "huggingface_hub"}.isdisjoint(loaded_by("import synthgen.engines.watch"))
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that are loaded after some code ran in a process of its own."""
+    command = [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
 def tracked() -> list[Path]:
     """Files of the project under version control, or that would be."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():

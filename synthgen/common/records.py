@@ -26,7 +26,6 @@ STRICT = ConfigDict(extra="forbid")
 ADDED = "added"  # in the metadata of a field that older records lack
 DEPTH = 100  # nested lists and objects
 SHORT = 4096  # characters; in shorter texts checking every number is faster than searching for large ones
-SPACES = b" \t\r\n"
 DEEP = f"more than {DEPTH} nested lists and objects"
 LATER = "unknown key; perhaps a later version wrote it"
 # Pydantic's error types for unknown keys, of models and of dataclasses.
@@ -113,14 +112,12 @@ def parsed(data: bytes, where: object) -> Any:
 
 
 def _as_written(data: bytes, value: object, kind: Any) -> bool:
-    """Whether ``data`` is what pydantic would write for the record, except for spaces.
+    """Whether ``data`` is exactly what pydantic would write for the record, as it is for completion records.
 
     Then it has neither duplicate keys nor NaN: most records, of which a set has thousands, need no second pass.
     """
-    written = adapter(kind).dump_json(value).translate(None, SPACES)
-    return (
-        len(data) < SHORT and data.translate(None, SPACES) == written and data.count(b"[") + data.count(b"{") <= DEPTH
-    )
+    shallow = len(data) < SHORT and data.count(b"[") + data.count(b"{") <= DEPTH
+    return shallow and adapter(kind).dump_json(value, indent=1) == data.rstrip()
 
 
 def first_problem(error: ValidationError, key: str = "") -> str:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from markupsafe import Markup
 
-from synthgen.common.records import digest
-
 if TYPE_CHECKING:
     import typer
 
@@ -108,6 +106,8 @@ class Content(Protocol):
 
 def origin_of(content: Content) -> str:
     """What makes a content's images, in words: prompts, model and versions, and the plan's digest."""
+    from synthgen.common.records import digest  # loads pydantic, for which `synthgen --help` has no time
+
     return f"{content.describe()}, plan {digest(content)[:16]}"
 
 

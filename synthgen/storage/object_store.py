@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.masking import LOGIN, one_line, secrets_in, shown, without
@@ -178,6 +177,8 @@ class ObjectStore(Publishable["UPath"]):
         refuse_public(text, public=public)
         protocol, secrets = text.partition("://")[0], secrets_in(text)
         if protocol in ON_DISK:
+            from urllib.request import url2pathname  # takes 10 ms, and is needed for few URLs
+
             return FOLDERS.outlet(url2pathname(urlsplit(text).path), source=source, public=public)
         if protocol in ("http", "https"):
             raise SynthgenError(f"{shown(text)}: http(s) cannot be written to; use hf://, s3://, gs:// or a folder")
