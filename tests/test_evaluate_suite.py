@@ -18,7 +18,7 @@ from synthgen_evaluate.design.cost import stated, total
 from synthgen_evaluate.design.experiments import by_arm, recipe_lines, table
 from synthgen_evaluate.design.labelling import ControlLabels, Labels
 from synthgen_evaluate.design.select import Everything, Select
-from synthgen_evaluate.design.sources import FractalSource
+from synthgen_evaluate.design.sources import FolderSource, FractalSource, ShardSource
 from synthgen_evaluate.design.suite import Suite, read_suite
 from synthgen_evaluate.design.taxonomy import imagenet1k
 from synthgen_evaluate.errors import EvaluateError
@@ -485,3 +485,13 @@ def test_every_kind_of_intervention_is_an_arm(name: str) -> None:
     assert any(one.captions for one in pretrained)
     assert {source.kind for one in pretrained for source in one.sources} == {"folder", "shards", "fractals"}
     assert {one.pretrain.get("objective") for one in pretrained} == {None, "simclr", "image-text"}
+
+
+def test_the_secrets_of_a_url_are_not_in_the_words_of_its_source() -> None:
+    for kind in (FolderSource, ShardSource):
+        words = str(kind(kind=KINDS[kind], path="https://me:hunter2@example.org/set?token=abc"))  # type: ignore[arg-type]
+        assert "hunter2" not in words
+        assert "abc" not in words
+
+
+KINDS = {FolderSource: "folder", ShardSource: "shards"}

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, with_config
 
 from synthgen import MAX_IMAGES
+from synthgen.common.masking import shown
 from synthgen.common.records import STRICT
 
 SIZES = (16, 4096)  # width and height in pixels that fractals can be drawn at
@@ -30,7 +31,7 @@ class FolderSource:
     depth: Annotated[int, Field(ge=1, le=32)] = 1  # folders whose names make a class; 2 for iNaturalist 2017 to 2019
 
     def __str__(self) -> str:
-        return f"image folder {self.path}"
+        return f"image folder {shown(self.path)}"
 
 
 @with_config(STRICT)
@@ -42,7 +43,7 @@ class ShardSource:
     path: str  # a folder or a URL
 
     def __str__(self) -> str:
-        return f"synthgen set {self.path}"
+        return f"synthgen set {shown(self.path)}"
 
 
 @with_config(STRICT)
