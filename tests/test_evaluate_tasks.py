@@ -355,6 +355,8 @@ FMOW_CSV = "fmow_v1.1/rgb_metadata.csv"
 CAMELYON17_CSV = "camelyon17_v1.0/metadata.csv"
 RXRX1_CSV = "rxrx1_v1.0/metadata.csv"
 BAD = [
+    ("iwildcam", edit("00003.jpg", "../../../00003.jpg"), "'../../../00003.jpg' leads out of train/"),
+    ("iwildcam", edit("00003.jpg", "/etc/00003.jpg"), "'/etc/00003.jpg' leads out of train/"),
     ("iwildcam", remove("iwildcam_v2.0/RELEASE_v2.0.txt"), "RELEASE_v2.0.txt: missing; expected"),
     ("iwildcam", remove("iwildcam_v2.0/train/00003.jpg"), "1 of 90 images are missing, the first is 00003.jpg"),
     ("iwildcam", edit("location_remapped", "place"), "columns missing: location_remapped"),

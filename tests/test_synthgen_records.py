@@ -36,6 +36,7 @@ BAD = {
     b"{}": "n: Field required",
     b"": "not JSON (line 1, column 1",
     b"\xff": "not UTF-8 (byte 0)",
+    b'\xef\xbb\xbf{"n": 1, "rate": 1}': "a byte order mark before the first character",
     b"[" * 100_000: "more than 100 nested lists and objects",
     b'{"a":' * 500 + b"1" + b"}" * 500: "more than 100 nested lists and objects",
     b'{"n": ' + b"1" * 5000 + b', "rate": 1}': "4300 digits",

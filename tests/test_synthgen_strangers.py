@@ -21,6 +21,7 @@ from PIL import Image
 
 import synthgen
 from synthgen.common.errors import SynthgenError
+from synthgen.common.records import digest
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.plan import MAX_SHARDS, Plan, Segment, new_plan, read_plan
 from synthgen.dataset.shard import read_shard
@@ -101,6 +102,40 @@ def test_a_plan_whose_name_is_a_path_is_refused_and_writes_nothing(
     ):
         refused(synthgen_here(*command), "plan.json: name: ")
     assert contents(tmp_path) == before
+
+
+def replan(folder: Path, **content: Any) -> None:
+    """Edit a set's content, with a digest that fits: the plan is a sound one, of other images."""
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["content"] |= content
+    plan["digest"] = digest(plan["content"])
+    (folder / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
+
+
+@pytest.mark.parametrize("sums", [True, False], ids=["finished", "without checksums"])
+@pytest.mark.parametrize("command", [("--n", "24"), ("--n", "48"), ()])
+def test_shards_of_another_plan_are_never_overwritten(
+    sums: bool, command: tuple[str, ...], whole: Path, synthgen_here: Command
+) -> None:
+    if not sums:
+        for name in ("SHA256SUMS", "manifest.json"):
+            (whole / name).unlink()
+    replan(whole, seed=7)
+    before = contents(whole)
+    refused(synthgen_here("fractal", *command, "--out", whole), "restore")
+    assert contents(whole) == before
+    assert synthgen_here("verify", whole, "--repair").returncode in (1, 2)
+    assert {name: before[name] for name in before if name.endswith(".tar")} == {
+        name: data for name, data in contents(whole).items() if name.endswith(".tar")
+    }
+
+
+def test_a_finished_set_whose_plan_was_edited_is_not_called_finished_again(whole: Path, synthgen_here: Command) -> None:
+    edit(whole / "plan.json", origin={"folder": "../elsewhere"})
+    before = contents(whole)
+    for n in ("24", "48"):
+        refused(synthgen_here("fractal", "--n", n, "--out", whole), "plan.json has sha256", "SHA256SUMS says")
+    assert contents(whole) == before
 
 
 def test_names_that_were_taken_before_are_read_but_not_given_anew(half: Path) -> None:

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import EvaluateError
 
@@ -33,5 +33,7 @@ def decode_named(name: str, data: bytes, size: int) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return fit(image, size)
+    except UnidentifiedImageError:  # whose message contains an address in memory
+        raise EvaluateError(f"{name}: broken image (not an image in a format that Pillow reads)") from None
     except Exception as error:  # wrong bytes make decoders fail in many ways
         raise EvaluateError(f"{name}: broken image ({str(error) or type(error).__name__})") from None

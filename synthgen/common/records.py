@@ -7,6 +7,7 @@ names the file and the key.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import math
@@ -93,6 +94,8 @@ def parsed(data: bytes, where: object) -> Any:
 
     Raises SynthgenError naming ``where``.
     """
+    if data.startswith(codecs.BOM_UTF8):
+        raise SynthgenError(f"{where}: a byte order mark before the first character; save it as UTF-8 without one")
     try:
         text = data.decode()
         value = (_CAREFUL if len(text) < SHORT or _has_large(text) else _READER).decode(text)

@@ -19,6 +19,7 @@ from synthgen.storage.store import CLAIMS, FOLDERS, NO_FILE, Place
 T = TypeVar("T")
 U = TypeVar("U")
 
+SUMS, MANIFEST, PLAN = "SHA256SUMS", "manifest.json", "plan.json"
 DOCUMENTS = ("README.md", "croissant.json", "samples.jpg", "quality.json")  # of a published dataset
 CONNECTIONS = 16  # to a store, at once
 
@@ -31,6 +32,7 @@ class Manifest:
     plan: Plan
     shards: tuple[Shard, ...]  # committed, by index
     missing: tuple[ShardSpan, ...]  # planned, without a valid record
+    foreign: tuple[Shard, ...] = ()  # records in their place that belong to another plan
 
     @property
     def n_samples(self) -> int:
@@ -82,7 +84,7 @@ def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
         plan = read_plan(path)
     sizes, digest = store_of(directory).listing(directory), plan.digest
     before = {shard.index: shard for shard in known}
-    spans = plan.shards()
+    spans, foreign = plan.shards(), list[Shard]()
 
     def valid(span: ShardSpan) -> Shard | None:
         if sizes.get(record_name(span), NO_FILE) == NO_FILE:
@@ -92,6 +94,8 @@ def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
             shard = before.get(span.index) or read_record(directory / record_name(span))
         except (FileNotFoundError, SynthgenError):
             return None
+        if shard.plan_digest != digest:
+            foreign.append(shard)
         whole = there == (shard.n_bytes, shard.table_n_bytes) and not mismatch(shard, span, digest)
         return shard if whole else None
 
@@ -101,7 +105,43 @@ def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
         plan=plan,
         shards=tuple(shard for _, shard in found if shard),
         missing=tuple(span for span, shard in found if not shard),
+        foreign=tuple(foreign),
     )
+
+
+def check_own(manifest: Manifest) -> None:
+    """Raise SynthgenError if shards belong to another plan: they, or the plan, are not what was there before."""
+    if manifest.foreign:
+        first, more = manifest.foreign[0], len(manifest.foreign) - 1
+        raise SynthgenError(
+            f"{manifest.directory}: data/{first.filename}{f' and {more} other shards' if more else ''} belong to plan"
+            f" {first.plan_digest[:16]}, plan.json is {manifest.plan.digest[:16]}: restore what was edited, or choose"
+            " another --out; verify --repair restores edited records"
+        )
+
+
+def check_plan(directory: Place) -> None:
+    """Raise SynthgenError if the SHA256SUMS of a finished set says that its plan.json was another file."""
+    if plan_edited(directory) and (words := plan_edited(directory)):  # another process may just have grown the set
+        raise SynthgenError(f"{directory}: {PLAN} {words}")
+
+
+def plan_edited(directory: Place) -> str | None:
+    """How plan.json differs from what SHA256SUMS says about it; None if it does not, or nothing is said."""
+    store = store_of(directory)
+    with reading(directory / SUMS):
+        if not store.exists(directory / SUMS):
+            return None
+        lines = read_file(directory / SUMS, patient=True).decode(errors="replace").splitlines()
+    with reading(directory / PLAN):
+        own = hashlib.sha256(read_file(directory / PLAN, patient=True)).hexdigest()
+    said = next((line.partition("  ")[0] for line in lines if line.partition("  ")[2] == PLAN), own)
+    return None if said == own else unlike_plan(own, said)
+
+
+def unlike_plan(own: str, said: str) -> str:
+    """In words, that plan.json has another SHA-256 than SHA256SUMS says."""
+    return f"has sha256 {own[:16]}, {SUMS} says {said[:16]}: restore the one of the two that was edited"
 
 
 def concurrently(function: Callable[[T], U], items: Iterable[T], *, at: Place) -> Iterator[U]:

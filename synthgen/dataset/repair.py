@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from synthgen.common.errors import SynthgenError
-from synthgen.dataset.manifest import DOCUMENTS, check_folders, finish, read_manifest
+from synthgen.dataset.manifest import DOCUMENTS, MANIFEST, PLAN, SUMS, check_folders, finish, read_manifest
 from synthgen.dataset.plan import Plan, ShardSpan, read_plan
 from synthgen.dataset.scan import Defect
 from synthgen.dataset.shard import (
@@ -26,7 +26,7 @@ from synthgen.dataset.shard import (
     table_bytes,
     table_name,
 )
-from synthgen.dataset.verify import MANIFEST, PLAN, SUMS, Papers, read_papers
+from synthgen.dataset.verify import Papers, read_papers
 from synthgen.kinds.base import Renderer
 from synthgen.storage import logs
 from synthgen.storage.atomic import write_if_new
@@ -106,6 +106,8 @@ def _repair_shard(
     """Repair the files ``names`` of a shard; returns notes for the user.  Raises _NotAsItWasError."""
     tar, standing = directory / data_name(span), _sha256(directory / data_name(span))
     own = _record(directory, plan, span) if record_name(span) not in names else None
+    if data_name(span) in names and (other := _of_another_plan(directory, plan, span, standing)):
+        raise _NotAsItWasError(f"{data_name(span)}: {other}")
     records = [record for record in (own, papers.shards.get(span.index)) if record]
     recorded = {record.table_sha256 for record in records} | _present(papers.sums.get(table_name(span)))
     if data_name(span) not in names:
@@ -172,6 +174,17 @@ def _record(directory: Path, plan: Plan, span: ShardSpan) -> Shard | None:
     except (OSError, SynthgenError):
         return None
     return None if mismatch(record, span, plan.digest) else record
+
+
+def _of_another_plan(directory: Path, plan: Plan, span: ShardSpan, standing: str | None) -> str | None:
+    """Why a shard with other images than planned is not damaged, but belongs to another plan; None if it does not."""
+    try:
+        record = read_record(directory / record_name(span))
+    except (OSError, SynthgenError):
+        return None
+    if record.plan_digest == plan.digest or record.sha256 != standing:
+        return None
+    return f"a whole shard of plan {record.plan_digest[:16]}, so it was left: restore plan.json, or move the shard away"
 
 
 def _sha256(path: Path) -> str | None:

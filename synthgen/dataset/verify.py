@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from synthgen.common.errors import SynthgenError
 from synthgen.common.processes import end_with_parent
 from synthgen.common.records import parsed, validated
-from synthgen.dataset.manifest import CONNECTIONS, DOCUMENTS, summary_of
+from synthgen.dataset.manifest import CONNECTIONS, DOCUMENTS, MANIFEST, PLAN, SUMS, summary_of, unlike_plan
 from synthgen.dataset.plan import LONGEST, Plan, ShardSpan, read_plan
 from synthgen.dataset.scan import Defect, Job, Scanned, quiet_decoders, scan
 from synthgen.dataset.shard import Shard, data_name, mismatch, record_name, table_name
@@ -37,7 +37,6 @@ from synthgen.storage.store import NO_FILE, Place
 if TYPE_CHECKING:
     from synthgen.dataset.quality import Quality
 
-SUMS, MANIFEST, PLAN = "SHA256SUMS", "manifest.json", "plan.json"
 # Beside the dataset's own files: documents, files of Hub clients, and what workers report.
 ALLOWED = (*DOCUMENTS, ".git*", ".cache/", "claims/", f"{logs.FOLDER}/")
 CHECKSUM = re.compile(r"([0-9a-f]{64})  (\S.*)")  # a line of sha256sum
@@ -120,8 +119,7 @@ def read_papers(directory: Place, plan: Plan, sizes: Mapping[str, int]) -> Paper
         defects += _listed(MANIFEST, wrong)
     own = hashlib.sha256(_bytes(directory / PLAN, LONGEST)).hexdigest()
     if sums.get(PLAN, own) != own:
-        what = f"has sha256 {own[:16]}, {SUMS} says {sums[PLAN][:16]}: restore the one of the two that was edited"
-        defects.append(Defect(name=PLAN, what=what))
+        defects.append(Defect(name=PLAN, what=unlike_plan(own, sums[PLAN])))
     return Papers(sums=sums, shards=shards, defects=defects)
 
 

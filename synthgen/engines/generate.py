@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.progress import progress
-from synthgen.dataset.manifest import Manifest, check_folders, finish, read_manifest
+from synthgen.dataset.manifest import SUMS, Manifest, check_folders, check_own, check_plan, finish, read_manifest
 from synthgen.dataset.plan import Plan, ShardSpan, difference, read_plan
 from synthgen.engines.claims import HEARTBEAT, Watch, remove_claims, report_failure
 from synthgen.engines.local import local
@@ -46,13 +46,16 @@ def stored_plan(directory: Place) -> Plan | None:
 def existing_plan(directory: Place) -> Plan | None:
     """The plan that a directory was made by; None if there is nothing yet.
 
-    Raises SynthgenError if the directory contains something else, or a store cannot be reached.
+    Raises SynthgenError if the directory contains something else, its SHA256SUMS says that the plan was edited, or a
+    store cannot be reached.
     """
     store = store_of(directory)
     store.check_writable(directory)
     with reading(directory):
         names = with_retries(lambda: store.names_in(directory), brief=True)
     if plan := stored_plan(directory):  # read after the listing: another process may be writing it just now
+        if SUMS in names:
+            check_plan(directory)
         return plan
     if any(not name.endswith(".tmp") and name not in (CLAIMS, logs.FOLDER) for name in names):  # others are starting
         raise SynthgenError(f"{directory}: not empty and not a dataset (no plan.json); choose another --out")
@@ -62,9 +65,9 @@ def existing_plan(directory: Place) -> Plan | None:
 def open_directory(directory: Place, plan: Plan, *, workers: int = 1) -> Plan:
     """Write ``plan`` in a directory, or continue the plan that is there, grown to the same number of samples.
 
-    Raises SynthgenError, before anything is written, if the directory was made by another plan, it was planned for
-    more samples, the disk is too small for what is missing (if shards are sent elsewhere: for one shard of each of the
-    ``workers``), or the directory cannot be written to.
+    Raises SynthgenError, before anything is written, if the directory was made by another plan or contains shards of
+    one, it was planned for more samples, the disk is too small for what is missing (if shards are sent elsewhere: for
+    one shard of each of the ``workers``), or the directory cannot be written to.
     """
     store = store_of(directory)
     while True:  # another process may be doing the same
@@ -72,7 +75,11 @@ def open_directory(directory: Place, plan: Plan, *, workers: int = 1) -> Plan:
         grown = plan if old is None else _grown(directory, old, plan)
         if grown is not old:
             check_folders(directory)
-        n_missing = grown.n - (read_manifest(directory).n_samples if old else 0)
+        n_missing = grown.n
+        if old is not None:
+            manifest = read_manifest(directory)
+            check_own(manifest)
+            n_missing -= manifest.n_samples
         largest = max(min(one.shard_size, one.stop - one.start) for one in grown.segments)
         n_here = min(n_missing, workers * largest) if store.spools else n_missing
         _check_disk(store.disk(directory), grown, n_here)

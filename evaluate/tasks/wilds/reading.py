@@ -83,6 +83,9 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
 def _splits(dataset: Any, folder: Path, known: WildsSet) -> dict[str, Split]:
     """The splits of an open set, checked."""
     names = known.files(dataset)
+    outside = next((name for name in names if name.startswith("/") or ".." in name.split("/")), None)
+    if outside is not None:
+        raise EvaluateError(f"{folder / known.metadata}: file name {outside[:80]!r} leads out of {known.images}/")
     y, cluster = dataset.y_array.numpy(), known.cluster(dataset)
     sequence = known.sequence(dataset) if known.sequence else np.full(len(names), -1)
     for what, values in (("labels", y), ("clusters", cluster), ("sequences", sequence)):
