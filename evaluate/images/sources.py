@@ -30,7 +30,6 @@ from .shard_source import Shards
 if TYPE_CHECKING:
     from ..design.sources import FractalSource, Source
 
-CLASSES = "classes.json"  # the table that ``synthgen export`` writes beside the class folders
 CAPTION = "a photo of a {}."  # of an image with only a class (Radford et al. 2021)
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -170,7 +169,7 @@ class ImageFolder:
 
     def _table(self, found: Mapping[str, Any]) -> ClassTable | None:
         """The class table of an exported set; None if there is none."""
-        name = f"{self._root}/{CLASSES}" if self._root else CLASSES
+        name = f"{self._root}/{ClassTable.FILE}" if self._root else ClassTable.FILE
         if name not in found:
             return None
         try:
@@ -186,7 +185,8 @@ class ImageFolder:
         for folder in folders:
             if folder not in labels:
                 raise EvaluateError(
-                    f"{self._path}: folder {folder} is not in its {CLASSES}; without it, folders name their classes"
+                    f"{self._path}: folder {folder} is not in its {ClassTable.FILE}; without it, folders name their"
+                    " classes"
                 )
         return labels
 

@@ -79,7 +79,7 @@ def read_manifest(directory: Place, known: Iterable[Shard] = ()) -> Manifest:
     Those ``known`` from an earlier look are not read again.  Raises SynthgenError if there is no readable plan, or the
     store cannot be reached.
     """
-    path = directory / "plan.json"
+    path = directory / PLAN
     with reading(path):
         plan = read_plan(path)
     sizes, digest = store_of(directory).listing(directory), plan.digest
@@ -168,13 +168,13 @@ def finish(manifest: Manifest) -> None:
     directory = manifest.directory
     sums = {f"data/{shard.filename}": shard.sha256 for shard in manifest.shards}
     sums |= {table_name(manifest.plan.shard(shard.index)): shard.table_sha256 for shard in manifest.shards}
-    plan = directory / "plan.json"
+    plan = directory / PLAN
     with reading(plan):
-        sums["plan.json"] = hashlib.sha256(read_file(plan, patient=True)).hexdigest()
+        sums[PLAN] = hashlib.sha256(read_file(plan, patient=True)).hexdigest()
     record = summary_of(manifest.plan, manifest.shards)
     for name, text in (
-        ("SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sums.items())),
-        ("manifest.json", json.dumps(record, indent=1) + "\n"),
+        (SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items())),
+        (MANIFEST, json.dumps(record, indent=1) + "\n"),
     ):
         store_of(directory).update(directory / name, text.encode())
 

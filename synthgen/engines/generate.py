@@ -17,7 +17,16 @@ from typing import TypeVar
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.progress import progress
-from synthgen.dataset.manifest import SUMS, Manifest, check_folders, check_own, check_plan, finish, read_manifest
+from synthgen.dataset.manifest import (
+    MANIFEST,
+    SUMS,
+    Manifest,
+    check_folders,
+    check_own,
+    check_plan,
+    finish,
+    read_manifest,
+)
 from synthgen.dataset.plan import Plan, ShardSpan, difference, read_plan
 from synthgen.engines.claims import HEARTBEAT, Watch, remove_claims, report_failure
 from synthgen.engines.local import local
@@ -118,7 +127,7 @@ def replace_plan(directory: Place, old: Plan | None, new: Plan) -> bool:
 
 def _unfinish(directory: Place) -> None:
     """Remove the files that mark a directory as finished."""
-    for path in (directory / "manifest.json", directory / "SHA256SUMS"):
+    for path in (directory / MANIFEST, directory / SUMS):
         store = store_of(path)
         with reading(path):
             if with_retries(partial(store.exists, path)):

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import with_config
 
@@ -78,6 +78,7 @@ def class_table(classes: Sequence[ClassFolder]) -> bytes:
 class ClassTable:
     """The classes of an exported image folder."""
 
+    FILE: ClassVar = CLASSES  # its name, in the folder that holds the class folders
     names: tuple[str, ...]  # by label
     labels: dict[str, int]  # by folder, whose names are in Unicode's composed form (NFC)
 
