@@ -150,12 +150,11 @@ def run_command(
 
     For a suite that already has runs, keys that the file does not give keep their values.
     """
-    from .design.suite import check_name, read_suite
+    from .design.suite import read_suite
 
     request.check()
     chosen = read_suite(suite)
     out = out or Path("runs") / chosen.name
-    check_name(chosen, out)
     chosen = read_suite(suite, out)
     from .design.cost import estimate, measured, size_of, stated
     from .training.execute import open_suite, run_suite

@@ -227,7 +227,7 @@ def test_a_name_with_spaces_goes_on_where_its_record_is_and_is_refused_elsewhere
     assert evaluate_here("plan", "suite.toml").returncode == 0
     done = evaluate_here("run", "suite.toml", "--out", "elsewhere", "--dry-run")
     assert done.returncode == 2
-    told = "name: 'golden suite' becomes a file's name; letters (a to z), digits, _, - and dots inside only"
+    told = "suite.toml: name: 'golden suite' becomes a file's name; letters (a to z), digits, _, - and dots inside only"
     assert done.stderr == f"evaluate: {told}\n"
     assert not Path("elsewhere").exists()
 

@@ -69,6 +69,7 @@ def read_suite(path: Path, runs: Path | None = None) -> Suite:
     """Read and check a suite file; raises EvaluateError naming file and key.
 
     Where the directory ``runs`` already has the suite, keys that the file does not give are taken from it.
+    A name with spaces or in another script, which older versions allowed, is then accepted if its record exists.
     """
     with told_here(), reading(path):
         data = read_file(path, limit=LIMIT)
@@ -84,6 +85,8 @@ def read_suite(path: Path, runs: Path | None = None) -> Suite:
     suite = _checked(given, path)
     if runs is None:
         return suite
+    if not fits(suite.name) and not (runs / "suites" / f"{suite.name}.json").exists():
+        raise EvaluateError(f"{path}: name: {suite.name!r} becomes a file's name; {RULE} only")
     return _checked(json.dumps(settled(content, runs)).encode(), f"{path}, with what is in {runs}")
 
 
@@ -111,15 +114,6 @@ def _check_values(value: object, key: str) -> None:
             raise EvaluateError(f"{key}: an integer of more than 64 bits")
     elif not isinstance(value, float):
         raise EvaluateError(f"{key}: {value} is a date or a time, which no key accepts")
-
-
-def check_name(suite: Suite, out: Path) -> None:
-    """Raise EvaluateError if a suite's name cannot be the file name of its record in a directory of runs.
-
-    Older versions allowed more names: one with spaces or in another script is accepted if its record exists.
-    """
-    if not fits(suite.name) and not (out / "suites" / f"{suite.name}.json").exists():
-        raise EvaluateError(f"name: {suite.name!r} becomes a file's name; {RULE} only")
 
 
 def problems_of(suite: Suite) -> list[str]:

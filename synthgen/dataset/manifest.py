@@ -128,11 +128,11 @@ def check_plan(directory: Place) -> None:
 
 def plan_edited(directory: Place) -> str | None:
     """How plan.json differs from what SHA256SUMS says about it; None if it does not, or nothing is said."""
-    store = store_of(directory)
     with reading(directory / SUMS):
-        if not store.exists(directory / SUMS):
+        try:
+            lines = read_file(directory / SUMS, patient=True).decode(errors="replace").splitlines()
+        except FileNotFoundError:  # never finished, or another process is growing the set
             return None
-        lines = read_file(directory / SUMS, patient=True).decode(errors="replace").splitlines()
     with reading(directory / PLAN):
         own = hashlib.sha256(read_file(directory / PLAN, patient=True)).hexdigest()
     said = next((line.partition("  ")[0] for line in lines if line.partition("  ")[2] == PLAN), own)
