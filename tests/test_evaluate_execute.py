@@ -66,11 +66,18 @@ def reached(out: Path, moment: str) -> bool:
     return any(out.glob(moment))
 
 
+@pytest.mark.parametrize(
+    "moments",
+    [
+        ("*/checkpoint.pt", "2"),
+        pytest.param(("cache/*.pixels", "*/config.json", "*/checkpoint.pt", "2", "4"), marks=pytest.mark.slow),
+    ],
+)
 def test_killed_at_any_moment_ends_with_the_same_results_and_repeats_no_finished_run(
-    world: Path, finished: Path, tmp_path: Path, start: Start
+    world: Path, finished: Path, tmp_path: Path, start: Start, moments: tuple[str, ...]
 ) -> None:
     out = tmp_path / "runs"
-    for moment in ("cache/*.pixels", "*/config.json", "*/checkpoint.pt", "2", "4"):
+    for moment in moments:
         done = {p: p.stat().st_mtime_ns for p in out.glob("*/weights.safetensors")}
         process = start(world / "suite.toml", out)
         kill_when(process, lambda at=moment: reached(out, at))

@@ -76,6 +76,7 @@ def test_two_workers_find_what_one_process_finds_though_one_is_killed_and_one_as
     assert workers_at_work(out) == []
 
 
+@pytest.mark.slow
 def test_a_stopped_fleet_leaves_no_worker_and_goes_on(
     world: Path, alone: dict[str, bytes], tmp_path: Path, launch: Start
 ) -> None:
@@ -100,6 +101,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_two_workers_of_ray_find_what_one_process_finds_though_one_is_killed(
     world: Path, alone: dict[str, bytes], tmp_path: Path, ray: tuple[str, ...], launch: Start
 ) -> None:

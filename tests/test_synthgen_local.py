@@ -305,6 +305,7 @@ def test_a_run_whose_shards_are_written_where_it_does_not_look_ends(tmp_path: Pa
         generate(tmp_path / "set", engine=elsewhere, make=Maker(log=log))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_killed_workers_of_diffusion_leave_no_semaphore_and_nobody_says_a_word(tmp_path: Path, launch: Start) -> None:
     asked = ["sd", "--prompts", str(PROMPTS), "--model", "tiny", "--n", "24", "--size", "32", "--shard-size", "4"]
     asked += ["--steps", "4", "--batch", "4", "--device", "cpu", "--workers", "2", "--out", str(tmp_path / "set")]

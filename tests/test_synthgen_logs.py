@@ -86,7 +86,7 @@ def test_a_bug_stops_at_the_third_shard_and_its_traceback_is_in_a_log_without_th
     assert "0 defects" in toy("verify", out).stdout
 
 
-@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("crash", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_debug_shows_the_traceback_without_the_token(tmp_path: Path, crash: bool) -> None:
     out = tmp_path / "set"
     program = (

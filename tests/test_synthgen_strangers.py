@@ -551,7 +551,10 @@ def test_as_many_shards_as_six_digits_name(half: Path, synthgen_here: Command) -
         whole.grown(MAX_SHARDS + 1, 1)
 
 
-@pytest.mark.parametrize(("n", "size", "n_segments"), [(10**9, 10**6, 1), (100_000, 1, 100_000), (10**6, 1, 1)])
+SLOWEST = pytest.param(10**6, 1, 1, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("n", "size", "n_segments"), [(10**9, 10**6, 1), (100_000, 1, 100_000), SLOWEST])
 def test_a_large_plan_is_answered_in_seconds(
     n: int, size: int, n_segments: int, tmp_path: Path, synthgen_here: Command
 ) -> None:

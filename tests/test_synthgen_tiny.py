@@ -61,6 +61,7 @@ def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_training_stopped_at_any_step_gives_the_same_model(
