@@ -32,8 +32,12 @@ class Scene(Protocol):
 
     name: str  # of the kind of scene
     program: str
-    total: int  # parts of the finished output, by which moments are told
     environment: dict[str, str]
+
+    @property
+    def total(self) -> int:
+        """How many parts the finished output has, by which moments are told."""
+        ...
 
     def command(self, workers: int) -> list[str]:
         """What is run, and run again."""

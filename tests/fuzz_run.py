@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 LOOK = 0.05  # seconds between two looks at the memory
 OLD = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # that Python does not show
@@ -204,7 +204,18 @@ def _warn_as_python_does() -> None:
     warnings.resetwarnings()
     for kind in OLD:
         warnings.simplefilter("ignore", kind)
-    warnings.showwarning = lambda *told: sys.stderr.write(warnings.formatwarning(*told[:4])) and None
+    warnings.showwarning = _show
+
+
+def _show(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
 
 def _heard(event: str, told: tuple[Any, ...], sandbox: str, strayed: dict[str, None]) -> None:

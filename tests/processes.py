@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 Popen = subprocess.Popen[str]
@@ -23,7 +23,7 @@ def installed(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def wait(condition: Callable[[], T], seconds: float = 240.0) -> T:
+def wait(condition: Callable[[], T | Literal[False]], seconds: float = 240.0) -> T:
     """What the condition returns as soon as that is true; fails after so long."""
     end = time.monotonic() + seconds
     while not (found := condition()):

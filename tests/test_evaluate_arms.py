@@ -37,14 +37,14 @@ class Fake:
     base: int = 0
     identity: dict[str, Any] = field(default_factory=dict)
     origin: tuple[str, ...] = ("made up",)
+    n_images: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.n_images = len(self.labels)
 
     def decode(self, indices: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         for index in indices.tolist():
             yield np.full((size, size, 3), self.base + index, np.uint8)
-
-    @property
-    def n_images(self) -> int:
-        return len(self.labels)
 
     def captions(self, indices: NDArray[np.int64], names: Mapping[str, str] | None) -> list[str]:
         words = [self.class_names[self.labels[index]] for index in indices]

@@ -1,7 +1,7 @@
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -311,6 +311,7 @@ def test_leaving_batches_early_ends_their_thread_and_errors_of_the_thread_are_ra
     one_by_one = batches(Slow(10), ORDERS, CPU)
     next(one_by_one)
     assert threading.active_count() == before + 1
+    assert isinstance(one_by_one, Generator)
     one_by_one.close()
     assert threading.active_count() == before
     one_by_one = batches(Slow(10, broken=5), ORDERS, CPU)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 from scipy.special import expit
 from scipy.stats import t as student
 
@@ -22,7 +23,15 @@ from synthgen_evaluate.analysis.estimators import (
 )
 from synthgen_evaluate.analysis.pairing import Blocks, RunEpochs, complete_blocks
 from synthgen_evaluate.analysis.results import Estimate
-from synthgen_evaluate.analysis.trends import MIN_POINTS, clip_epsilon, effective_robustness, fit_trend, from_scale
+from synthgen_evaluate.analysis.trends import (
+    MIN_POINTS,
+    Scale,
+    Trend,
+    clip_epsilon,
+    effective_robustness,
+    fit_trend,
+    from_scale,
+)
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.metrics import scores
 
@@ -54,7 +63,7 @@ class Study:
         )
         return complete_blocks(table, [str(arm) for arm in arms])
 
-    def trend(self, arm: int, scale: str = "logit", threads: int | None = None) -> np.ndarray:
+    def trend(self, arm: int, scale: Scale = "logit", threads: int | None = None) -> np.ndarray:
         """Slope and intercept, [2, n_resamples]."""
         return bootstrap(partial(own_trend, line=line(scale)), self.paired(arm), self.resamples, threads=threads)
 
@@ -94,7 +103,7 @@ def make_study(
     return Study(rows, id_f1, ood_f1, blocks)
 
 
-def the_long_way(study: Study, r: int, scale: str, n_arms: int, baseline: int = 0) -> tuple[list, list, list]:
+def the_long_way(study: Study, r: int, scale: Scale, n_arms: int, baseline: int = 0) -> tuple[list, list, list]:
     """Trends of the arms, and effects on effective robustness and OOD scores of one resample, by loops over drawn runs.
 
     Effective robustness is from the trend of the baseline's runs that have a pair.
@@ -105,9 +114,10 @@ def the_long_way(study: Study, r: int, scale: str, n_arms: int, baseline: int = 
     def points(arm: int, blocks: list[int]) -> list[int]:
         return [at for block in blocks for at, row in enumerate(study.rows) if row[:2] == (arm, block)]
 
-    def trend_of(at: list[int]) -> object:
-        options = {"scale": scale, "epsilon": EPSILON}
-        return fit_trend(study.id_f1[at, r], study.ood_f1[at, r], **options) if len(set(at)) >= MIN_POINTS else None
+    def trend_of(at: list[int]) -> Trend | None:
+        if len(set(at)) < MIN_POINTS:
+            return None
+        return fit_trend(study.id_f1[at, r], study.ood_f1[at, r], scale=scale, epsilon=EPSILON)
 
     trends = [trend_of(points(arm, drawn)) for arm in range(n_arms)]
     robustness, ood = [], []
@@ -137,11 +147,11 @@ def the_long_way(study: Study, r: int, scale: str, n_arms: int, baseline: int = 
     last=st.booleans(),
 )
 def test_trends_and_effects_equal_a_loop_over_the_drawn_runs(
-    seed: int, n_arms: int, n_blocks: int, n_epochs: int, missing: float, scale: str, last: bool
+    seed: int, n_arms: int, n_blocks: int, n_epochs: int, missing: float, scale: Scale, last: bool
 ) -> None:
     baseline = n_arms - 1 if last else 0
     study = make_study(seed, n_arms=n_arms, n_blocks=n_blocks, n_epochs=n_epochs, missing=missing)
-    slopes, intercepts = np.moveaxis([study.trend(arm, scale) for arm in range(n_arms)], 1, 0)
+    slopes, intercepts = np.stack([study.trend(arm, scale) for arm in range(n_arms)], axis=1)
     options = {"scale": scale, "through": "baseline"}
     robustness = [study.difference(arm, baseline, **options) for arm in range(n_arms) if arm != baseline]
     ood = [study.ood(arm, baseline) for arm in range(n_arms) if arm != baseline]
@@ -156,9 +166,9 @@ def test_trends_and_effects_equal_a_loop_over_the_drawn_runs(
                 close(found[r], expected[arm])
 
 
-def close(found: np.ndarray, wanted: object) -> None:
+def close(found: np.ndarray, wanted: ArrayLike) -> None:
     """Equal but for rounding, which few points close together magnify."""
-    np.testing.assert_allclose(found, wanted, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(found, np.asarray(wanted), rtol=1e-7, atol=1e-8)
 
 
 def test_weights_of_one_give_the_estimates() -> None:
@@ -182,8 +192,8 @@ def test_the_same_seed_gives_identical_results_with_any_number_of_threads() -> N
 
     def result(threads: int | None) -> np.ndarray:
         drawn = draw(module.CHUNK + 99, n_blocks=4, n_id_clusters=20, n_ood_clusters=20, seed=7)
-        f1 = (macro_f1(counts, one, threads=threads) for one in (drawn.id_clusters, drawn.ood_clusters))
-        return Study(rows, *f1, drawn.blocks).trend(1, threads=threads)
+        id_f1, ood_f1 = (macro_f1(counts, one, threads=threads) for one in (drawn.id_clusters, drawn.ood_clusters))
+        return Study(rows, id_f1, ood_f1, drawn.blocks).trend(1, threads=threads)
 
     first = result(1)
     for threads in (1, 2, 5, None):
@@ -227,8 +237,8 @@ def test_resamples_that_cannot_tell_are_left_out() -> None:
     rows = [(a, b, 1) for a in range(2) for b in range(4)]
     rng = np.random.default_rng(0)
     drawn = draw(2000, n_blocks=4, n_id_clusters=1, n_ood_clusters=1, seed=1)
-    f1 = rng.uniform(0.2, 0.5, (2, 8, 1)) * np.ones((1, 1, 2000))
-    slopes, intercepts = Study(rows, *f1, drawn.blocks).trend(1)
+    id_f1, ood_f1 = rng.uniform(0.2, 0.5, (2, 8, 1)) * np.ones((1, 1, 2000))
+    slopes, intercepts = Study(rows, id_f1, ood_f1, drawn.blocks).trend(1)
     few = (drawn.blocks > 0).sum(axis=1) < MIN_POINTS
     assert 0.3 < few.mean() < 0.4  # 88 of the 4^4 ways hold one or two different blocks
     assert (np.isnan(slopes) == few).all()
@@ -240,7 +250,7 @@ def test_resamples_that_cannot_tell_are_left_out() -> None:
 
 def test_an_arm_without_runs_leaves_nothing_to_tell() -> None:
     rows = [(1, b, e) for b in range(3) for e in range(2)]
-    study = Study(rows, *np.full((2, 6, 4), 0.3), np.ones((4, 3), int))
+    study = Study(rows, np.full((6, 4), 0.3), np.full((6, 4), 0.3), np.ones((4, 3), int))
     assert np.isnan(study.trend(0)).all()
     assert np.isnan(study.ood(1)).all()
     assert with_interval(Estimate(), study.ood(1)) == Estimate()
@@ -316,11 +326,11 @@ def test_what_all_arms_share_leaves_differences_as_they_are() -> None:
     quiet, shaken = (planted(0, effect) for effect in (0.0, shared_by_all))
     for one in (lambda study: study.difference(1, scale="linear"), lambda study: study.ood(1)):
         np.testing.assert_allclose(one(shaken), one(quiet), atol=1e-9)
-    slopes = [
+    before, after = (
         bootstrap(partial(slopes_difference, line=line("linear")), one.paired(0, 1), one.resamples)
         for one in (quiet, shaken)
-    ]
-    np.testing.assert_allclose(*slopes, atol=1e-9)
+    )
+    np.testing.assert_allclose(before, after, atol=1e-9)
     before, after = (one.trend(1, "linear") for one in (quiet, shaken))
     assert width(from_scale(after[1] + after[0] * 0.3, "linear")) > 3 * width(before[1] + before[0] * 0.3)
 
@@ -370,7 +380,7 @@ def test_the_whole_way_from_counts_equals_the_images_of_drawn_locations() -> Non
         images = [np.repeat(np.arange(120), row[location]) for row in weights]
         f1.append(np.array([[scores(y_true[at], one[at]).macro_f1 for at in images] for one in y_pred]))
     np.testing.assert_allclose(splits, f1, rtol=0, atol=1e-12)
-    study, ours = Study(rows, *f1, drawn.blocks), Study(rows, *splits, drawn.blocks)
+    study, ours = (Study(rows, id_f1, ood_f1, drawn.blocks) for id_f1, ood_f1 in (f1, splits))
     slopes, effects = [ours.trend(arm)[0] for arm in (0, 1)], ours.ood(1)
     for r in range(5):
         trends, _, expected = the_long_way(study, r, "logit", 2)

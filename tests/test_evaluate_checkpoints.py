@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -142,8 +143,8 @@ def test_any_other_bytes_are_refused_in_one_line(content: bytes, suffix: str, tm
 
 def test_no_file_and_a_folder_are_told(tmp_path: Path) -> None:
     for work in (fetch, identity):
-        assert "a folder; name the file" in refused(lambda work=work: work(str(tmp_path), "resnet18"))
-        told = refused(lambda work=work: work("hub:someone/something", "resnet18"))
+        assert "a folder; name the file" in refused(partial(work, str(tmp_path), "resnet18"))
+        told = refused(partial(work, "hub:someone/something", "resnet18"))
         assert told.startswith(
             "hub:someone/something: no such file; a checkpoint is torchvision:WEIGHTS, timm:NAME.TAG"
         )
@@ -267,7 +268,7 @@ def test_weights_for_another_activation_are_refused_though_their_shapes_fit(cach
     told = refused(lambda: fetch("open_clip:ViT-B-32/laion2b_s34b_b79k", "open_clip:ViT-B-32-quickgelu"))
     assert "trained without QuickGELU" in told
     for architecture in ("open_clip:ViT-B-32-quickgelu", "open_clip:nothing"):
-        assert "cannot be downloaded from" in refused(lambda at=architecture: fetch("open_clip:ViT-B-32/openai", at))
+        assert "cannot be downloaded from" in refused(partial(fetch, "open_clip:ViT-B-32/openai", architecture))
 
 
 @pytest.mark.parametrize(

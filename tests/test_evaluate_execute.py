@@ -3,6 +3,7 @@ import re
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -80,7 +81,7 @@ def test_killed_at_any_moment_ends_with_the_same_results_and_repeats_no_finished
     for moment in moments:
         done = {p: p.stat().st_mtime_ns for p in out.glob("*/weights.safetensors")}
         process = start(world / "suite.toml", out)
-        kill_when(process, lambda at=moment: reached(out, at))
+        kill_when(process, partial(reached, out, moment))
         assert {p: p.stat().st_mtime_ns for p in done} == done
     assert run_suite(read_suite(world / "suite.toml"), out, device="cpu").failed == ()
     assert results(out) == results(finished)

@@ -102,9 +102,9 @@ def test_labels_are_the_same_on_every_machine_whatever_numpy_drew_before(name: s
     digest, relabel = RELABELLED[name]
     labels, names, taxonomy = imagenet_like()
     np.random.seed(len(name))
-    before = np.random.get_state()[1].copy()
+    before = np.random.get_state(legacy=False)["state"]["key"].copy()
     relabelled = relabel(quantity(labels, names, 5000, seed=0), taxonomy)
-    assert (np.random.get_state()[1] == before).all()
+    assert (np.random.get_state(legacy=False)["state"]["key"] == before).all()
     assert relabelled.digest == digest
 
 

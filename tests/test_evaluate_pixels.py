@@ -19,7 +19,18 @@ from PIL import Image
 
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.images import pixelfile
-from synthgen_evaluate.images.pixels import Assembled, Identified, PixelCache, Pixels, Stored, Streamed, clear, entries
+from synthgen_evaluate.images.pixels import (
+    Assembled,
+    Composite,
+    Identified,
+    PixelCache,
+    Pixels,
+    Source,
+    Stored,
+    Streamed,
+    clear,
+    entries,
+)
 from synthgen_evaluate.images.sources import ImageFolder, Joined
 
 SIZE = 37  # 4,107 bytes an image: not a multiple of a block
@@ -35,7 +46,8 @@ class Numbered:
 
     def __init__(self, n: int, name: str = "numbered", broken: tuple[int, ...] = (), wait: float = 0) -> None:
         self.origin: tuple[str, ...] = (name,)
-        self.n_images, self.identity, self.broken, self.wait = n, {"kind": name, "n_images": n}, broken, wait
+        self.n_images, self.broken, self.wait = n, broken, wait
+        self.identity: dict[str, Any] = {"kind": name, "n_images": n}
         self.class_names: tuple[str, ...] = ("a", "b")
         self.labels = np.arange(n) % 2
         self.decoded: list[int] = []
@@ -53,7 +65,8 @@ class Numbered:
 
 
 def ask(cache: PixelCache, source: Any, indices: Any, told: list[int] | None = None) -> Pixels:
-    return cache.open(source, np.asarray(indices, np.int64), SIZE, progress=[].append if told is None else told.append)
+    heard = list[int]() if told is None else told
+    return cache.open(source, np.asarray(indices, np.int64), SIZE, progress=heard.append)
 
 
 def check(pixels: Pixels, indices: Any) -> None:
@@ -338,7 +351,10 @@ def test_missing_bytes_is_what_the_folder_then_grows_by(
 ) -> None:
     folder, source = tmp_path_factory.mktemp("cache"), Numbered(100)
     cache = PixelCache(folder)
-    asked = [(source, np.array(first)), (Joined([Numbered(3, "other"), source]), np.array(second) + 3)]
+    asked: list[tuple[Source | Composite, NDArray[np.int64]]] = [
+        (source, np.array(first)),
+        (Joined([Numbered(3, "other"), source]), np.array(second) + 3),
+    ]
     told = cache.missing_bytes(asked, SIZE)
     ask(cache, *asked[0])
     ask(cache, *asked[1])

@@ -440,11 +440,14 @@ def test_scores_of_zero_and_one_have_a_place_on_every_scale() -> None:
 
 def test_a_place_is_the_same_point_on_every_scale() -> None:
     data = scatter_data(made())
+
+    def order(scale: str) -> list[int]:
+        return sorted(range(162), key=lambda i: data["points"][i]["at"][scale][0])
+
     for scale in ("logit", "probit", "linear"):
-        order = [sorted(range(162), key=lambda i, s=s: data["points"][i]["at"][s][0]) for s in ("logit", scale)]
         near = [
             abs(data["points"][a]["at"][scale][0] - data["points"][b]["at"][scale][0])
-            for a, b in zip(*order, strict=True)
+            for a, b in zip(order("logit"), order(scale), strict=True)
         ]
         assert max(near) < 2e-4  # rounding may swap neighbours
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ SMOOTH = replace(DEFAULTS, **STILL)
 
 
 def test_a_study_has_every_run_at_every_epoch_and_repeats_for_a_seed() -> None:
-    options = {"arms": 3, "architectures": 4, "seeds": 2, "epochs": 5}
-    one, again, other = (simulate_study(np.random.default_rng(seed), **options) for seed in (1, 1, 2))
+    simulate = partial(simulate_study, arms=3, architectures=4, seeds=2, epochs=5)
+    one, again, other = (simulate(np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert len(one.id_f1) == 3 * 4 * 2 * 5
     assert len(complete_blocks(one, ["arm 0", "arm 1", "arm 2"])) == 8
     for name in RunEpochs.__slots__:
@@ -74,7 +75,7 @@ def test_a_small_calibration_of_the_default_test(gain: float) -> None:
         naive.append(naive_p(table) <= 0.05)
         trend = robustness(blocks, replace(LINE, through="baseline"), np.ones((1, 15)))[0]
         fixed.append(stats.ttest_1samp(trend[:, 1] - trend[:, 0], 0).pvalue <= 0.05)
-    false = np.mean([one.p <= 0.05 for one in found])
+    false = float(np.mean([one.p <= 0.05 for one in found]))
     covered = np.mean([one.low <= 0 <= one.high for one in found])
     assert false <= 0.15  # `make calibrate` has the narrow bounds
     assert covered >= 0.85

@@ -21,7 +21,7 @@ from conftest import Command
 from synthgen.dataset import opened
 from synthgen.dataset.manifest import read_manifest
 from synthgen.publishing.export import export
-from synthgen.storage.places import place
+from synthgen.storage.object_store import OBJECTS
 from synthgen_evaluate.design.sources import FolderSource, ShardSource
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.images.shard_source import Shards
@@ -54,8 +54,7 @@ def memory(dataset: Path, tmp_path: Path) -> Iterator[str]:
 
 
 def copied(dataset: Path, url: str) -> str:
-    there = place(url)
-    assert not isinstance(there, Path)
+    there = OBJECTS.place(url)
     there.fs.put(f"{dataset}/", there.path, recursive=True)
     return url
 

@@ -327,7 +327,7 @@ def test_opening_fmow_leaves_the_guard_against_huge_images_in_place(sets: Path) 
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
-Damage = Callable[[Path], None]
+Damage = Callable[[Path], object]
 
 
 def remove(name: str) -> Damage:
@@ -348,7 +348,7 @@ def edit(old: str, new: str, count: int = -1, name: str = "iwildcam_v2.0/metadat
 
 
 def overwrite(data: bytes, name: str = "iwildcam_v2.0/metadata.csv") -> Damage:
-    return lambda root: (root / name).write_bytes(data) and None
+    return lambda root: (root / name).write_bytes(data)
 
 
 FMOW_CSV = "fmow_v1.1/rgb_metadata.csv"

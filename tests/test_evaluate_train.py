@@ -187,6 +187,7 @@ def test_the_cosine_ends_at_zero_and_halves_in_the_middle() -> None:
 def test_a_short_training_on_cifar10_learns_what_the_network_is_known_to_learn(shared: Path, tmp_path: Path) -> None:
     script = Path(__file__).parent / "benchmarks" / "cifar10.py"
     short = ("--images", "10000", "--epochs", "4", "--precision", "bf16", "--target", "0.45")
-    command = [sys.executable, script, "--cifar10", shared / "data" / "cifar10.zip", "--work", tmp_path, *short]
+    files = ("--cifar10", str(shared / "data" / "cifar10.zip"), "--work", str(tmp_path))
+    command = [sys.executable, str(script), *files, *short]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

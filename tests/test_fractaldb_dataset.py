@@ -64,7 +64,7 @@ def test_items_are_the_published_instances_in_the_published_order(draw: str) -> 
 
 def test_pictures_do_not_depend_on_workers_or_order() -> None:
     plain, augmented = FractalDataset(CATEGORIES, STYLE), AugmentedFractalDataset(CATEGORIES, STYLE, length=3000)
-    both = ConcatDataset([plain, augmented])  # type: ignore[list-item]
+    both: ConcatDataset[tuple[torch.Tensor, int]] = ConcatDataset([plain, augmented])  # type: ignore[list-item]
     indices = [5, 2999, 4, 1000, 5, 1041, 0, 7, 3000, 5999, 3000, 3001]
     images, labels = loaded(both, 0, indices)
     in_workers, worker_labels = loaded(both, 2, indices)
@@ -80,7 +80,7 @@ def test_augmented_pictures_do_not_depend_on_the_length_and_labels_are_balanced(
     short = AugmentedFractalDataset(CATEGORIES, STYLE, length=10)
     long = AugmentedFractalDataset(CATEGORIES, STYLE, length=10**9)
     assert all((short[i][0] == long[i][0]).all() for i in range(10))
-    assert [label for _, label in short] == [0, 1, 2] * 3 + [0]
+    assert [label for _, label in iter(short)] == [0, 1, 2] * 3 + [0]
     assert long[10**9 - 1][1] == 0
 
 
@@ -107,7 +107,7 @@ def test_each_epoch_brings_new_pictures_and_each_comes_back() -> None:
 
 def test_a_new_epoch_reaches_persistent_workers() -> None:
     dataset = AugmentedFractalDataset(CATEGORIES, STYLE, length=4)
-    loader = DataLoader(
+    loader: DataLoader[tuple[torch.Tensor, int]] = DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_size=4,
         num_workers=1,

@@ -271,7 +271,8 @@ def test_a_short_campaign_finds_nothing_and_goes_on_where_it_stopped(tmp_path: P
 def test_the_command_runs_a_case_and_writes_its_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Faults\n")
-    command = [sys.executable, ROOT / "tests/fuzz.py", "--results", tmp_path / "results", "--out", page, "--n", "0"]
+    script, results = str(ROOT / "tests/fuzz.py"), str(tmp_path / "results")
+    command = [sys.executable, script, "--results", results, "--out", str(page), "--n", "0"]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.startswith(f"{page}: 0 cases")
     assert page.read_text().startswith("# Faults\n")
     assert "Forbidden outcomes: none." in page.read_text()

@@ -95,6 +95,7 @@ def named(manifest: Manifest, names: list[str]) -> Manifest:
     if isinstance(content, FractalContent):
         own = tuple(replace(one, name=name) for one, name in zip(content.categories, names, strict=False))
         return replace(manifest, plan=replace(manifest.plan, content=replace(content, categories=own)))
+    assert isinstance(content, DiffusionContent)
     ids = tuple(names[: len(content.classes.ids)])
     classes = replace(content.classes, ids=ids, names=ids)
     return replace(manifest, plan=replace(manifest.plan, content=replace(content, classes=classes)))
@@ -129,14 +130,14 @@ def test_the_quality_file_has_every_count(published: Path, manifest: Manifest, q
     assert sum(one["n"] for one in stored["classes"]) == N
 
 
-def test_every_image_names_its_source_type(manifest: Manifest) -> None:
+def test_every_image_names_its_source_type(manifest: Manifest, published: Path) -> None:
     kind = "algorithmicMedia" if manifest.plan.content.kind == "fractal" else "trainedAlgorithmicMedia"
     for shard in manifest.shards:
         for item in read_shard(manifest.directory / "data" / shard.filename):
             origin = read_origin(item.image)
             assert origin["source_type"] == f"http://cv.iptc.org/newscodes/digitalsourcetype/{kind}"
             assert origin["tool"] == "synthgen"
-    assert kind in (manifest.directory / "README.md").read_text()
+    assert kind in (published / "README.md").read_text()
 
 
 # YAML

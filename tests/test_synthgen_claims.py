@@ -22,6 +22,7 @@ from synthgen.engines.claims import Claim, Watch, claim_path, claiming, read_cla
 from synthgen.engines.generate import generate
 from synthgen.engines.local import local
 from synthgen.storage.atomic import claimed
+from synthgen.storage.object_store import OBJECTS
 from synthgen.storage.places import place
 
 pytest.importorskip("s3fs")
@@ -72,8 +73,8 @@ def fill(url: str, log: str) -> None:
 
 
 def put(url: str, data: bytes) -> None:
-    path = claim_path(place(url), SPAN)
-    path.fs.pipe_file(path.path, data)  # type: ignore[union-attr]
+    path = claim_path(OBJECTS.place(url), SPAN)
+    path.fs.pipe_file(path.path, data)
 
 
 FOREIGN = b'{"worker": "far-7", "shard": 2, "done": 3, "of": 10, "rate": 1.5, "beat": 4, "failed": ""}'
@@ -161,7 +162,7 @@ def test_who_was_frozen_neither_renews_nor_drops_a_claim_that_is_another_worker_
     memory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "TIMEOUT", 0.3)
-    path = claim_path(place(memory), SPAN)
+    path = claim_path(OBJECTS.place(memory), SPAN)
     with claiming(place(memory), SPAN, heartbeat=0.6):  # of which the first comes too late
         put(memory, FOREIGN)
         time.sleep(1.0)

@@ -10,6 +10,7 @@ from PIL import Image
 from synthgen.dataset.plan import read_plan
 from synthgen.dataset.shard import read_shard
 from synthgen.kinds.diffusion.content import DiffusionContent
+from synthgen.kinds.fractaldb.content import FractalContent
 
 N, SIZE = 130, 40
 Pictures = list[tuple[str, int, NDArray[np.uint8]]]  # key, label, RGB pixels
@@ -50,6 +51,7 @@ def planned(dataset: Path) -> Pictures:
         samples = [plan.sample(i) for i in range(plan.n)]
         images = [np.asarray(Image.open(io.BytesIO(item.image))) for item in items]
         return [(s.key, s.label, image) for s, image in zip(samples, images, strict=True)]
+    assert isinstance(plan.content, FractalContent)
     colors = palette(style_of(plan.content))
     drawn = pictures(plan.content, [plan.sample(i) for i in range(plan.n)])
     return [(p.sample.key, p.sample.label, colors[p.image]) for p in drawn]

@@ -53,8 +53,14 @@ def manifest(
 
 
 @pytest.fixture
-def record(manifest: Manifest) -> Any:
-    return json.loads((manifest.directory / "croissant.json").read_bytes())
+def directory(manifest: Manifest) -> Path:
+    assert isinstance(manifest.directory, Path)
+    return manifest.directory
+
+
+@pytest.fixture
+def record(directory: Path) -> Any:
+    return json.loads((directory / "croissant.json").read_bytes())
 
 
 @pytest.fixture(autouse=True)
@@ -110,10 +116,8 @@ def test_the_validator_finds_no_error_and_no_warning(manifest: Manifest, caplog:
         assert "WARNING" not in done.stderr
 
 
-def test_every_file_is_named_with_its_size_and_sum(manifest: Manifest, record: Any) -> None:
+def test_every_file_is_named_with_its_size_and_sum(directory: Path, record: Any) -> None:
     objects = [one for one in record["distribution"] if one["@type"] == "cr:FileObject"]
-    directory = manifest.directory
-    assert isinstance(directory, Path)
     files = [
         path.relative_to(directory) for pattern in ("data/*.tar", "metadata/*") for path in directory.glob(pattern)
     ]
@@ -124,12 +128,12 @@ def test_every_file_is_named_with_its_size_and_sum(manifest: Manifest, record: A
         assert one["sha256"] == hashlib.sha256(data).hexdigest()
 
 
-def test_a_changed_file_is_not_read(manifest: Manifest, record: Any, tmp_path: Path) -> None:
+def test_a_changed_file_is_not_read(directory: Path, record: Any, tmp_path: Path) -> None:
     record["distribution"][0]["sha256"] = "0" * 64
     folder = tmp_path / "changed"
     folder.mkdir()
     for name in ("data", "metadata"):
-        (folder / name).symlink_to(manifest.directory / name)
+        (folder / name).symlink_to(directory / name)
     (folder / "croissant.json").write_text(json.dumps(record))
     with pytest.raises(mlcroissant.GenerationError):
         next(iter(mlcroissant.Dataset(str(folder / "croissant.json")).records("images")))
@@ -156,10 +160,10 @@ def test_it_says_that_the_images_are_synthetic_and_how_they_were_made(manifest: 
         assert record[name], name
 
 
-def test_the_date_is_that_of_the_last_shard(manifest: Manifest, record: Any) -> None:
+def test_the_date_is_that_of_the_last_shard(manifest: Manifest, directory: Path, record: Any) -> None:
     today = datetime.now(UTC)
     assert record["datePublished"] in {f"{today:%Y-%m-%d}", f"{today - timedelta(hours=1):%Y-%m-%d}"}
-    assert croissant(manifest) == (manifest.directory / "croissant.json").read_bytes()
+    assert croissant(manifest) == (directory / "croissant.json").read_bytes()
 
 
 def test_a_grown_set_has_another_minor_version(manifest: Manifest, record: Any) -> None:

@@ -23,6 +23,7 @@ from synthgen.common.errors import SynthgenError
 from synthgen.dataset.manifest import Manifest, read_manifest
 from synthgen.dataset.shard import Item, data_path, read_shard
 from synthgen.publishing.export import LAYOUTS, bytes_of, cut, export
+from synthgen.storage.object_store import OBJECTS
 from synthgen.storage.places import place
 
 pytestmark = [  # of third parties
@@ -275,7 +276,7 @@ def test_a_set_at_a_url_gives_the_files_of_the_local_one(
         url = f"file://{dataset}"
     else:
         url = f"memory://{tmp_path.name}" if scheme == "memory" else request.getfixturevalue("s3")
-        there = place(f"{url}/set")
+        there = OBJECTS.place(f"{url}/set")
         there.fs.put(f"{dataset}/", there.path, recursive=True)
         url = str(there)
     remote = export_from(url, tmp_path / "remote", layout)

@@ -87,7 +87,8 @@ def test_a_shard_that_ends_each_attempt_is_given_up_told_and_done_by_a_later_run
     tmp_path: Path, log: str, undisturbed: dict[str, bytes], start: Start, trouble: str, why: str
 ) -> None:
     out = tmp_path / "set"
-    process = start(out, Maker(log=log, **{trouble: {33: 100}}))
+    always = {33: 100}
+    process = start(out, Maker(log=log, dies=always) if trouble == "dies" else Maker(log=log, fails=always))
     _, told = process.communicate(timeout=60)
     assert process.returncode == 1
     logs = sorted((out / "logs").glob("*")) if trouble == "fails" else []

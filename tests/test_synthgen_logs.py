@@ -180,7 +180,7 @@ def test_errors_of_disk_memory_device_network_and_stores_are_no_bugs() -> None:
 
 
 def test_what_a_stores_client_trips_over_is_no_bug() -> None:
-    scope = {"__name__": "s3fs.core", "json": json}
+    scope: dict[str, Any] = {"__name__": "s3fs.core", "json": json}
     exec("def answer(): raise KeyError('ETag')\ndef body(): json.loads('<html>')", scope)
     for call in (scope["answer"], scope["body"]):
         with pytest.raises((KeyError, ValueError)) as caught:

@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Command
 from files import contents
+from upath import UPath
 
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.plan import Segment, read_plan
 from synthgen.dataset.shard import Shard, data_path, read_shard, record_path, record_text, table_path
+from synthgen.storage.object_store import OBJECTS
 from synthgen.storage.places import place, store_of
 
 SETTINGS = ("--n", 200, "--size", 32, "--points", 1000, "--shard-size", 70, "--workers", 1)
@@ -127,11 +129,11 @@ def test_status_tells_how_much_stands(dataset: Path, synthgen_here: Command) -> 
 
 def test_a_set_at_a_url_has_the_manifest_that_it_has_here(dataset: Path, s3: str) -> None:
     for path in dataset.rglob("*.*"):
-        (place(s3) / "sets/one" / path.relative_to(dataset).as_posix()).write_bytes(path.read_bytes())
+        (OBJECTS.place(s3) / "sets/one" / path.relative_to(dataset).as_posix()).write_bytes(path.read_bytes())
     here, there = read_manifest(dataset), read_manifest(place(f"{s3}/sets/one"))
     assert (there.plan, there.shards, there.missing) == (here.plan, here.shards, ())
-    (place(s3) / "sets/one/data/fractal-train-000001.json").unlink()
-    (place(s3) / "sets/one/data/fractal-train-000002.tar").write_bytes(b"short")
+    (OBJECTS.place(s3) / "sets/one/data/fractal-train-000001.json").unlink()
+    (OBJECTS.place(s3) / "sets/one/data/fractal-train-000002.tar").write_bytes(b"short")
     assert [span.index for span in read_manifest(place(f"{s3}/sets/one")).missing] == [1, 2]
 
 
@@ -144,7 +146,9 @@ def test_a_store_that_cannot_be_reached_is_told_in_one_line_without_keys(s3: str
 
 def test_a_listing_names_files_and_strange_folders(tmp_path: Path, s3: str) -> None:
     names = ("plan.json", "data/a.tar", "data/deep/er/x", "metadata/b.parquet", "other/c", "other/d")
-    for root in (tmp_path / "a", place(f"file://{tmp_path}/b"), place("memory://listing/set"), place(f"{s3}/set")):
+    urls = (f"file://{tmp_path}/b", "memory://listing/set", f"{s3}/set")
+    roots: tuple[Path | UPath, ...] = (tmp_path / "a", *map(OBJECTS.place, urls))
+    for root in roots:
         for name in names:
             path = root / name
             if "s3://" not in str(path):

@@ -263,7 +263,11 @@ def changed(**values: Any) -> Callable[[Path], object]:
 
 
 def without(*names: str) -> Callable[[Path], object]:
-    return lambda folder: [(folder / name).unlink() for name in names]
+    def change(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return change
 
 
 def holding(name: str, value: Any) -> Callable[[Path], object]:

@@ -145,9 +145,8 @@ def test_any_change_of_the_content_changes_the_digest_and_is_told(key: str) -> N
 
 def test_one_bit_of_one_parameter_changes_the_digest() -> None:
     one = content()
-    rows = [list(row) for row in one.categories[2].rows]
-    rows[1][4] += 2**-56
-    changed = replace(one.categories[2], rows=tuple(map(tuple, rows)))
+    first, second = one.categories[2].rows
+    changed = replace(one.categories[2], rows=(first, (*second[:4], second[4] + 2**-56, *second[5:])))
     other = replace(one, categories=(*one.categories[:2], changed))
     assert digest(other) != digest(one)
     assert difference(plan(), replace(plan(), content=other)).endswith("or others")

@@ -327,7 +327,7 @@ def test_in_whatever_state_a_place_is_no_step_leaves_a_manifest_that_lies(
     standing = {name: Standing(size=1) for name in there}
     work = arrange(sent, standing, {name for name in there if there[name] == after.get(name)}, ("README.md",))
     shards = data.draw(st.permutations(work.shards), label="order")  # they are sent side by side
-    steps = [(name, None) for name in work.withdraw]
+    steps: list[tuple[str, str | None]] = [(name, None) for name in work.withdraw]
     steps += [(file.name, file.sha256) for group in (work.claim, *shards) for file in group]
     steps += [(name, None) for name in work.withdraw_late]
     steps += [(file.name, file.sha256) for file in work.closing]

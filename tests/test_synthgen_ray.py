@@ -355,12 +355,12 @@ def test_two_drivers_on_one_plan_end_with_the_bytes_of_one(
 def test_a_store_gets_the_bytes_that_a_folder_gets_and_an_interrupted_run_goes_on_at_once(
     s3: str, nodes: Nodes, undisturbed: dict[str, bytes], start: Start
 ) -> None:
-    from synthgen.storage.places import place
+    from synthgen.storage.object_store import OBJECTS
 
     for _ in range(2):
         nodes.add(resources={"s3": 1})  # with the keys in its environment
     options = ("--address", nodes.address, "--resources", "s3=1")
-    out = place(f"{s3}/set")
+    out = OBJECTS.place(f"{s3}/set")
     process = start(out, *options)
     wait(lambda: len(listed(out, "data/*.json")) >= 2)
     process.terminate()

@@ -21,6 +21,7 @@ from synthgen.common.errors import SynthgenError
 from synthgen.dataset.encode import read_origin
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.shard import Item, data_path, read_shard
+from synthgen.kinds.diffusion.content import DiffusionContent
 from synthgen.kinds.diffusion.models import find_model
 
 ROOT = Path(__file__).parents[1]
@@ -65,8 +66,9 @@ def test_every_image_has_its_record_in_the_tar_the_table_and_the_file_itself(und
     import pyarrow.parquet as pq
 
     manifest = read_manifest(undisturbed)
-    model = find_model("tiny")
+    content, model = manifest.plan.content, find_model("tiny")
     assert manifest.complete
+    assert isinstance(content, DiffusionContent)
     table = pq.read_table(undisturbed / "metadata").to_pylist()
     found = items(undisturbed)
     assert len(found) == len(table) == N
@@ -75,8 +77,8 @@ def test_every_image_has_its_record_in_the_tar_the_table_and_the_file_itself(und
         sample = manifest.plan.sample(index)
         assert row == record
         assert (record["index"], item.label, record["label"]) == (index, sample.label, sample.label)
-        assert record["prompt"] == manifest.plan.content.caption(sample)
-        assert record["seed"] == str(manifest.plan.content.image_seed(index))
+        assert record["prompt"] == content.caption(sample)
+        assert record["seed"] == str(content.image_seed(index))
         assert (record["model"], record["revision"]) == ("tiny", model.revision)
         assert (record["prompts"], record["prompts_version"], record["template"]) == ("quickstart", "1", sample.variant)
         assert (record["class"], record["class_name"]) == (record["class"], record["class"])

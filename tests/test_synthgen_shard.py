@@ -6,6 +6,7 @@ import json
 import os
 import tarfile
 import tracemalloc
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
@@ -34,6 +35,7 @@ from synthgen.dataset.shard import (
 from synthgen.dataset.tar import member
 from synthgen.kinds.fractaldb.render import encode_png
 from synthgen.storage.atomic import claimed, held, remove_orphans, write_atomically
+from synthgen.storage.object_store import OBJECTS
 from synthgen.storage.places import place
 
 SPAN = ShardSpan(index=2, stem="set-train-000002", start=10, stop=15)
@@ -509,8 +511,9 @@ def test_of_a_mutated_tar_come_samples_or_one_error_and_no_more_memory_than_it_h
                 data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
     path = tmp_path_factory.getbasetemp() / "mutated.tar"
     path.write_bytes(data[:kept] if kept < 8192 else data)
-    for read in (read_shard, image_members):
-        found, told = [], ""
+    readers: tuple[Callable[[Path], Iterable[Item | tuple[str, int, int]]], ...] = (read_shard, image_members)
+    for read in readers:
+        found, told = list[Item | tuple[str, int, int]](), ""
         try:
             found = list(read(path))
         except SynthgenError as error:
@@ -523,7 +526,7 @@ def test_of_a_mutated_tar_come_samples_or_one_error_and_no_more_memory_than_it_h
 def test_a_shard_reads_at_a_url_as_it_does_here(tmp_path: Path, s3: str) -> None:
     write(tmp_path)
     path = data_path(tmp_path, SPAN)
-    there = place(f"{s3}/set/{path.name}")
+    there = OBJECTS.place(f"{s3}/set/{path.name}")
     there.write_bytes(path.read_bytes())
     assert list(read_shard(there)) == list(read_shard(path))
     assert image_members(there) == image_members(path)

@@ -28,6 +28,7 @@ from synthgen.engines import claims
 from synthgen.engines import generate as generate_module
 from synthgen.engines.generate import generate
 from synthgen.storage import retries
+from synthgen.storage.object_store import OBJECTS
 from synthgen.storage.places import place
 
 s3fs = pytest.importorskip("s3fs")
@@ -186,11 +187,11 @@ def test_what_is_missing_or_damaged_in_a_store_is_done_again_and_nothing_else(
 ) -> None:
     url = f"{request.getfixturevalue(stored)}/set"
     assert fill(url, Maker(log=log)) == undisturbed
-    folder, stems = place(url), [PLAN.shard(index).stem for index in range(6)]
-    store = folder.fs  # type: ignore[union-attr]
+    folder, stems = OBJECTS.place(url), [PLAN.shard(index).stem for index in range(6)]
+    store = folder.fs
 
     def path(name: str) -> str:
-        return str((folder / name).path)  # type: ignore[union-attr]
+        return str((folder / name).path)
 
     store.rm_file(path(f"data/{stems[0]}.tar"))
     store.rm_file(path(f"data/{stems[1]}.json"))
@@ -413,11 +414,11 @@ class Turns:
 def test_two_workers_at_one_shard_with_other_bytes_leave_the_shard_of_one_or_none(
     order: list[bool], stale: bool
 ) -> None:
-    root, span, turns, whose = place("memory://race/set"), PLAN.shard(1), Turns(order), threading.local()
+    root, span, turns, whose = OBJECTS.place("memory://race/set"), PLAN.shard(1), Turns(order), threading.local()
     MemoryFileSystem.store.clear()
-    fs = root.fs  # type: ignore[union-attr]
+    fs = root.fs
     if stale:
-        fs.pipe_file(str(root.path) + f"/data/{span.stem}.tar", b"cut")  # type: ignore[union-attr]
+        fs.pipe_file(str(root.path) + f"/data/{span.stem}.tar", b"cut")
 
     def write(me: bool) -> None:
         whose.me = me

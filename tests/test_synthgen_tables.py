@@ -16,7 +16,7 @@ def threaded_reads(code: str) -> list[str]:
     names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     if not {"pyarrow.parquet", "pyarrow.dataset"} & set(names):
         return []
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)] or [tree]
+    functions: list[ast.AST] = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)] or [tree]
     return [found for function in functions for found in _threaded_reads_of(function)]
 
 

@@ -30,10 +30,12 @@ from synthgen.dataset.repair import repair
 from synthgen.dataset.shard import Item, read_record, read_shard, record_text
 from synthgen.dataset.verify import Defect, check, inspect
 from synthgen.kinds.base import Renderer
+from synthgen.kinds.diffusion.content import DiffusionContent
 from synthgen.kinds.diffusion.request import plan_renderer
 from synthgen.kinds.fractaldb.render import fractal_renderer
 from synthgen.storage.atomic import claimed
-from synthgen.storage.places import place
+from synthgen.storage.object_store import OBJECTS
+from synthgen.storage.store import Place
 
 pytestmark = pytest.mark.filterwarnings("ignore:CUDA initialization:UserWarning:torch")
 
@@ -555,12 +557,13 @@ def test_repair_draws_diffusion_images_again_as_they_were(diffusion: Path, tmp_p
 
 def test_the_renderer_of_a_plan_refuses_another_model(diffusion: Path) -> None:
     plan = read_plan(diffusion / "plan.json")
-    recorded = replace(plan.content.model, revision="sha256:" + "0" * 64)  # type: ignore[union-attr]
-    other = replace(plan, content=replace(plan.content, model=recorded))  # type: ignore[arg-type]
+    assert isinstance(plan.content, DiffusionContent)
+    recorded = replace(plan.content.model, revision="sha256:" + "0" * 64)
+    other = replace(plan, content=replace(plan.content, model=recorded))
     with pytest.raises(SynthgenError, match="the plan's is tiny at sha256:0000000000000; give it as --model"):
         plan_renderer(other)
     unknown = replace(recorded, name="a-folder-of-then")
-    other = replace(plan, content=replace(plan.content, model=unknown))  # type: ignore[arg-type]
+    other = replace(plan, content=replace(plan.content, model=unknown))
     with pytest.raises(SynthgenError, match=r"the model that drew these images, a-folder-of-then: "):
         plan_renderer(other)
 
@@ -568,8 +571,8 @@ def test_the_renderer_of_a_plan_refuses_another_model(diffusion: Path) -> None:
 # At URLs
 
 
-def publish(dataset: Path, url: str) -> Any:
-    there = place(url)
+def publish(dataset: Path, url: str) -> Place:
+    there = OBJECTS.place(url)
     for name, data in contents(dataset).items():
         (there / name).write_bytes(data)
     return there

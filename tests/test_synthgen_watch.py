@@ -18,6 +18,7 @@ from synthgen.engines import watch as module
 from synthgen.engines.claims import claim_path, claiming, report_failure
 from synthgen.engines.generate import generate
 from synthgen.engines.watch import Observer, duration, events, words
+from synthgen.storage.object_store import OBJECTS
 from synthgen.storage.places import place
 
 PLAN = plan()  # 6 shards of 10 images
@@ -100,7 +101,7 @@ def test_a_worker_of_a_store_whose_claim_does_not_change_is_told_as_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TIMEOUT", 0.3)
-    url = place(f"memory://watched/{tmp_path.name}")
+    url = OBJECTS.place(f"memory://watched/{tmp_path.name}")
     lay(url, PLAN)
     observer, told = Observer(url), []
     with claiming(url, PLAN.shard(1), heartbeat=0.05):
@@ -207,7 +208,7 @@ def test_a_set_is_finished_though_its_store_fails_for_a_moment(
     tmp_path: Path, log: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("synthgen.storage.retries.BACKOFF", (0.01,) * 3)
-    url = place(f"memory://watched/{tmp_path.name}")
+    url = OBJECTS.place(f"memory://watched/{tmp_path.name}")
     lay(url, PLAN)
     generate(url, renderer=Maker(log=log)(None))
     manifest = read_manifest(url)

@@ -97,7 +97,7 @@ def null_study(rng: np.random.Generator, number: int, options: Mapping[str, Any]
         told["coverage of the bootstrap's"].append(bootstrap_covers(blocks, LINE, number))
         told["coverage of the bootstrap's, baseline's own trend"].append(bootstrap_covers(blocks, TREND, number))
         told["slopes"].append(slopes.p <= LEVEL)
-        moved = np.array(whole.contributions) + MARGIN  # a true effect of the margin
+        moved = [value + MARGIN for value in whole.contributions]  # a true effect of the margin
         told[f"equivalence, true effect {MARGIN:g} point"].append(equivalence_p(moved, MARGIN) <= LEVEL)
         for name, p in simpler(blocks, number):
             told[name].append(p <= LEVEL)

@@ -32,14 +32,20 @@ from synthgen_evaluate.training.execute import make_accelerator
 from synthgen_evaluate.training.train import EvaluationSet, LabelledImages, train
 
 TARGET = 0.90  # accuracy on the test images
-RECIPE = {
-    "batch_size": 128,
-    "optimizer": "sgd",
-    "lr": 0.1,
-    "weight_decay": 5e-4,
-    "warmup_epochs": 2.0,
-    "min_crop": 0.6,
-}
+
+
+def recipe(epochs: int) -> Recipe:
+    """What is trained, and judged after its last epoch."""
+    return Recipe(
+        epochs=epochs,
+        evaluate_epochs=(epochs,),
+        batch_size=128,
+        optimizer="sgd",
+        lr=0.1,
+        weight_decay=5e-4,
+        warmup_epochs=2.0,
+        min_crop=0.6,
+    )
 
 
 def main() -> None:
@@ -77,7 +83,7 @@ def main() -> None:
         seed=0,
         image_size=32,
         data={**sources["train"].identity, "taken": arguments.images},
-        recipe=Recipe(epochs=arguments.epochs, evaluate_epochs=(arguments.epochs,), **RECIPE),
+        recipe=recipe(arguments.epochs),
         precision=arguments.precision,
     )
     run = Run(directory=arguments.work / config.digest)

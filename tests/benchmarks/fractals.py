@@ -181,7 +181,14 @@ def training(categories: list[Category], steps: int) -> None:
 
     batch = 32
     fresh = AugmentedFractalDataset(categories, ON_THE_FLY, length=(steps + 2) * batch)
-    loader = iter(DataLoader(fresh, batch_size=batch, num_workers=1, multiprocessing_context="spawn"))
+    loader = iter(
+        DataLoader(
+            fresh,  # type: ignore[arg-type]
+            batch_size=batch,
+            num_workers=1,
+            multiprocessing_context="spawn",
+        )
+    )
     model = resnet18(num_classes=len(categories))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     waits, totals = [], []

@@ -606,9 +606,14 @@ def figure(path: Path) -> None:
 def written(page: str) -> str:
     """A page with every table in its place: between <!-- NAME --> and <!-- end -->."""
     for name, make in TABLES.items():
-        block = f"<!-- {name} -->\n{make()}\n<!-- end -->"
-        page, found = re.subn(rf"<!-- {name} -->\n.*?<!-- end -->", lambda _, b=block: b, page, flags=re.S)
-        assert found == 1, name
+        page = _with_table(page, name, make())
+    return page
+
+
+def _with_table(page: str, name: str, table: str) -> str:
+    block = f"<!-- {name} -->\n{table}\n<!-- end -->"
+    page, found = re.subn(rf"<!-- {name} -->\n.*?<!-- end -->", lambda _: block, page, flags=re.S)
+    assert found == 1, name
     return page
 
 

@@ -69,6 +69,7 @@ class PatchConv2d(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        assert not isinstance(self.padding, str)
         (size, _), (step, _), (edge, _) = self.kernel_size, self.stride, self.padding
         rows = functional.pad(input.permute(0, 2, 3, 1), (0, 0, edge, edge, edge, edge))
         reach = rows.shape[1] - size + 1
@@ -110,8 +111,9 @@ def fit(images: Tensor, labels: Tensor, epochs: int, *, file: Path, identity: di
     ``file`` holds the last whole epoch.  Raises SystemExit where it is of a training with another identity.
     """
     network, done, seconds = build(), 0, 0.0
-    settings = {"lr": PEAK_RATE, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "fused": True}
-    optimizer = torch.optim.SGD(network.parameters(), **settings)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=PEAK_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
+    )
     identity = {**identity, "n": len(images), "epochs": epochs}
     if file.exists():
         stored = torch.load(file, weights_only=True)
