@@ -99,7 +99,7 @@ class Member:
 
     arm: str  # name of its arm
     architecture: str  # name of the network
-    seed: int  # seed of its runs
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]  # seed of its runs
     pretrain: Digest | None  # digest of the pre-training run; None if trained from scratch
     finetune: Digest  # digest of the fine-tuning run
 

@@ -76,6 +76,7 @@ def test_a_state_that_is_none_is_named(command: str, text: str, told: str, runs:
 
 
 SUITES = {
+    "members.0.seed: Input should be less than 9223372036854775808": lambda s: s["members"][0].update(seed=10**30),
     "members: Input should be a valid array": lambda s: s.update(members=None),
     "arms.0.colour: unknown key; perhaps a later version wrote it": lambda s: s["arms"][0].update(colour=1),
     "task: Input should be a": lambda s: s.update(task=[]),
