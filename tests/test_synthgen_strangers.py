@@ -749,6 +749,21 @@ def test_a_folder_in_the_place_of_a_shard_is_named(whole: Path, synthgen_here: C
     assert told.stderr.splitlines()[-1].endswith("a folder already has the name of this file; move it away")
 
 
+@pytest.mark.parametrize("name", ["SHA256SUMS", "plan.json"])
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_in_the_place_of_one_is_named_at_once(
+    name: str, make: Callable[[Path], None], whole: Path, synthgen_here: Command
+) -> None:
+    (whole / name).unlink()
+    make(whole / name)
+    start = time.monotonic()
+    told = synthgen_here(*MAKE, whole)
+    assert time.monotonic() - start < 20  # retries would take 26 s
+    assert told.returncode == 2
+    assert told.stderr.startswith(f"synthgen: {whole / name}: ")
+    assert ", not a regular file" in told.stderr
+
+
 def test_a_link_to_itself_and_a_pipe_are_no_prompt_file_or_category(tmp_path: Path, synthgen_here: Command) -> None:
     loop, pipe = tmp_path / "loop.tsv", tmp_path / "categories/00000.csv"
     loop.symlink_to(loop)

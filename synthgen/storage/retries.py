@@ -11,7 +11,8 @@ from synthgen.common.errors import SynthgenError
 
 BACKOFF = (1, 5, 20)  # seconds before each retry; by then the clients have retried for some seconds themselves
 BRIEF_BACKOFF = (0.5, 2)  # the same when somebody is waiting for the result
-# Errors of a disk that a retry cannot help: full, over quota, read-only, no permission, an impossible name.
+# Errors of a disk that a retry cannot help: full, over quota, read-only, no permission, an impossible name, a folder or
+# a pipe where a file is read.
 FINAL = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -23,6 +24,7 @@ FINAL = (
     errno.EISDIR,
     errno.ELOOP,
     errno.EFBIG,
+    errno.EINVAL,
 )
 T = TypeVar("T")
 
