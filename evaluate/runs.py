@@ -12,7 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,12 +22,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, with_config
 
-from synthgen.common.records import STRICT, digest, validated
+from synthgen.common.records import STRICT, added, digest, plain, validated
 from synthgen.storage.atomic import write_atomically
 from synthgen.storage.inside import RULE, check_folder, fits_stored
 from synthgen.storage.reading import read_file, read_record, reading
 
 from .errors import EvaluateError, told_here
+from .judgement import DEFAULT, Judgement
 from .recipe import Recipe
 
 T = TypeVar("T")
@@ -135,6 +136,7 @@ class SuiteRecord:
     arms: tuple[Arm, ...]  # the conditions
     members: tuple[Member, ...]  # the fine-tuned runs
     reference: str | None = None  # name of a second arm to compare with, such as natural images
+    judgement: Judgement = added(DEFAULT)  # what is compared, and whom a sentence about it speaks for
 
     @property
     def n_classes(self) -> int | None:
@@ -351,7 +353,7 @@ def write_suite_record(runs: Path, suite: SuiteRecord) -> None:
         raise EvaluateError(f"name: {suite.name[:80]!r} becomes a file's name; {RULE} only")
     with told_here():
         check_folder(runs / "suites")
-    write_json(runs / "suites" / f"{suite.name}.json", {"format": FORMAT, **asdict(suite)})
+    write_json(runs / "suites" / f"{suite.name}.json", {"format": FORMAT, **plain(suite)})
 
 
 def read_suite_records(runs: Path) -> list[SuiteRecord]:

@@ -97,6 +97,17 @@ SILLY = [
     ("lr = 0.01", "step_epochs = 1000000000", "finetune.step_epochs: 1000000000; at least 1, to 100000"),
     ("epochs = 2", "epochs = 1000000000", "finetune.epochs: 1000000000; 1 to 100000"),
     ("epochs = 2", 'epochs = "2"', "finetune.epochs: Input should be a valid integer"),
+    ('name = "one"', 'name = "one"\njudgement = { margin = 0 }', "judgement.margin: Input should be greater than 0"),
+    (
+        'name = "one"',
+        'name = "one"\njudgement = { line = "x" }',
+        "judgement.line: Input should be 'between' or 'within'",
+    ),
+    (
+        'name = "one"',
+        'name = "one"\njudgement = { primary = ["x"] }',
+        "judgement.primary: 'x' is not an arm other than",
+    ),
     ("epochs = 2", "epochs = 2.0", "finetune.epochs: Input should be a valid integer"),
     ("[1, 2]", "[1, 1, 2]", "finetune.evaluate_epochs: [1, 1, 2] repeats one"),
     ("[0, 1]", "[-1]", "seeds: [-1]; each 0 to 4294967295"),

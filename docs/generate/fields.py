@@ -98,6 +98,8 @@ def default_words(field: dataclasses.Field[Any]) -> str:
         return f"`{json.dumps(field.default_factory())}`"
     if field.default is dataclasses.MISSING:
         return "required"
+    if dataclasses.is_dataclass(field.default):
+        return "its defaults"
     return "none" if field.default is None else f"`{json.dumps(field.default)}`"
 
 

@@ -67,6 +67,7 @@ SUITE = (
     Section(title="Source: fractals", path=f"{RUNS}.design.sources.FractalSource", check="fractals"),
     Section(title="Part of a mixture", path=f"{ARMS}.Part"),
     Section(title="Subclasses", path=f"{SELECT}.Thinning", check="subclasses"),
+    Section(title="Judgement", path=f"{RUNS}.judgement.Judgement", words="`[judgement]`."),
     Section(title="Cost", path=f"{RUNS}.design.cost.Cost", words="`[cost]`.", check="cost"),
 )
 RECORDS = (

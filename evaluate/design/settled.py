@@ -33,6 +33,7 @@ def settled(content: Mapping[str, Any], runs: Path) -> dict[str, Any]:
         there |= {"finetune": plain(fine.recipe), "precision": fine.precision}
     if record.reference is not None:
         there["reference"] = record.reference
+    there["judgement"] = plain(record.judgement)
     factors = {arm.name: arm.factor for arm in record.arms}
     arms = [{"factor": factors[arm["name"]], **arm} if arm["name"] in factors else arm for arm in content["arms"]]
     return {**_under(content, there), "arms": arms}

@@ -20,6 +20,7 @@ from synthgen.storage.inside import RULE, fits, fits_stored
 from synthgen.storage.reading import read_file, reading
 
 from ..errors import EvaluateError, told_here
+from ..judgement import DEFAULT, Judgement
 from ..models import problem
 from ..recipe import Recipe
 from ..tasks.spec import TaskSpec
@@ -50,6 +51,7 @@ class Suite:
     pretrain_for: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # keys that differ, by architecture
     cost: Cost | None = None  # training rates, from which a plan's hours are computed
     reference: str | None = None  # second arm to compare with, such as natural images
+    judgement: Judgement = DEFAULT  # what is compared, and whom a sentence about it speaks for
 
     def architectures_of(self, arm: ArmSpec) -> tuple[str, ...]:
         """The architectures that an arm trains: its own, or the suite's."""
@@ -121,6 +123,9 @@ def problems_of(suite: Suite) -> list[str]:
     problems = [f"architectures: {words}" for words in _unfit(suite.architectures, suite.image_size)]
     if not (fits(suite.name) or fits_stored(suite.name)):
         problems.append(f"name: {suite.name[:80]!r} becomes a file's name; {RULE} only")
+    for name in suite.judgement.primary:
+        if name == suite.baseline or name not in {arm.name for arm in suite.arms}:
+            problems.append(f"judgement.primary: {name!r} is not an arm other than the baseline")
     for key in ("architectures", "seeds"):
         values: tuple[Any, ...] = getattr(suite, key)
         if not values or len(set(values)) < len(values):

@@ -131,4 +131,5 @@ def suite_record(suite: Suite, task: Task, grid: Grid, chosen: Mapping[str, Chos
         arms=arms,
         members=grid.members,
         reference=suite.reference,
+        judgement=suite.judgement,
     )
