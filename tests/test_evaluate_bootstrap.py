@@ -16,7 +16,6 @@ from synthgen_evaluate.analysis.bootstrap import Resamples, band, bootstrap, dra
 from synthgen_evaluate.analysis.counts import count, macro_f1
 from synthgen_evaluate.analysis.estimators import (
     Line,
-    ood_difference,
     own_trend,
     robustness_difference,
     slopes_difference,
@@ -36,6 +35,15 @@ from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.metrics import scores
 
 EPSILON = clip_epsilon(8154)
+
+
+def ood_difference(blocks: Blocks, weights: np.ndarray) -> np.ndarray:
+    """OOD macro-F1 of the second arm minus that of the first, percentage points [r]; NaN without a counted block."""
+    runs = np.nansum(100 * blocks.ood_f1, -1) / np.isfinite(blocks.ood_f1).sum(-1)
+    with np.errstate(invalid="ignore"):
+        return (weights * (runs[..., 1] - runs[..., 0])).sum(-1) / weights.sum(-1)
+
+
 Row = tuple[int, int, int]  # arm, block, epoch
 
 
@@ -58,6 +66,8 @@ class Study:
             architecture=np.full(len(arm), "net"),
             seed=block,
             epoch=epoch,
+            run=np.full(len(arm), "run"),
+            start=np.full(len(arm), "run"),
             id_f1=self.id_f1[:, 0],
             ood_f1=self.ood_f1[:, 0],
         )

@@ -13,18 +13,14 @@ from scipy import stats
 
 from synthgen_evaluate.analysis.estimators import (
     Line,
-    common_scores,
     difference,
-    difference_at,
-    difference_at_score,
     jackknife,
-    ood_difference,
     robustness,
     slope_difference,
     slopes_difference,
 )
 from synthgen_evaluate.analysis.pairing import Blocks, RunEpochs, complete_blocks
-from synthgen_evaluate.analysis.significance import EXACT_BLOCKS, sign_flip_p, smallest_p
+from synthgen_evaluate.analysis.significance import EXACT_BLOCKS, sign_flip_p
 from synthgen_evaluate.analysis.simulation import DEFAULTS, Variation, simulate_study
 from synthgen_evaluate.analysis.trends import Scale, effective_robustness, fit_trend, to_scale
 from synthgen_evaluate.errors import EvaluateError
@@ -65,7 +61,7 @@ def naive_p(values: np.ndarray) -> float:
 def test_p_is_that_of_all_sign_patterns(tenths: list[int]) -> None:
     values = np.array(tenths) / 10
     assert sign_flip_p(values) == pytest.approx(naive_p(values))
-    assert sign_flip_p(values) >= smallest_p(len(values))
+    assert sign_flip_p(values) >= min(1, 2 ** (1 - len(values)))
 
 
 @pytest.mark.parametrize("n", [6, EXACT_BLOCKS, EXACT_BLOCKS + 1, 40])
@@ -109,7 +105,7 @@ def test_the_values_behind_a_mean_are_the_blocks_own(values: list[float]) -> Non
 
 
 def test_the_mean_of_the_values_is_the_estimate_also_where_it_is_no_mean() -> None:
-    for found in (difference(pairs(2), LINE), slope_difference(pairs(2), LINE), difference_at(pairs(2), LINE, 0.4)):
+    for found in (difference(pairs(2), LINE), slope_difference(pairs(2), LINE)):
         assert np.mean(found.contributions) == pytest.approx(found.value)
         assert found.p == pytest.approx(sign_flip_p(found.contributions))
 
@@ -184,12 +180,8 @@ def test_weights_count_blocks_as_often_as_copies_of_them() -> None:
     assert robustness(copied, LINE, np.ones((1, 7)))[0] == pytest.approx(weighted[copies])
 
 
-@pytest.mark.parametrize(
-    "estimator",
-    [partial(slopes_difference, line=LINE), partial(difference_at_score, line=LINE, id_f1=0.4), ood_difference],
-)
-def test_scores_that_are_the_same_in_every_resample_give_the_estimate_in_each(estimator: Any) -> None:
-    blocks = pairs(8)
+def test_scores_that_are_the_same_in_every_resample_give_the_estimate_in_each() -> None:
+    blocks, estimator = pairs(8), partial(slopes_difference, line=LINE)
     again: dict[str, Any] = {name: np.stack([getattr(blocks, name)] * 3) for name in ("id_f1", "ood_f1")}
     (once,) = estimator(blocks, np.ones((1, len(blocks))))
     assert estimator(replace(blocks, **again), np.ones((3, len(blocks)))) == pytest.approx([once] * 3)
@@ -214,28 +206,10 @@ def test_a_planted_difference_is_recovered() -> None:
     assert noisy.low < 2.5 < noisy.high
 
 
-def test_a_planted_slope_is_recovered_with_the_differences_that_follow_from_it() -> None:
-    v = CALM
-    blocks = pairs(11, slopes=(0, -0.3), variation=v)
-    slopes = slope_difference(blocks, LINE)
+def test_a_planted_slope_is_recovered() -> None:
+    slopes = slope_difference(pairs(11, slopes=(0, -0.3), variation=CALM), LINE)
     assert slopes.value == pytest.approx(-0.3, abs=1e-6)
     assert slopes.p < 0.001
-    for at in common_scores(blocks):
-        x = np.log(at / (1 - at))
-        lines = v.intercept + v.slope * x + np.array([0, -0.3 * (x - v.level)])
-        expected = 100 * np.diff(1 / (1 + np.exp(-lines)))[0]
-        assert difference_at(blocks, LINE, at).value == pytest.approx(expected, abs=1e-6)
-
-
-def test_scores_are_stated_where_both_arms_have_some() -> None:
-    ids = np.array([[[0.1, 0.2, 0.3, 0.4], [0.3, 0.4, 0.5, np.nan]]])
-    blocks = Blocks(
-        names=(("a", 0),), arms=BOTH, unpaired=(0, 0), rows=np.arange(8).reshape(1, 2, 4), id_f1=ids, ood_f1=ids
-    )
-    assert common_scores(blocks) == pytest.approx(np.quantile([0.3, 0.4, 0.3, 0.4], [0.25, 0.5, 0.75]))
-    apart = replace(blocks, id_f1=ids + np.array([[[0], [0.3]]]))
-    assert common_scores(apart) == ()
-    assert common_scores(complete_blocks(study(), ("arm 0", "nothing"))) == ()
 
 
 # --- Awkward data
@@ -312,6 +286,8 @@ def test_a_table_that_cannot_be_is_refused(change: dict[str, np.ndarray], told: 
         "architecture": np.array(["resnet", "resnet"]),
         "seed": np.array([0, 0]),
         "epoch": np.array([1, 2]),
+        "run": np.array(["r", "r"]),
+        "start": np.array(["r", "r"]),
         "id_f1": np.array([0.2, 0.3]),
         "ood_f1": np.array([0.2, 0.3]),
     }

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from ..errors import EvaluateError
-from .pairing import Array, Blocks
+from .pairing import Array, Blocks, of_rows
 from .results import Estimate
 
 CHUNK = 512  # resamples at a time, so that one contrast's arrays stay in the cache
@@ -71,30 +71,16 @@ def bootstrap(
     is drawn, and returns [..., r]. The result does not depend on ``threads`` (default: one per core).
     """
     columns = [resamples.names.index(name) for name in blocks.names]
-    absent = blocks.rows < 0
 
     def one(start: int) -> Array:
         part = slice(start, start + CHUNK)
         weights = resamples.blocks[part, columns].astype(np.float64)
-        id_f1, ood_f1 = (
-            _of_rows(scores[:, part], blocks.rows, absent) for scores in (resamples.id_f1, resamples.ood_f1)
-        )
+        id_f1, ood_f1 = (of_rows(scores[:, part], blocks.rows) for scores in (resamples.id_f1, resamples.ood_f1))
         with np.errstate(invalid="ignore", divide="ignore"):  # when no block or no slope is left
             return estimator(replace(blocks, id_f1=id_f1, ood_f1=ood_f1), weights)
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         return np.concatenate(list(pool.map(one, range(0, len(resamples.blocks), CHUNK))), axis=-1)
-
-
-def _of_rows(
-    scores: Annotated[Array, "n_run_epochs r"],
-    rows: Annotated[NDArray[np.intp], "n_blocks n_arms n_epochs"],
-    absent: Annotated[NDArray[np.bool_], "n_blocks n_arms n_epochs"],
-) -> Annotated[Array, "r n_blocks n_arms n_epochs"]:
-    """The scores of the rows, NaN where there is none."""
-    found = scores[rows]
-    found[absent] = np.nan
-    return np.moveaxis(found, -1, 0)
 
 
 def with_interval(estimate: Estimate, values: Annotated[Array, "n_resamples"], *, level: float = 0.95) -> Estimate:

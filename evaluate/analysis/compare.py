@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from ..errors import EvaluateError
 from .contrasts import contrast_arms, ordered_trends
 from .load import LoadedRun
 from .results import Comparison, Reference
@@ -17,10 +16,7 @@ from .scoring import RESAMPLES, score
 from .selection import select
 from .summaries import environments_of, locations_of, mean_robustness, rows_of, summarise
 from .trends import Scale
-from .wording import notes, summary, unverified, verdicts
-
-MARGIN = 1.0  # percentage points of effective robustness that count as no difference
-MOST_POINTS = 100  # percentage points that two macro-F1 can differ by
+from .wording import copies, notes, scope_of, several_tests, summary, unverified, verdicts
 
 
 def compare(
@@ -29,29 +25,31 @@ def compare(
     baseline: str | None = None,
     reference: str | None = None,
     scale: Scale = "logit",
-    margin: float = MARGIN,
+    margin: float | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
     """Compare arms with the baseline, and with a second arm, the reference (by default those that the suites name).
 
-    ``margin`` in percentage points is what counts as equivalent. The same ``seed`` gives the same result.
+    What is compared is the suites' judgement; ``margin``, ``baseline`` and ``reference`` replace theirs, and the
+    comparison says so. The same ``seed`` gives the same result.
     Raises EvaluateError if runs are of different tasks or were evaluated on different images,
     if the baseline or reference is unknown or suites disagree on it, or if no run is finished.
     """
-    if not 0 < margin <= MOST_POINTS:
-        raise EvaluateError(f"a margin of {margin:g} points: must be above 0 and at most {MOST_POINTS}")
     # 1. Which runs can be compared, and with which arm.
     chosen = select(runs, baseline=baseline, reference=reference)
-    # 2. Their scores, as observed and in every resample.
-    scored = score(chosen.finished, [arm.name for arm in chosen.arms], scale=scale, resamples=resamples, seed=seed)
+    judgement = chosen.judgement.changed({"margin": margin})
+    # 2. Their scores, as observed, without each cluster of test images, and in every resample.
+    names = [arm.name for arm in chosen.arms]
+    scored = score(chosen.finished, names, scale=scale, epoch=judgement.epoch, resamples=resamples, seed=seed)
     # 3. Each arm and each run on its own.
     arms = tuple(summarise(scored, arm, chosen) for arm in chosen.arms)
     rows = rows_of(scored, arms[0].trend)
     # 4. Every finished arm against the baseline, and against the reference.
+    architectures = len({run.member.architecture for run in chosen.finished})
+    scope = scope_of(judgement, chosen.words, architectures, scored.clusters is not None)
     done = [arm for arm in chosen.arms if arm.name in scored.table.arm]
-    table, line = scored.table, scored.line
-    against = partial(contrast_arms, table, done, line=line, margin=margin, resamples=scored.resamples)
+    against = partial(contrast_arms, scored, done, judgement=judgement)
     effects = against(chosen.baseline)
     beside = None
     if chosen.reference is not None:
@@ -60,10 +58,10 @@ def compare(
             arm=chosen.reference,
             effects=others,
             robustness=tuple((arm.name, mean_robustness(scored, arm.name, chosen.reference)) for arm in chosen.arms),
-            summary=verdicts(others, chosen.reference),
+            summary=verdicts(others, chosen.reference, scope),
         )
     # 5. Factors whose levels have an order.
-    ordered = ordered_trends(table, done, line) if chosen.baseline in table.arm else ()
+    ordered = ordered_trends(scored, done, judgement) if chosen.baseline in scored.table.arm else ()
     # 6. The results in words.
     return Comparison(
         suites=chosen.suites,
@@ -71,8 +69,11 @@ def compare(
         n_classes=chosen.n_classes,
         baseline=chosen.baseline,
         scale=scale,
-        epsilon=line.epsilon,
-        margin=margin,
+        epsilon=scored.line.epsilon,
+        margin=judgement.margin,
+        judgement=judgement,
+        chosen_after=chosen.chosen_after({"baseline": baseline, "reference": reference, "margin": margin}),
+        scope=scope,
         resamples=resamples if scored.resamples else 0,
         arms=arms,
         rows=rows,
@@ -82,8 +83,12 @@ def compare(
         locations=locations_of(scored, chosen.arms),
         environments=environments_of(chosen.finished),
         unfinished=tuple(f"{run.label}: {run.status}" for run in chosen.runs if not run.epochs),
-        notes=notes(arms, rows, effects, line.epsilon),
-        summary=summary(arms, chosen.finished, effects, ordered) + (beside.summary if beside else ()),
+        notes=(
+            *filter(None, [several_tests(effects)]),
+            *copies(chosen.finished),
+            *notes(arms, rows, effects, scored.line.epsilon),
+        ),
+        summary=summary(arms, chosen.finished, effects, ordered, scope) + (beside.summary if beside else ()),
         words=chosen.words,
         unverified=unverified(chosen.finished),
     )

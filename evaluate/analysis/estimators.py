@@ -1,30 +1,15 @@
-"""Estimates and tests over blocks of paired runs; a block is an architecture x seed.
+"""Effective robustness of paired runs, and the lines of OOD over ID macro-F1 that it is measured from.
 
-Arms are compared at equal ID macro-F1: a line of OOD over ID macro-F1 goes through the baseline's run of
-each block, and a run's effective robustness is how far its OOD macro-F1 lies above that line, on average over
-its epochs. All lines have one slope, that of OOD over ID within runs, over the arms compared. Arms often
-raise ID macro-F1, so an error of the slope becomes an effect. The slope therefore enters the uncertainty,
-by Tukey's jackknife pseudo-values: each block's value says by how much the estimate changes without the
+Arms are compared at equal ID macro-F1: a line of OOD over ID macro-F1 goes through the baseline's run of each block,
+an architecture x seed, and the effective robustness of the other arm's run is how far its OOD macro-F1 lies above
+that line. All lines have one slope, over the arms compared: that between models or that within runs (``fit_slopes``).
+Arms often raise ID macro-F1, so that an error of the slope becomes an effect; ``uncertainty`` allows for it. The
+baseline's own trend, over all its runs, is no substitute: its slope comes from few architectures, which lie off any
+common line, and called differences too often in simulated studies whose arms raise ID macro-F1.
+
+``difference`` and ``slope_difference`` are for checks, which decide nothing. Blocks are their only source of
+uncertainty, by Tukey's jackknife pseudo-values: each block's value says by how much the estimate changes without the
 block, slope refitted. Their signs are flipped.
-
-Why not the simpler tests: false positives at the 5% level in 4,000 simulated studies without an effect
-(``simulation.py``: 5 architectures x 3 seeds x 6 epochs; standard error 0.4 points, of the last row 0.7):
-
-    ID macro-F1 of the arm, relative to the baseline's          equal   +0.3 logit   +0.6 logit
-    signs of the pseudo-values flipped (this module)             5.6%         5.9%         5.9%
-    the same, the slope taken as known                           5.6%         6.6%         9.1%
-    runs swapped between arms, the baseline's trend refitted     5.5%        12.0%        27.8%
-    signs flipped, the baseline's own trend taken as known       5.6%        13.6%        29.4%
-    every epoch an independent point, t test                    24.1%        36.2%        53.4%
-
-The baseline's own trend, over all its runs, fails when the arm raises ID macro-F1: its slope comes from
-few architectures, which lie off any common line. Swapping fails too, since runs of different ID scores
-cannot be exchanged. Three things raise the rate of false positives: an interaction of the arm with the
-architectures, which the tests, being about the architectures at hand, ignore (a standard deviation of
-0.02 logit: 7%, of 0.03: 9%); noise in ID scores, which flattens slopes (0.06 logit instead of 0.03, at +0.6
-logit: 7%); and one evaluated epoch per run, where the slope can only come from differences between the
-runs of a block (at +0.3 logit: 9%). It also assumes that epochs move a run along the line that
-runs of higher ID scores lie on.
 """
 
 from __future__ import annotations
@@ -40,7 +25,7 @@ from scipy.stats import t as student
 from .pairing import Array, Blocks
 from .results import Estimate
 from .significance import LEVEL, sign_flip_p
-from .trends import Scale, fit_lines, from_scale, to_scale
+from .trends import Scale, Slope, fit_lines, from_scale, to_scale
 
 ROUNDING = 1e-9  # points, or units of the scale: nothing that small is a difference
 NO_SPREAD = 1e-12  # squared scale units: ID scores that vary less give no slope
@@ -58,6 +43,7 @@ class Line:
     scale: Scale = "logit"
     through: Literal["blocks", "baseline"] = "blocks"  # each block's baseline run; or the baseline's own trend
     fit: Literal["least squares", "orthogonal"] = "least squares"  # the latter if ID scores are noisy too
+    slope: Slope = "within"  # from the epochs within each run, or between models, from one point of each
 
 
 # --- Lines, for blocks weighted in several ways at once ------------------------------------------------------
@@ -75,7 +61,7 @@ def robustness(
     x, y = _on_scale(blocks, line)
     chosen = list(reference)
     if line.through == "blocks":
-        slopes = _slopes(x, y, weights, line.fit)
+        slopes = _slopes(x, y, weights, line)
         x0, y0 = (np.nanmean(v, -1)[..., chosen].mean(-1) for v in (x, y))  # [(r,) n_blocks]
     else:
         n = (weights * np.isfinite(x[..., chosen, :]).sum((-2, -1))).sum(-1, keepdims=True)  # [r, 1], points
@@ -88,28 +74,56 @@ def robustness(
     return np.asarray(np.where(seen, beyond, 0).sum(-1) / seen.sum(-1))  # NaN without a slope
 
 
+def paired_robustness(blocks: Blocks, line: Line, slopes: Values) -> Annotated[Array, "r n_blocks"]:
+    """How far the second arm's runs lie above lines of these slopes through the first's run of their block, points.
+
+    For blocks with one epoch, [(r,) n_blocks, 2, 1].
+    """
+    x, y = _on_scale(blocks, line)
+    predicted = from_scale(y[..., 0, 0] + slopes[:, None] * (x[..., 1, 0] - x[..., 0, 0]), line.scale)
+    return np.asarray(100 * (blocks.ood_f1[..., 1, 0] - predicted))
+
+
+def fit_slopes(final: Blocks, every: Blocks, line: Line, weights: Weights) -> Values:
+    """The slope of OOD over ID macro-F1 on the scale for each row of weights, [r]; NaN if it cannot be fitted.
+
+    Between models it is that of the compared epoch of each run, beyond what the arms differ by; the field fits one
+    point a model (Taori et al. 2020; Miller et al. 2021). Within runs it is that of all epochs, beyond what runs
+    differ by.
+    """
+    if line.slope == "within":
+        x, y = (v - np.nanmean(v, -1, keepdims=True) for v in _on_scale(every, line))
+        return _fit(x, y, weights, line.fit)
+    x, y = (_beyond_arms(v[..., 0], weights)[..., None] for v in _on_scale(final, line))
+    return _fit(x, y, weights, line.fit)
+
+
 def _on_scale(blocks: Blocks, line: Line) -> tuple[Points, Points]:
     """ID and OOD scores in units of the scale, [(r,) n_blocks, n_arms, n_epochs]."""
     x, y = (to_scale(f1, line.scale, line.epsilon) for f1 in (blocks.id_f1, blocks.ood_f1))
     return x, y
 
 
-def _slopes(x: Points, y: Points, weights: Weights, fit: str) -> Values:
-    """The slope of y over x [(r,) n_blocks, n_arms, n_epochs] within runs for each row of weights, [r].
+def _slopes(x: Points, y: Points, weights: Weights, line: Line) -> Values:
+    """The slope of y over x [(r,) n_blocks, n_arms, n_epochs] for each row of weights, [r].
 
-    Where no run has two epochs, it is that of the run means within blocks, beyond what the arms differ by.
+    Between models it is that of run means, beyond what the arms differ by. Within runs it is that of epochs; where no
+    run has two, that of the run means within blocks, beyond what the arms differ by.
     """
+    if line.slope == "between":
+        dx, dy = (_beyond_arms(np.nanmean(v, -1), weights)[..., None] for v in (x, y))
+        return _fit(dx, dy, weights, line.fit)
     dx, dy = (v - np.nanmean(v, -1, keepdims=True) for v in (x, y))
     if np.nansum(dx * dx) <= NO_SPREAD:
-        dx, dy = (_beyond_arms(np.nanmean(v, -1), weights)[..., None] for v in (x, y))
-    return _fit(dx, dy, weights, fit)
+        means = (np.nanmean(v, -1) for v in (x, y))
+        dx, dy = (_beyond_arms(v - v.mean(-1, keepdims=True), weights)[..., None] for v in means)
+    return _fit(dx, dy, weights, line.fit)
 
 
 def _beyond_arms(
     values: Annotated[Array, "*s n_blocks n_arms"], weights: Weights
 ) -> Annotated[Array, "r n_blocks n_arms"]:
-    """Values [(r,) n_blocks, n_arms] without the means of blocks and of arms, [r, n_blocks, n_arms]."""
-    values = values - values.mean(-1, keepdims=True)
+    """Values [(r,) n_blocks, n_arms] without the means of arms, [r, n_blocks, n_arms]."""
     of_arms = (weights[..., None] * values).sum(-2) / weights.sum(-1, keepdims=True)  # [r, n_arms]
     return np.asarray(values - of_arms[:, None])
 
@@ -137,16 +151,6 @@ def robustness_difference(blocks: Blocks, weights: Weights, *, line: Line) -> Va
     return _mean(values[..., 1] - values[..., 0], weights)
 
 
-def ood_difference(blocks: Blocks, weights: Weights) -> Values:
-    """OOD macro-F1 of the second arm minus that of the first, percentage points [r]; NaN without a counted block."""
-    runs = np.nansum(100 * blocks.ood_f1, -1) / np.isfinite(blocks.ood_f1).sum(-1)  # [(r,) n_blocks, 2]
-    n = weights.sum(-1)
-    return np.asarray(
-        np.einsum("rb,rb->r", weights, np.broadcast_to(runs[..., 1] - runs[..., 0], weights.shape))
-        / np.where(n > 0, n, np.nan)
-    )
-
-
 def own_trend(blocks: Blocks, weights: Weights, *, line: Line) -> Annotated[Array, "2 r"]:
     """Slope and intercept of the trend over all run-epochs of the one arm of ``blocks``, on the scale, [2, r].
 
@@ -172,34 +176,9 @@ def slopes_difference(blocks: Blocks, weights: Weights, *, line: Line) -> Values
     return ours - theirs
 
 
-def difference_at_score(blocks: Blocks, weights: Weights, *, line: Line, id_f1: float) -> Values:
-    """OOD macro-F1 of the second arm minus that of the first at one ID macro-F1, percentage points [r]."""
-    means = [np.nanmean(values, -1) for values in _on_scale(blocks, line)]  # x and y, [(r,) n_blocks, n_arms]
-    at = to_scale(id_f1, line.scale, line.epsilon)
-
-    def of_arm(arm: int) -> Array:
-        x, y = (_mean(values[..., arm], weights) for values in means)
-        return from_scale(y + _arm_slopes(blocks, line, weights, arm) * (at - x), line.scale)
-
-    return 100 * (of_arm(1) - of_arm(0))
-
-
-def step(blocks: Blocks, weights: Weights, *, line: Line) -> Values:
-    """Rise of effective robustness from an arm of ``blocks`` to the next, percentage points [r].
-
-    Each block's value is the slope of its runs' effective robustness over the number of the arm, from lines
-    through the mean of its runs.
-    """
-    k = len(blocks.arms)
-    contrast = np.arange(k) - (k - 1) / 2
-    contrast /= contrast @ contrast
-    steps = robustness(blocks, line, weights, reference=tuple(range(k))) @ contrast
-    return np.asarray((weights * steps).sum(1) / weights.sum(1))
-
-
 def _arm_slopes(blocks: Blocks, line: Line, weights: Weights, arm: int) -> Values:
     x, y = (values[..., [arm], :] for values in _on_scale(blocks, line))
-    return _slopes(x, y, weights, line.fit)
+    return _slopes(x, y, weights, line)
 
 
 # --- Estimates -----------------------------------------------------------------------------------------------
@@ -218,23 +197,6 @@ def slope_difference(blocks: Blocks, line: Line) -> Estimate:
     baseline's; this does in 6% (2,000 simulated studies).
     """
     return jackknife(partial(slopes_difference, line=line), blocks)
-
-
-def difference_at(blocks: Blocks, line: Line, id_f1: float) -> Estimate:
-    """OOD macro-F1 of the second arm minus that of the first at one ID macro-F1, in percentage points.
-
-    Each arm has its own line through the mean of its runs, with its own slope within runs.
-    """
-    return jackknife(partial(difference_at_score, line=line, id_f1=id_f1), blocks)
-
-
-def common_scores(blocks: Blocks) -> tuple[float, ...]:
-    """Quartiles of the ID macro-F1 of all arms together in their common range; empty without such a range."""
-    if not len(blocks):
-        return ()
-    low, high = np.nanmin(blocks.id_f1, (0, 2)).max(), np.nanmax(blocks.id_f1, (0, 2)).min()
-    inside = blocks.id_f1[(blocks.id_f1 >= low) & (blocks.id_f1 <= high)]
-    return tuple(np.quantile(inside, [0.25, 0.5, 0.75]).tolist()) if high > low else ()
 
 
 def jackknife(estimator: Callable[[Data, Array], Array], blocks: Data) -> Estimate:

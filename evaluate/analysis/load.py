@@ -19,6 +19,7 @@ from ..metrics import Scores, scores
 from ..runs import Arm, Member, Run, State, SuiteRecord, image_ids, read_suite_records
 
 ID_SPLIT, OOD_SPLIT = "id_test", "test"
+VAL_SPLIT = "val"  # WILDS's split for choosing epochs: other clusters than those of training and test
 NO_PAIR_OF_SPLITS = f"done, but no epoch has predictions for both {ID_SPLIT} and {OOD_SPLIT}"
 READERS = 2  # threads; the rest of reading holds Python's global lock
 
@@ -52,6 +53,7 @@ class EvaluatedEpoch:
     ood: Scores
     id_predicted: Predicted | None  # None for published scores, which have no predictions
     ood_predicted: Predicted | None
+    val: float | None = None  # macro-F1 on the split that epochs are chosen by, a fraction; None if not evaluated
 
     @property
     def n_id(self) -> int | None:
@@ -82,6 +84,12 @@ class LoadedRun:
     epochs: tuple[EvaluatedEpoch, ...]  # in order; empty unless done
     environment: str = ""  # machine and versions of the fine-tuning
     verified: bool = False  # whether all predictions that were read have the SHA-256 that the run recorded
+    init: str | None = None  # weights that it was fine-tuned from: a pre-training run, or a checkpoint; None: random
+
+    @property
+    def start(self) -> str:
+        """What runs that are not independent share: their pre-training run or checkpoint; its own if from scratch."""
+        return self.init or self.member.pretrain or self.member.finetune
 
     @property
     def label(self) -> str:
@@ -97,10 +105,14 @@ class _Found(NamedTuple):
     epochs: tuple[EvaluatedEpoch, ...] = ()
     environment: str = ""
     verified: bool = False
+    init: str | None = None
 
 
-def load_runs(paths: Sequence[Path | str]) -> list[LoadedRun]:
+def load_runs(paths: Sequence[Path | str], *, val: bool = False) -> list[LoadedRun]:
     """Read all planned runs of all suites in the given runs directories, and score the finished ones.
+
+    With ``val``, or where a suite's judgement is about the best epoch, the split that epochs are chosen by is read too,
+    if it was evaluated.
 
     Raises EvaluateError, naming the file, if a directory holds no suite, a record or predictions cannot be read,
     predictions are not those that the run recorded, hold values that are not labels of the task, or list an image
@@ -111,18 +123,19 @@ def load_runs(paths: Sequence[Path | str]) -> list[LoadedRun]:
         for suite in read_suite_records(path):
             arms = {arm.name: arm for arm in suite.arms}
             for member in suite.members:
-                planned.append((suite, arms[member.arm], member, (path / member.finetune, suite.n_classes)))
+                chosen = val or suite.judgement.epoch == "best"
+                planned.append((suite, arms[member.arm], member, (path / member.finetune, suite.n_classes, chosen)))
     truths = _Truths()
     asked = list(dict.fromkeys(one for *_, one in planned))
     with ThreadPoolExecutor(READERS) as pool:
-        read = pool.map(lambda one: _read_run(Run(directory=one[0]), one[1], truths), asked)
+        read = pool.map(lambda one: _read_run(Run(directory=one[0]), one[1], one[2], truths), asked)
         found = dict(zip(asked, read, strict=True))
     return [
         LoadedRun(suite=suite, arm=arm, member=member, **found[one]._asdict()) for suite, arm, member, one in planned
     ]
 
 
-def _read_run(run: Run, n_classes: int | None, truths: _Truths) -> _Found:
+def _read_run(run: Run, n_classes: int | None, val: bool, truths: _Truths) -> _Found:
     """The run's status and, if it is done, its epochs with both splits and its environment."""
     state = run.state
     if state.status != "done":
@@ -140,12 +153,15 @@ def _read_run(run: Run, n_classes: int | None, truths: _Truths) -> _Found:
     complete = [epoch for epoch, present in splits.items() if {ID_SPLIT, OOD_SPLIT} <= present]
     if not complete:
         return _Found(NO_PAIR_OF_SPLITS)
+    chosen = {epoch: val and VAL_SPLIT in splits[epoch] for epoch in complete}
     read = {run.predictions_path(epoch, split).name for epoch in complete for split in (ID_SPLIT, OOD_SPLIT)}
+    read |= {run.predictions_path(epoch, VAL_SPLIT).name for epoch in complete if chosen[epoch]}
     return _Found(
         status="done",
-        epochs=tuple(_read_epoch(run, epoch, n_classes, state, truths) for epoch in complete),
+        epochs=tuple(_read_epoch(run, epoch, chosen[epoch], n_classes, state, truths) for epoch in complete),
         environment=_environment(state),
         verified=read <= checksums.keys(),
+        init=run.config.init if (run.directory / "config.json").exists() else None,
     )
 
 
@@ -159,12 +175,19 @@ def _environment(state: State) -> str:
     return ": ".join(filter(None, (", ".join(machine), versions)))
 
 
-def _read_epoch(run: Run, epoch: int, n_classes: int | None, state: State, truths: _Truths) -> EvaluatedEpoch:
+def _read_epoch(
+    run: Run, epoch: int, val: bool, n_classes: int | None, state: State, truths: _Truths
+) -> EvaluatedEpoch:
     (id_predicted, in_domain), (ood_predicted, out_of_domain) = (
         _read_split(run, epoch, split, n_classes, state, truths) for split in (ID_SPLIT, OOD_SPLIT)
     )
     return EvaluatedEpoch(
-        epoch=epoch, id=in_domain, ood=out_of_domain, id_predicted=id_predicted, ood_predicted=ood_predicted
+        epoch=epoch,
+        id=in_domain,
+        ood=out_of_domain,
+        id_predicted=id_predicted,
+        ood_predicted=ood_predicted,
+        val=_read_split(run, epoch, VAL_SPLIT, n_classes, state, truths)[1].macro_f1 if val else None,
     )
 
 

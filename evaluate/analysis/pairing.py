@@ -22,6 +22,8 @@ class RunEpochs:
     architecture: NDArray[np.str_]
     seed: NDArray[np.int64]
     epoch: NDArray[np.int64]
+    run: NDArray[np.str_]  # digest of the fine-tuning run
+    start: NDArray[np.str_]  # what runs that are not independent share: see ``LoadedRun.start``
     id_f1: Array  # fractions
     ood_f1: Array
 
@@ -59,10 +61,14 @@ class Blocks:
         return len(self.names)
 
 
-def complete_blocks(table: RunEpochs, arms: Sequence[str]) -> Blocks:
-    """The blocks in which all ``arms`` have a run, in the order of architecture and seed."""
+def complete_blocks(table: RunEpochs, arms: Sequence[str], *, where: NDArray[np.bool_] | None = None) -> Blocks:
+    """The blocks in which all ``arms`` have a run, in the order of architecture and seed.
+
+    ``where`` [n] restricts the table to some of its rows.
+    """
     runs: dict[tuple[str, int], dict[str, list[int]]] = {}
-    for row in np.flatnonzero(np.isin(table.arm, list(arms))).tolist():
+    chosen = np.isin(table.arm, list(arms)) & (True if where is None else where)
+    for row in np.flatnonzero(chosen).tolist():
         block = runs.setdefault((str(table.architecture[row]), int(table.seed[row])), {})
         block.setdefault(str(table.arm[row]), []).append(row)
     names = tuple(sorted(name for name, block in runs.items() if len(block) == len(arms)))
@@ -74,3 +80,12 @@ def complete_blocks(table: RunEpochs, arms: Sequence[str]) -> Blocks:
     unpaired = tuple(sum(arm in block for block in runs.values()) - len(names) for arm in arms)
     id_f1, ood_f1 = (np.where(places < 0, np.nan, scores[places]) for scores in (table.id_f1, table.ood_f1))
     return Blocks(names=names, arms=tuple(arms), unpaired=unpaired, rows=places, id_f1=id_f1, ood_f1=ood_f1)
+
+
+def of_rows(
+    scores: Annotated[Array, "n_run_epochs r"], rows: Annotated[NDArray[np.intp], "n_blocks n_arms n_epochs"]
+) -> Annotated[Array, "r n_blocks n_arms n_epochs"]:
+    """The scores of the rows, NaN where there is none."""
+    found = scores[rows]
+    found[rows < 0] = np.nan
+    return np.moveaxis(found, -1, 0)

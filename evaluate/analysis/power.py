@@ -1,85 +1,142 @@
-"""What a given number of blocks can show: power, blocks needed, equivalence."""
+"""What a given number of independent runs can show, from the parts of an estimate's variance."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
-from scipy.stats import nct
+from scipy.optimize import brentq
+from scipy.stats import chi2, nct
 from scipy.stats import t as student
 
 from ..errors import EvaluateError
-from .results import Estimate, MarginTest
-from .significance import EXACT_BLOCKS, LEVEL, pairs_needed, sign_flip_p
+from .results import Variance
+from .significance import LEVEL
 
 TARGET = 0.8  # power that a study should have, by the convention of Cohen 1988
-SIMULATIONS = 2_000  # studies behind a power: plus or minus 2 points
-MOST_BLOCKS = 1_000  # more than any study has
+MOST_UNITS = 1_000  # more than any study has
+MOST_POINTS = 1e4  # beyond any difference
+SURE = 0.8  # of pilots whose upper end of a range is enough
 
 
-def power(effect: float, sd: float, n: int, *, level: float = LEVEL) -> float:
-    """The probability that the sign-flip test of n blocks gives p <= level if there is an effect.
+def power(effect: float, error: float, freedom: float, *, level: float = LEVEL) -> float:
+    """The probability of a two-sided t test with this standard error and degrees of freedom to find an effect.
 
-    ``effect`` and ``sd``, that of the blocks' values, are in the same units. Up to ``EXACT_BLOCKS``
-    blocks it is simulated (normal values, ``SIMULATIONS`` studies, seed 0), in steps as coarse as the
-    test's; beyond, it is that of the t test, which differs by less than the simulation's own error.
-    For the first step of Holm over k arms give level / k. Raises EvaluateError for n < 1 or a negative sd.
+    ``effect`` and ``error`` are in the same units. Raises EvaluateError for a negative error or no freedom.
     """
-    if n < 1 or not sd >= 0:
-        raise EvaluateError(f"power of {n} blocks with standard deviation {sd:g}: give n >= 1 and sd >= 0")
-    if n < pairs_needed(level):
-        return 0.0
-    if sd == 0:
+    if not error >= 0 or not freedom > 0:
+        raise EvaluateError(f"power with standard error {error:g} and {freedom:g} degrees of freedom")
+    if error == 0:
         return float(effect != 0)
-    if n > EXACT_BLOCKS:
-        shift, bound = abs(effect) / sd * np.sqrt(n), student.ppf(1 - level / 2, n - 1)
-        return float(nct.sf(bound, n - 1, shift) + nct.cdf(-bound, n - 1, shift))
-    values = effect + sd * np.random.default_rng(0).standard_normal((SIMULATIONS, n))
-    return float((sign_flip_p(values) <= level).mean())
+    shift, bound = abs(effect) / error, float(student.ppf(1 - level / 2, freedom))
+    # The lower tail as the upper one of the mirrored distribution: SciPy 1.17.1 gives NaN for nct.cdf(-bound, ...) at
+    # many shifts above 7.
+    return float(nct.sf(bound, freedom, shift) + nct.sf(bound, freedom, -shift))
 
 
-def blocks_needed(effect: float, sd: float, *, level: float = LEVEL, target: float = TARGET) -> int | None:
-    """The fewest blocks with which ``power`` reaches the target; None if ``MOST_BLOCKS`` are too few."""
-    low, high = pairs_needed(level) - 1, MOST_BLOCKS
-    if power(effect, sd, high, level=level) < target:
+def smallest_effect(parts: Variance | None, *, level: float = LEVEL, target: float = TARGET) -> float | None:
+    """The smallest effect that is found with this power, in the units of the error; None if nothing is known."""
+    if parts is None:
         return None
-    while high - low > 1:  # power(low) < target <= power(high)
+    error, freedom = parts.error, parts.freedom
+    if error == 0:
+        return 0.0
+    gain = brentq(lambda times: power(times, 1.0, freedom, level=level) - target, 0.0, MOST_POINTS)
+    return float(gain * error)
+
+
+def with_units(parts: Variance, units: int, n: int) -> Variance:
+    """The variance with ``n`` units in place of ``units``, of the same architectures and clusters of test images.
+
+    What single units do at single clusters shrinks with units, and what arms do at clusters does not.
+    """
+    share = units / n
+    beyond = max(parts.id_clusters + parts.ood_clusters - parts.cells, 0.0)  # what more units leave
+    kept = (beyond + share * parts.cells) / max(parts.id_clusters + parts.ood_clusters, 1e-300)
+    return replace(
+        parts,
+        units=share * parts.units,
+        id_clusters=kept * parts.id_clusters,
+        ood_clusters=kept * parts.ood_clusters,
+        cells=share * parts.cells,
+        freedoms=(n - 1, *parts.freedoms[1:]),
+    )
+
+
+def units_needed(
+    effect: float, parts: Variance, units: int, *, level: float = LEVEL, target: float = TARGET
+) -> int | None:
+    """The fewest units with which ``power`` reaches the target; None if ``MOST_UNITS`` are too few."""
+
+    def chance(n: int) -> float:
+        found = with_units(parts, units, n)
+        return power(effect, found.error, found.freedom, level=level)
+
+    low, high = 2, MOST_UNITS
+    if chance(high) < target:
+        return None
+    while high - low > 1:
         middle = (low + high) // 2
-        if power(effect, sd, middle, level=level) < target:
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if chance(middle) < target else (low, middle)
     return high
 
 
-def equivalence_p(values: Sequence[float], margin: float) -> float | None:
-    """p of two one-sided t tests (TOST, Schuirmann 1987) that the mean lies within -margin..margin.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a study like a pilot can show, and what it takes to show a given effect; effects in percentage points."""
 
-    ``values`` [n] are the blocks', ``margin`` > 0 is in their units. p <= 0.05 if the 90% t interval lies
-    within the margin. None for fewer than two values. Where the true effect was the margin, it called 5% of
-    2,000 simulated studies of 15 blocks equivalent, and 2 to 5% of those of six; flipping signs about the margins
-    did the same with 15 and found equivalence less often with six (71% to 74%, no effect, margin 2 points).
-    """
-    if not margin > 0:
-        raise EvaluateError(f"a margin of {margin:g} points: give one above 0")
-    n = len(values)
-    if n < 2:
-        return None
-    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / n**0.5
-    if error == 0:
-        return float(abs(mean) >= margin)
-    return float(student.sf((margin - abs(mean)) / error, n - 1))
+    units: int  # independent runs of the pilot
+    smallest: float | None  # effect that such a study finds with 80% power
+    needed: int | None  # independent runs that find the given effect with 80% power; None if no number does
+    low: int | None  # the same if the pilot's variances are overstated as far as in one of five pilots
+    high: int | None  # the same if they are understated as far; None if then no number is enough
+    floor: float | None  # smallest effect that any number of runs of these architectures finds, on these clusters
+    helps: str  # which addition lowers the smallest effect most
 
 
-def against_margin(effect: Estimate, margin: float, *, comparisons: int = 1) -> MarginTest | None:
-    """Test for equivalence, and power at the first step of Holm over ``comparisons``; None without two blocks."""
-    sd, p = effect.sd, equivalence_p(effect.contributions, margin)
-    if sd is None or p is None:
-        return None
-    level = LEVEL / max(comparisons, 1)
-    return MarginTest(
-        margin=margin,
-        equivalence_p=p,
-        power=power(margin, sd, effect.n, level=level),
-        needed=blocks_needed(margin, sd, level=level),
+def needs(effect: float, parts: Variance, units: int, *, level: float = LEVEL) -> Needs:
+    """What it takes to show ``effect``, from the variance of a pilot of so many ``units``."""
+    return Needs(
+        units=units,
+        smallest=smallest_effect(parts, level=level),
+        needed=units_needed(effect, parts, units, level=level),
+        low=units_needed(effect, _quantile(parts, SURE), units, level=level),
+        high=units_needed(effect, _quantile(parts, 1 - SURE), units, level=level),
+        floor=smallest_effect(with_units(parts, units, MOST_UNITS), level=level),
+        helps=_best_addition(parts, units, level),
+    )
+
+
+def _quantile(parts: Variance, share: float) -> Variance:
+    """The variances for which estimates as small as these, or smaller, come of this share of pilots (chi-squared)."""
+    sizes = (parts.units, parts.line, parts.id_clusters, parts.ood_clusters)
+    units, line, id_clusters, ood_clusters = (
+        size * free / float(chi2.ppf(share, free)) if size else 0.0
+        for size, free in zip(sizes, parts.freedoms, strict=True)
+    )
+    return replace(parts, units=units, line=line, id_clusters=id_clusters, ood_clusters=ood_clusters)
+
+
+def _best_addition(parts: Variance, units: int, level: float) -> str:
+    """Twice as many of what lowers the smallest effect most."""
+    more = with_units(parts, units, 2 * units)
+    half = replace(parts, id_clusters=parts.id_clusters / 2, ood_clusters=parts.ood_clusters / 2, cells=parts.cells / 2)
+    tried = {
+        "seeds": more,
+        "architectures": replace(more, line=more.line / 2),
+        "clusters of test images": half,
+    }
+    effects = {name: smallest_effect(one, level=level) or 0.0 for name, one in tried.items()}
+    name = min(effects, key=lambda one: (effects[one], list(tried).index(one)))
+    return f"twice as many {name}: {effects[name]:.1f} points"
+
+
+def stated_variance(run_sd: float, cluster_error: float, *, units: int = 15) -> Variance:
+    """The variance of a planned study: of runs, whose sd is known, and of clusters, whose standard error is."""
+    return Variance(
+        units=run_sd**2 / units,
+        line=0.0,
+        id_clusters=0.0,
+        ood_clusters=cluster_error**2,
+        cells=0.0,
+        freedoms=(units - 1, 1e6, 1e6, 1e6),  # stated variances have no error of their own; of runs, the study's
     )

@@ -9,10 +9,11 @@ from typing import Literal
 
 import numpy as np
 
+from ..judgement import Judgement
 from ..metrics import Scores
 from ..runs import Arm
 from ..tasks.base import UNKNOWN, Words
-from .trends import Scale, Trend
+from .trends import Scale, Slope, Trend
 
 StoredAs = Literal["mixed_model", "sensitivity", "checks"]  # the key of a stored effect that holds a check's result
 
@@ -27,7 +28,7 @@ class Row:
     architecture: str
     seed: int
     epoch: int
-    final: bool  # whether it is the run's last evaluated epoch
+    final: bool  # whether it is the run's compared epoch, the last one by default
     id: Scores  # fractions
     ood: Scores
     effective_robustness: float | None  # percentage points; None without a baseline trend
@@ -39,8 +40,38 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Variance:
+    """Where the variance of an estimate comes from, squared units of the estimate; see ``uncertainty``."""
+
+    units: float  # independent pre-training runs
+    line: float  # slope of OOD over ID macro-F1
+    id_clusters: float  # clusters of ID test images
+    ood_clusters: float  # clusters of OOD test images
+    cells: float  # what single units do at single clusters, which is in the first and the last two
+    freedoms: tuple[float, float, float, float]  # degrees of freedom of the first four
+
+    @property
+    def total(self) -> float:
+        """The variance of the estimate."""
+        runs, clusters = self.units + self.line, self.id_clusters + self.ood_clusters
+        return max(runs + clusters - self.cells, runs, clusters)
+
+    @property
+    def error(self) -> float:
+        """The standard error."""
+        return float(np.sqrt(self.total))
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the total (Satterthwaite 1946), at least 1."""
+        parts = (self.units, self.line, self.id_clusters, self.ood_clusters)
+        spread = sum(part**2 / max(free, 1.0) for part, free in zip(parts, self.freedoms, strict=True))
+        return max(1.0, self.total**2 / spread) if spread else self.freedoms[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A value over blocks of paired runs, with its 95% interval and test; None if something cannot be estimated."""
+    """A value over blocks of paired runs, with its interval and test; None if something cannot be estimated."""
 
     value: float | None = None
     low: float | None = None
@@ -49,6 +80,14 @@ class Estimate:
     n: int = 0  # blocks
     contributions: tuple[float, ...] = ()  # [n], jackknife pseudo-values, whose mean is the value; or none
     note: str = ""  # why it cannot be estimated, or a caveat
+    parts: Variance | None = None  # what its error, and so its interval and p, are made of
+
+    @property
+    def side(self) -> int:
+        """1 if the interval lies above zero, -1 if below, else 0."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
 
     @property
     def sd(self) -> float | None:
@@ -73,25 +112,27 @@ class ArmSummary:
     arm: Arm
     planned: int  # runs
     finished: int
-    id_mean: float | None  # macro-F1 at the last evaluated epoch, fraction
+    id_mean: float | None  # macro-F1 at the compared epoch, fraction
     id_sd: float | None  # over runs (n - 1), architectures and seeds together
     ood_mean: float | None
     ood_sd: float | None
-    trend: Trend | None  # over all evaluated epochs of all its runs
+    trend: Trend | None  # over its models, one point each
     slope: Estimate  # of the trend
     band: Band | None
-    effective_robustness: float | None  # mean over runs, each the mean of its epochs; percentage points
-    worst_location: float | None  # mean over runs, last epoch, fraction
-    extrapolated: int  # runs with an epoch whose ID macro-F1 lies outside the points of the baseline's trend
+    effective_robustness: float | None  # mean over runs, from the baseline's trend; percentage points
+    worst_location: float | None  # mean over runs, fraction
+    extrapolated: int  # runs whose ID macro-F1 lies outside the points of the baseline's trend
 
 
 class Verdict(Enum):
-    """What the blocks support; the value is the word for it."""
+    """What the runs support; the value is the word for it."""
 
+    COLLAPSED = "models collapsed"
+    SAME_RUNS = "the same runs"
     HIGHER = "higher"
     LOWER = "lower"
     EQUIVALENT = "equivalent"
-    SLOPES_DIFFER = "slopes differ"
+    DEPENDS = "depends on the line"
     NOT_SHOWN = "not shown to differ"
     CANNOT_TELL = "cannot tell"
 
@@ -112,24 +153,54 @@ class Conclusion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MarginTest:
-    """An estimate tested against the margin within which arms count as equivalent."""
+class OnLine:
+    """A difference in effective robustness as measured along one line."""
 
-    margin: float  # percentage points
-    equivalence_p: float  # two one-sided tests that the effect lies within it
-    power: float  # the probability that these blocks show an effect of the margin
-    needed: int | None  # blocks that show it with 80% power; None if no number would suffice
+    slope: Slope  # whose slope the line has
+    fitted: Estimate  # that slope, scale units
+    estimate: Estimate  # percentage points
+    conclusion: Conclusion  # by the interval of the estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """A difference from the baseline in percentage points, tested as one of the family of its factor."""
+class AtEpoch:
+    """The differences at one evaluated epoch, percentage points."""
 
-    id_f1: float | None  # the ID macro-F1 it is stated for; None for all
-    estimate: Estimate
-    p_adjusted: float | None  # Holm over the family
-    margin: MarginTest | None
-    conclusion: Conclusion
+    epoch: int
+    id: Estimate
+    ood: Estimate
+    robustness: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A difference in effective robustness under one combination of choices, on the test images at hand."""
+
+    scale: Scale
+    epoch: int
+    line: Slope
+    metric: str
+    estimate: Estimate  # percentage points
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """The same difference under all combinations."""
+
+    choices: tuple[Choice, ...]
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The differences."""
+        return tuple(one.estimate.value for one in self.choices if one.estimate.value is not None)
+
+    def share(self, headline: Estimate) -> tuple[float, float] | None:
+        """Shares of the combinations with the sign of the headline, and with an interval on its side of zero."""
+        if not self.choices or headline.value is None:
+            return None
+        sign = sum((value > 0) == (headline.value > 0) for value in self.values)
+        side = sum(one.estimate.side == headline.side for one in self.choices)
+        return sign / len(self.choices), side / len(self.choices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,51 +209,39 @@ class CheckResult:
 
     name: str
     estimate: Estimate
-    stored_as: StoredAs = "checks"
+    stored_as: StoredAs = "checks"  # the key of a stored effect that holds it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contrast:
-    """One arm against the baseline, over blocks: runs paired by architecture and seed."""
+    """One arm against the baseline, over blocks: runs paired by architecture and seed.
+
+    Differences are in percentage points at the compared epoch; their intervals are simultaneous over the primary
+    comparisons, and each arm's own if it is not one.
+    """
 
     arm: Arm
     unpaired: int  # finished runs of the arm without a baseline run of their architecture and seed
-    ood: Estimate  # OOD macro-F1, difference in percentage points
-    robustness: Estimate  # effective robustness at equal ID macro-F1, likewise; its interval is the bootstrap's
+    units: int  # independent pre-training runs
+    primary: bool  # whether its test is corrected; if not, the comparison is exploratory
+    id: Estimate
+    ood: Estimate
+    robustness: Estimate  # OOD at equal ID macro-F1, along the line that the judgement names
+    p_adjusted: float | None  # of the last, over all primary comparisons
+    here: Estimate  # the same about the test images at hand
+    lines: tuple[OnLine, ...]  # along every line that can be fitted, the judgement's first
+    epochs: tuple[AtEpoch, ...]
+    without_largest: float | None  # ER difference without the largest OOD cluster; None if clusters are unknown
+    choices: Choices
+    smallest: float | None  # percentage points of effective robustness that would be found in 80% of studies
     slope: Estimate  # slope within runs minus that of the baseline, scale units
-    differences: tuple[Difference, ...]  # that of robustness; if slopes differ, those at stated ID scores
     checks: tuple[CheckResult, ...]
+    conclusion: Conclusion
 
     @property
     def n(self) -> int:
         """Blocks."""
         return self.robustness.n
-
-    @property
-    def overall(self) -> Difference | None:
-        """The tested difference over all ID scores; None if slopes differ."""
-        return next((one for one in self.differences if one.id_f1 is None), None)
-
-    @property
-    def margin(self) -> MarginTest | None:
-        """The overall difference tested against the margin."""
-        return self.overall.margin if self.overall else None
-
-    @property
-    def p_adjusted(self) -> float | None:
-        """Adjusted p within the factor; if slopes differ, the smallest over the stated ID scores."""
-        return min((one.p_adjusted for one in self.differences if one.p_adjusted is not None), default=None)
-
-    @property
-    def conclusion(self) -> Conclusion:
-        """What the tests support, over all stated ID scores."""
-        if not self.differences:
-            why = "slopes differ, and no range of ID macro-F1 is covered by both arms"
-            return Conclusion(verdict=Verdict.CANNOT_TELL, reason=why)
-        if self.overall:
-            return self.overall.conclusion
-        stated = (f"at {100 * (d.id_f1 or 0):.1f}% ID macro-F1 {d.conclusion.in_words()}" for d in self.differences)
-        return Conclusion(verdict=Verdict.SLOPES_DIFFER, reason="; ".join(stated))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +291,9 @@ class Comparison:
     scale: Scale
     epsilon: float  # macro-F1 is kept this far from 0 and 1 on the scale
     margin: float  # equivalence margin in percentage points
+    judgement: Judgement  # what is compared, and whom a sentence speaks for
+    chosen_after: tuple[str, ...]  # what of it was given after the runs, in words
+    scope: str  # whom a sentence about a difference speaks for, in words
     resamples: int  # bootstrap resamples; 0 for published scores alone
     arms: tuple[ArmSummary, ...]  # the baseline first
     rows: tuple[Row, ...]

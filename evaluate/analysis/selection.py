@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from synthgen.common.records import plain
+
 from ..errors import EvaluateError
+from ..judgement import Judgement
 from ..runs import Arm
 from ..tasks.base import Words
 from ..tasks.known import words_of
@@ -38,6 +41,18 @@ class Selection:
         return str(self.runs[0].suite.task.get("name", "unnamed task"))
 
     @property
+    def judgement(self) -> Judgement:
+        """What the suites ask."""
+        return self.runs[0].suite.judgement
+
+    def chosen_after(self, given: Mapping[str, object]) -> tuple[str, ...]:
+        """What of the judgement was given after the runs, in words: values that differ from those of the suites."""
+        suite = self.runs[0].suite
+        stated = {**plain(suite.judgement), "margin": suite.judgement.margin}
+        stated |= {"baseline": suite.baseline, "reference": suite.reference}
+        return tuple(f"{key} {value}" for key, value in given.items() if value is not None and value != stated.get(key))
+
+    @property
     def words(self) -> Words:
         """What the task calls its clusters and splits."""
         return words_of(self.runs[0].suite.task)
@@ -58,6 +73,7 @@ def select(runs: Sequence[LoadedRun], *, baseline: str | None, reference: str | 
     if not runs:
         raise EvaluateError("the suites plan no runs, so there is nothing to compare")
     _check_same_task(runs)
+    _check_same_judgement(runs)
     suites = tuple(dict.fromkeys(run.suite.name for run in runs))
     names = list(dict.fromkeys(run.arm.name for run in runs))
     runs = _one_of_each(runs)
@@ -112,6 +128,15 @@ def _check_same_task(runs: Sequence[LoadedRun]) -> None:
                 f"{first.label} at epoch {start.epoch} and {run.label} at epoch {epoch.epoch} were evaluated on"
                 f" different images or labels ({start.n_id} and {epoch.n_id} of {ID_SPLIT}, {start.n_ood} and"
                 f" {epoch.n_ood} of {OOD_SPLIT}): their scores cannot be compared"
+            )
+
+
+def _check_same_judgement(runs: Sequence[LoadedRun]) -> None:
+    first = runs[0].suite
+    for run in runs:
+        if run.suite.judgement != first.judgement:
+            raise EvaluateError(
+                f"suites {first.name!r} and {run.suite.name!r} state different judgements: compare them separately"
             )
 
 

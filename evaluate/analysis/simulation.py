@@ -81,11 +81,14 @@ def simulate_study(
     y = y + noise(v.interaction, 0, 1) + _walk(noise(v.epoch_ood, 0, 1, 2, 3), v.autocorrelation)
     x = x + _walk(noise(v.noise_id, 0, 1, 2, 3), v.autocorrelation)
     arm, architecture, seed, epoch = (index.ravel() for index in np.indices(shape))
+    run = np.char.mod("run %d", np.ravel_multi_index((arm, architecture, seed), shape[:3]))
     return RunEpochs(
         arm=np.char.add("arm ", arm.astype(str)),
         architecture=np.char.add("architecture ", architecture.astype(str)),
         seed=seed,
         epoch=epoch + 1,
+        run=run,
+        start=run,
         id_f1=expit(x).ravel(),
         ood_f1=(expit(y) + of_arms(effects, 0) / 100).clip(0, 1).ravel(),
     )

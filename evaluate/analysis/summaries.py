@@ -33,7 +33,7 @@ def rows_of(scored: Scored, trend: Trend | None) -> tuple[Row, ...]:
             architecture=run.member.architecture,
             seed=run.member.seed,
             epoch=epoch.epoch,
-            final=epoch is run.epochs[-1],
+            final=bool(scored.compared[number]),
             id=epoch.id,
             ood=epoch.ood,
             effective_robustness=(
@@ -52,10 +52,10 @@ def rows_of(scored: Scored, trend: Trend | None) -> tuple[Row, ...]:
 def summarise(scored: Scored, arm: Arm, chosen: Selection) -> ArmSummary:
     """One arm over its finished runs."""
     planned = [run for run in chosen.runs if run.arm.name == arm.name]
-    final = [run.epochs[-1] for run in planned if run.epochs]
+    table, own = scored.table, (scored.table.arm == arm.name) & scored.compared
+    final = [scored.epoch[number] for number in np.flatnonzero(own)]
     id_mean, id_sd = _mean_sd([epoch.id.macro_f1 for epoch in final])
     ood_mean, ood_sd = _mean_sd([epoch.ood.macro_f1 for epoch in final])
-    table, own = scored.table, scored.table.arm == arm.name
     trend = fit_trend(table.id_f1[own], table.ood_f1[own], scale=scored.line.scale, epsilon=scored.line.epsilon)
     slope, limits = _trend_and_band(scored, arm.name)
     return ArmSummary(
@@ -70,18 +70,13 @@ def summarise(scored: Scored, arm: Arm, chosen: Selection) -> ArmSummary:
         slope=slope,
         band=limits,
         effective_robustness=mean_robustness(scored, arm.name, chosen.baseline),
-        worst_location=None if scored.worst is None else _mean_sd(scored.worst[own & _final(scored)])[0],
-        extrapolated=_extrapolated(table, own, table.arm == chosen.baseline),
+        worst_location=None if scored.worst is None else _mean_sd(scored.worst[own])[0],
+        extrapolated=_extrapolated(table, own, (table.arm == chosen.baseline) & scored.compared),
     )
 
 
-def _final(scored: Scored) -> NDArray[np.bool_]:
-    """Whether a row is its run's last evaluated epoch, [n_run_epochs]."""
-    return np.array([epoch is run.epochs[-1] for run, epoch in zip(scored.run, scored.epoch, strict=True)])
-
-
 def _extrapolated(table: RunEpochs, own: NDArray[np.bool_], baseline: NDArray[np.bool_]) -> int:
-    """Runs with an epoch whose ID macro-F1 lies outside those of the baseline; 0 if it has none."""
+    """Runs whose ID macro-F1 lies outside that of the baseline's; 0 if it has none."""
     span = table.id_f1[baseline]
     if not span.size:
         return 0
@@ -91,8 +86,8 @@ def _extrapolated(table: RunEpochs, own: NDArray[np.bool_], baseline: NDArray[np
 
 def mean_robustness(scored: Scored, arm: str, baseline: str) -> float | None:
     """Mean over an arm's runs of effective robustness from ``baseline``'s own trend, in percentage points."""
-    line, runs = scored.line, complete_blocks(scored.table, (arm,))
-    (slope,), (intercept,) = _trend(complete_blocks(scored.table, (baseline,)), line)
+    line, runs = scored.line, complete_blocks(scored.table, (arm,), where=scored.compared)
+    (slope,), (intercept,) = _trend(complete_blocks(scored.table, (baseline,), where=scored.compared), line)
     predicted = from_scale(intercept + slope * to_scale(runs.id_f1, line.scale, line.epsilon), line.scale)
     beyond = 100 * (runs.ood_f1 - predicted)  # [n_runs, 1, n_epochs]
     values = np.nansum(beyond, -1) / np.isfinite(runs.ood_f1).sum(-1)
@@ -106,7 +101,7 @@ def _trend(runs: Blocks, line: Line) -> Array:
 
 def _trend_and_band(scored: Scored, arm: str) -> tuple[Estimate, Band | None]:
     """The slope of an arm's trend with its interval, and the trend over the arm's own ID scores with its limits."""
-    line, runs = scored.line, complete_blocks(scored.table, (arm,))
+    line, runs = scored.line, complete_blocks(scored.table, (arm,), where=scored.compared)
     point = _trend(runs, line)
     slope = float(point[0, 0])
     if not np.isfinite(slope):
@@ -128,11 +123,11 @@ def _trend_and_band(scored: Scored, arm: str) -> tuple[Estimate, Band | None]:
 
 
 def locations_of(scored: Scored, arms: Sequence[Arm]) -> tuple[Location, ...]:
-    """Every OOD cluster, and each arm's macro-F1 there: mean over runs at their last evaluated epoch."""
+    """Every OOD cluster, and each arm's macro-F1 there: mean over runs at their compared epoch."""
     found = scored.locations
     if found is None:
         return ()
-    finals = [found.macro_f1[_final(scored) & (scored.table.arm == arm.name)] for arm in arms]  # [n_runs, n_locations]
+    finals = [found.macro_f1[scored.compared & (scored.table.arm == arm.name)] for arm in arms]  # [n_runs, n_locations]
     means = [own.mean(axis=0) if len(own) else None for own in finals]
     return tuple(
         Location(

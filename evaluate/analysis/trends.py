@@ -18,6 +18,7 @@ from scipy.special import expit, logit, ndtr, ndtri
 from ..errors import EvaluateError
 
 Scale = Literal["logit", "probit", "linear"]
+Slope = Literal["between", "within"]  # of a line: between models, or within their runs
 SAME_ID = 1e-9  # scale units: scores that span less count as the same, and have no slope
 Array = NDArray[np.float64]
 MIN_POINTS = 3  # two points always lie on a line, so they say nothing about its fit

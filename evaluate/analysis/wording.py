@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
-from .formatting import signed
+import numpy as np
+
+from ..judgement import Judgement
+from ..tasks.base import Words
+from .formatting import estimate, signed
 from .load import LoadedRun
 from .results import ArmSummary, Contrast, OrderedTrend, Row, Verdict
 from .trends import MIN_POINTS
 
 MANY = 4  # arms of one verdict; with more, a sentence gives only the estimates
 VERDICTS = {  # in the order of the sentences: how one begins for the arms that have the verdict
+    Verdict.COLLAPSED: "Models collapsed, so that nothing can be said of",
+    Verdict.SAME_RUNS: "The same runs under another name",
     Verdict.HIGHER: "Effective robustness is higher",
     Verdict.LOWER: "Effective robustness is lower",
     Verdict.EQUIVALENT: "Effective robustness is equivalent within the margin",
-    Verdict.SLOPES_DIFFER: "Slopes differ, so that there is no single difference",
+    Verdict.DEPENDS: "Whether effective robustness differs depends on the line that it is measured from",
     Verdict.NOT_SHOWN: "Effective robustness is not shown to differ",
     Verdict.CANNOT_TELL: "The runs cannot tell whether effective robustness differs",
 }
+ALWAYS = (Verdict.COLLAPSED, Verdict.SAME_RUNS, Verdict.DEPENDS, Verdict.CANNOT_TELL)  # verdicts that need their reason
 
 
 def notes(
@@ -33,12 +41,6 @@ def notes(
         name, own = arm.arm.name, [row for row in final if row.arm == arm.arm.name]
         if own and arm.trend is None:
             found.append(f"{name}: no trend, which takes {MIN_POINTS} points with different ID macro-F1.")
-        sources = {row.pretrain for row in own if row.pretrain}
-        if 0 < len(sources) < sum(row.pretrain is not None for row in own):
-            found.append(
-                f"{name}: {len(own)} runs start from only {count(len(sources), 'pre-training run')}, so they are"
-                " fewer independent repetitions than the tests count."
-            )
     beyond = ", ".join(f"{s.arm.name} ({s.extrapolated} of {s.finished} runs)" for s in arms if s.extrapolated)
     if beyond:
         found.append(
@@ -51,6 +53,11 @@ def notes(
             " macro-F1 for higher ID macro-F1, so effective robustness means little here."
         )
     for effect in effects:
+        if 0 < effect.units < effect.n:
+            found.append(
+                f"{effect.arm.name}: {count(effect.n, 'block')} are only {count(effect.units, 'independent run')}:"
+                " several fine-tunings of one pre-training run or checkpoint share it; tests and intervals count those."
+            )
         if effect.unpaired:
             found.append(
                 f"{effect.arm.name}: {count(effect.unpaired, 'run')} without a baseline run of the same architecture"
@@ -79,22 +86,29 @@ def summary(
     finished: Sequence[LoadedRun],
     effects: Sequence[Contrast],
     ordered: Sequence[OrderedTrend],
+    scope: str,
 ) -> tuple[str, ...]:
     """What was measured, and what it says about each arm's effective robustness and ordered factors."""
     baseline = arms[0].arm.name
     architectures = count(len({run.member.architecture for run in finished}), "architecture")
     seeds = count(len({run.member.seed for run in finished}), "seed")
-    if all(epoch.n_id is None for run in finished for epoch in run.epochs):
-        return (f"{count(len(finished), 'published pair')} of ID and OOD macro-F1 ({architectures}); no predictions.",)
-    sentences = [
-        f"{len(finished)} of {sum(arm.planned for arm in arms)} planned fine-tuning runs are finished"
-        f" ({sum(arm.finished > 0 for arm in arms)} of {len(arms)} arms, {architectures}, {seeds});"
-        f" the baseline is {baseline}."
-    ]
+    published = all(epoch.n_id is None for run in finished for epoch in run.epochs)
+    if published:
+        pairs = count(len(finished), "published pair")
+        sentences = [f"{pairs} of ID and OOD macro-F1 ({architectures}); no predictions."]
+    else:
+        sentences = [
+            f"{len(finished)} of {sum(arm.planned for arm in arms)} planned fine-tuning runs are finished"
+            f" ({sum(arm.finished > 0 for arm in arms)} of {len(arms)} arms, {architectures}, {seeds});"
+            f" the baseline is {baseline}."
+        ]
+    if published and len(arms) < 2:
+        return tuple(sentences)
     if not effects:
         missing = baseline if not arms[0].finished else "any other arm"
         return *sentences, f"Arms cannot be compared, because no run of {missing} is finished."
-    sentences += verdicts(effects, baseline)
+    sentences += verdicts(effects, baseline, scope)
+    sentences += fading(effects)
     for trend in ordered:
         p = "" if trend.step.p is None else f" (p = {trend.step.p:.2g}, {count(trend.step.n, 'block')})"
         levels = ", ".join(trend.levels)
@@ -102,31 +116,92 @@ def summary(
     return tuple(sentences)
 
 
-def verdicts(effects: Sequence[Contrast], baseline: str) -> tuple[str, ...]:
-    """What the tests say about each arm's effective robustness, a sentence per verdict."""
+def verdicts(effects: Sequence[Contrast], baseline: str, scope: str) -> tuple[str, ...]:
+    """What the tests say about each arm's effective robustness, a sentence per verdict; ``scope`` is where it holds."""
     sentences = []
     for verdict, words in VERDICTS.items():
         group = [effect for effect in effects if effect.conclusion.verdict is verdict]
         if group:
             brief = len(group) > MANY
             described = (", " if brief else "; ").join(_described(effect, brief=brief) for effect in group)
-            sentences.append(f"{words} ({baseline} as the baseline): {described}.")
+            against = f"{baseline} as the baseline" + ("" if verdict in ALWAYS[:2] else f", {scope}")
+            sentences.append(f"{words} ({against}): {described}.")
     return tuple(sentences)
 
 
+def scope_of(judgement: Judgement, words: Words, architectures: int, predicted: bool) -> str:
+    """Whom a sentence about a difference speaks for."""
+    these = "for this architecture" if architectures == 1 else f"for these {architectures} architectures"
+    names = "for other architectures too" if judgement.architectures == "new" else these
+    if not predicted:
+        return f"on the published scores, {names}"
+    return f"on {'new' if judgement.clusters == 'new' else 'these'} {words.clusters}, {names}"
+
+
+def several_tests(effects: Sequence[Contrast]) -> str:
+    """How many comparisons there are, how they are corrected, and how many false ones to expect; empty for one."""
+    primary = [effect for effect in effects if effect.primary]
+    rest = [effect for effect in effects if not effect.primary and effect.conclusion.verdict is not Verdict.SAME_RUNS]
+    if len(primary) + len(rest) < 2:
+        return ""
+    sentence = (
+        f"{count(len(primary), 'primary comparison')}, corrected together: if nothing differs, at least one of them is"
+        " called a difference in at most 5% of such studies."
+    )
+    if rest:
+        sentence += (
+            f" {count(len(rest), 'exploratory comparison')} ({', '.join(effect.arm.name for effect in rest)}), not"
+            f" corrected: if nothing differs, about {0.05 * len(rest):.1f} of them are called a difference."
+        )
+    return sentence
+
+
+def fading(effects: Sequence[Contrast]) -> tuple[str, ...]:
+    """A sentence for each arm whose difference at an earlier epoch is gone at the last one, or has turned."""
+    found = []
+    for effect in effects:
+        *earlier, last = effect.epochs or (None,)
+        shown = [one for one in earlier if one and one.robustness.side]
+        if not shown or last is None or last.robustness.low is None:
+            continue
+        strongest = max(shown, key=lambda one: abs(one.robustness.value or 0.0))
+        if last.robustness.side != strongest.robustness.side:
+            found.append(
+                f"{effect.arm.name}: the difference in effective robustness fades: {estimate(strongest.robustness)}"
+                f" points at epoch {strongest.epoch}, {estimate(last.robustness)} at epoch {last.epoch}."
+            )
+    return tuple(found)
+
+
+def copies(finished: Sequence[LoadedRun]) -> tuple[str, ...]:
+    """A sentence for runs that are different, but whose predictions are the same at every epoch."""
+    groups: dict[bytes, dict[str, str]] = {}
+    for run in finished:
+        taken = hashlib.sha256()
+        for epoch in run.epochs:
+            for predicted in (epoch.id_predicted, epoch.ood_predicted):
+                if predicted is not None:
+                    taken.update(predicted.y.tobytes())
+        if run.epochs and run.epochs[-1].ood_predicted is not None and np.ptp(run.epochs[-1].ood_predicted.y):
+            groups.setdefault(taken.digest(), {}).setdefault(run.member.finetune, run.label)
+    return tuple(
+        f"The predictions of {' and '.join(labels.values())} are identical: one may be a copy of the other."
+        for labels in groups.values()
+        if len(labels) > 1
+    )
+
+
 def _described(effect: Contrast, *, brief: bool) -> str:
-    """An arm's effect, and unless ``brief`` its interval and the verdict's reason if it has one."""
+    """An arm's differences, and unless ``brief`` the interval and the verdict's reason if it has one."""
     words, found = effect.arm.name, effect.robustness
+    conclusion = effect.conclusion
     if found.value is not None:
-        words += f" {signed(found.value)}"
-        if brief:
-            return words
-        words += " points"
-        if found.low is not None:
-            words += f" ({signed(found.low)} to {signed(found.high)})"
-    if brief or not effect.conclusion.reason or effect.conclusion.verdict is Verdict.EQUIVALENT:
+        words += f" {signed(found.value)}" if brief else f" {estimate(found)} points"
+    if effect.ood.value is not None:
+        words += f" (ID {signed(effect.id.value)}, OOD {signed(effect.ood.value)})"
+    if brief or not conclusion.reason or conclusion.verdict is Verdict.EQUIVALENT:
         return words
-    return f"{words}, {effect.conclusion.reason}"
+    return f"{words}, {conclusion.reason}"
 
 
 def count(n: int, noun: str) -> str:

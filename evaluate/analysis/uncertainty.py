@@ -1,0 +1,292 @@
+"""One standard error for intervals, tests, equivalence and power: of runs, of the line, and of clusters of images.
+
+A difference between two arms is uncertain for three reasons, whose variances add:
+
+- **units**: other pre-training runs would have come out differently. A unit is a block (architecture x seed), or all
+  blocks whose runs start from one pre-training run, since fine-tunings of one are not independent. The variance is
+  that between units, with the line taken as known.
+- **line**: the slope of OOD over ID macro-F1 is fitted to few architectures, and an arm of other ID macro-F1 is moved
+  along it. The variance is the jackknife's, without each architecture in the fit.
+- **clusters**: other test images, such as those of other camera locations, would have given other scores. The variance
+  is the jackknife's, without each cluster of the ID and of the OOD split.
+
+What single runs do at single clusters is in the first and in the third, and is subtracted once: V = V_units +
+V_line + V_clusters - V_cells, the two-way variance of Cameron, Gelbach and Miller 2011 (doi 10.1198/jbes.2010.07136),
+with cells centred both ways, so that it is unbiased for crossed random effects (Owen 2007, arXiv 0712.1111). V is at
+least V_units + V_line and V_clusters. Quantiles are Student's, with the degrees of freedom of Satterthwaite 1946: units
+- 1 of the first, architectures - 1 of the second. Those of a split's clusters are the geometric mean of clusters - 1
+and of the effective number (sum s^2)^2 / sum s^4 for clusters of s images: the jackknife overstates the part of
+large clusters, which makes the effective number alone too strict (MacKinnon, Nielsen and Webb 2023, doi
+10.1002/jae.2969), and the number of clusters alone is too lenient where a few hold most images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from .estimators import Line, Values, fit_slopes, paired_robustness
+from .pairing import Array, Blocks, of_rows
+from .results import Estimate, Variance
+from .significance import LEVEL, sidak_level
+from .trends import SAME_ID, from_scale, to_scale
+
+FEWEST_UNITS = 3  # two give intervals of hundreds of points, whatever was measured
+FARTHEST = 3.0  # times as far as ID scores vary that a line may bridge; beyond, its own error exceeds what is measured
+FARTHEST_ALONE = 1.0  # of a line between models of one architecture, whose seeds differ by noise, which flattens it
+Split = Literal["id", "ood"]
+SPLITS: tuple[Split, Split] = ("id", "ood")
+FULL = 100.0  # points that two macro-F1 can differ by
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Clusters:
+    """The scores of all run-epochs without each cluster of a split's images, and how many images each has."""
+
+    id_f1: Annotated[Array, "n_run_epochs n_id_clusters"]  # fractions
+    ood_f1: Annotated[Array, "n_run_epochs n_ood_clusters"]
+    id_images: Annotated[NDArray[np.int64], "n_id_clusters"]
+    ood_images: Annotated[NDArray[np.int64], "n_ood_clusters"]
+
+    def of(self, split: Split) -> tuple[Array, NDArray[np.int64]]:
+        """The scores without each cluster of a split, and the clusters' images."""
+        return (self.id_f1, self.id_images) if split == "id" else (self.ood_f1, self.ood_images)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Paired:
+    """The runs of two arms, paired by block; the first arm is the one that the second is compared with."""
+
+    final: Blocks  # with the one epoch that is compared
+    every: Blocks  # with all evaluated epochs, in the same order
+    units: Annotated[NDArray[np.intp], "n_blocks"]  # numbers from 0: blocks that share a pre-training run have one
+    architectures: Annotated[NDArray[np.intp], "n_blocks"]  # likewise
+
+    def __len__(self) -> int:
+        return len(self.final)
+
+    @property
+    def n_units(self) -> int:
+        """Independent pre-training runs, or what stands for them."""
+        return int(self.units.max()) + 1 if len(self) else 0
+
+
+# For blocks with one epoch, [(r,) n_blocks, n_arms, 1], and the slopes of r lines: percentage points, [r, n_blocks].
+Measure = Callable[[Blocks, Values], Array]
+
+
+def id_difference(blocks: Blocks, slopes: Values) -> Array:
+    """ID macro-F1 of the second arm minus that of the first, percentage points."""
+    return _difference(blocks.id_f1, slopes)
+
+
+def ood_difference(blocks: Blocks, slopes: Values) -> Array:
+    """OOD macro-F1 of the second arm minus that of the first, percentage points."""
+    return _difference(blocks.ood_f1, slopes)
+
+
+def _difference(f1: Array, slopes: Values) -> Array:
+    values = 100 * (f1[..., 1, 0] - f1[..., 0, 0])  # [(r,) n_blocks]
+    return np.broadcast_to(values, (len(slopes), values.shape[-1]))
+
+
+def robustness_difference(blocks: Blocks, slopes: Values, *, line: Line) -> Array:
+    """OOD macro-F1 of the second arm beyond the line through the first's run of the block, percentage points."""
+    return paired_robustness(blocks, line, slopes)
+
+
+def step(blocks: Blocks, slopes: Values, *, line: Line) -> Array:
+    """Rise of effective robustness from an arm to the next, percentage points, for any number of arms in order.
+
+    It is the slope of the runs' effective robustness over the number of the arm, from lines through their means.
+    """
+    x, y = (to_scale(f1[..., 0], line.scale, line.epsilon) for f1 in (blocks.id_f1, blocks.ood_f1))
+    predicted = y.mean(-1, keepdims=True) + slopes[:, None, None] * (x - x.mean(-1, keepdims=True))
+    beyond = 100 * (blocks.ood_f1[..., 0] - from_scale(predicted, line.scale))
+    contrast = np.arange(len(blocks.arms)) - (len(blocks.arms) - 1) / 2
+    return np.asarray(beyond @ (contrast / (contrast @ contrast)))
+
+
+def unbridged(paired: Paired, line: Line) -> str:
+    """Why a line cannot reach from one arm to another; empty if it can.
+
+    Its slope comes from ID scores that differ between models, or within runs; what they differ by must not be small
+    beside the gap between the arms, or the slope comes from noise.
+    """
+    blocks = paired.final if line.slope == "between" else paired.every
+    x = to_scale(blocks.id_f1, line.scale, line.epsilon)
+    if line.slope == "between":
+        within = x - x.mean(0, keepdims=True)
+        of = "models"
+    else:
+        within, of = x - np.nanmean(x, -1, keepdims=True), "epochs"
+    n = np.isfinite(within).sum()
+    spread = float(np.sqrt(np.nansum(within**2) / n))
+    final = to_scale(paired.final.id_f1[..., 0], line.scale, line.epsilon)
+    gap = float(np.ptp(final.mean(0)))
+    if spread < SAME_ID:
+        return f"no line of OOD over ID macro-F1, since ID scores do not differ between {of}"
+    alone = line.slope == "between" and not paired.architectures.any()
+    if gap > (FARTHEST_ALONE if alone else FARTHEST) * spread:
+        return (
+            f"the arms' ID scores are {gap / spread:.1f} times as far apart as those of {of} vary, so that no line of"
+            " OOD over ID macro-F1 bridges the gap"
+        )
+    return ""
+
+
+def line_slope(paired: Paired, line: Line) -> Estimate:
+    """The slope of the line on its scale, with a 95% jackknife interval over what ``_slopes_without`` leaves out."""
+    if not len(paired):
+        return Estimate()
+    slope = float(fit_slopes(paired.final, paired.every, line, np.ones((1, len(paired))))[0])
+    if not np.isfinite(slope):
+        return Estimate(n=len(paired))
+    without = _slopes_without(paired, line)
+    n = len(without)
+    if n < FEWEST_UNITS or not np.isfinite(without).all():
+        return Estimate(value=slope, n=len(paired))
+    half = float(student.ppf(1 - LEVEL / 2, n - 1) * np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
+    return Estimate(value=slope, low=slope - half, high=slope + half, n=len(paired))
+
+
+def estimate(
+    measure: Measure,
+    paired: Paired,
+    line: Line | None,
+    clusters: Clusters | None,
+    *,
+    new_clusters: bool = True,
+    tests: int = 1,
+    reach: tuple[float, float] = (-FULL, FULL),
+) -> Estimate:
+    """The mean difference over units, with its error, interval and test; ``error`` and ``parts`` say where from.
+
+    The interval is simultaneous over ``tests`` (Sidak 1967): together they miss a truth in at most 5% of studies; p is
+    not corrected. With ``new_clusters`` it is about other clusters of test images as well, where predictions are known;
+    otherwise about the images at hand. Limits are kept within ``reach``, the smallest and the largest possible value.
+    """
+    n = len(paired)
+    if not n:
+        return Estimate()
+    weights = _weights(paired.units)  # [n_blocks], sum to 1
+    slopes = _fitted(paired, line, np.ones((1, n)))
+    (values,) = measure(paired.final, slopes)  # [n_blocks]
+    value = float(weights @ values)
+    if not np.isfinite(value):
+        return Estimate(n=n, note="no line of OOD over ID macro-F1 could be fitted")
+    n_units = paired.n_units
+    if n_units < FEWEST_UNITS:
+        few = f"{n_units} independent pre-training run{'' if n_units == 1 else 's'} are too few for an interval"
+        return Estimate(value=value, n=n, note=few.replace("run are", "run is"))
+    parts = _parts(measure, paired, line, clusters if new_clusters else None, weights, slopes, values)
+    if not np.isfinite(parts.error):
+        return Estimate(value=value, n=n, note="the line of OOD over ID macro-F1 rests on one architecture")
+    half = student.ppf(1 - sidak_level(tests) / 2, parts.freedom) * parts.error
+    p = 2 * student.sf(abs(value) / parts.error, parts.freedom) if parts.error else float(value == 0)
+    return Estimate(
+        value=value,
+        low=max(value - half, min(reach[0], value)),
+        high=min(value + half, max(reach[1], value)),
+        p=float(p),
+        n=n,
+        parts=parts,
+    )
+
+
+def without_largest(measure: Measure, paired: Paired, line: Line, clusters: Clusters | None) -> float | None:
+    """The mean difference without the OOD cluster that has most images; None if there are not several."""
+    if clusters is None or len(clusters.ood_images) < 2 or not len(paired):
+        return None
+    without, images = _without(paired, clusters, "ood")
+    slopes = _fitted(without, line, np.ones((len(images), len(paired))))
+    value = float(measure(without.final, slopes)[images.argmax()] @ _weights(paired.units))
+    return value if np.isfinite(value) else None
+
+
+def _weights(units: NDArray[np.intp]) -> Array:
+    """Equal weights of units, shared equally by the blocks of each, [n_blocks]."""
+    sizes = np.bincount(units)
+    return np.asarray(1 / (len(sizes) * sizes[units]))
+
+
+def _fitted(paired: Paired, line: Line | None, weights: Array) -> Values:
+    """The slope for each row of weights, [r]; zeros if the measure needs none."""
+    return np.zeros(len(weights)) if line is None else fit_slopes(paired.final, paired.every, line, weights)
+
+
+def _parts(
+    measure: Measure,
+    paired: Paired,
+    line: Line | None,
+    clusters: Clusters | None,
+    weights: Array,
+    slopes: Values,
+    values: Array,
+) -> Variance:
+    n_units = paired.n_units
+    means = np.bincount(paired.units, weights * values) * n_units  # [n_units]
+    of_units = float(means.var(ddof=1)) / n_units
+    of_line, n_lines = (0.0, 2) if line is None else _of_line(measure, paired, line, weights)
+    of_splits, cells, freedoms = [0.0, 0.0], 0.0, [np.inf, np.inf]
+    for number, split in enumerate(SPLITS):
+        if clusters is None or len(clusters.of(split)[1]) < 2:  # one cluster says nothing about others
+            continue
+        without, images = _without(paired, clusters, split)
+        m = len(images)
+        refitted = _fitted(without, line, np.ones((m, len(paired))))
+        moved = measure(without.final, refitted) @ weights  # [m]
+        of_splits[number] = float((m - 1) / m * np.square(moved - moved.mean()).sum())
+        freedoms[number] = _cluster_freedom(images)
+        each = measure(without.final, np.repeat(slopes, m)) * weights  # [m, n_blocks]
+        by_unit = np.stack([each[:, paired.units == unit].sum(1) for unit in range(n_units)], axis=1)
+        by_unit -= by_unit.mean(0)
+        by_unit -= by_unit.mean(1, keepdims=True)
+        cells += float((m - 1) / m * n_units / (n_units - 1) * np.square(by_unit).sum())
+    return Variance(
+        units=of_units,
+        line=of_line,
+        id_clusters=of_splits[0],
+        ood_clusters=of_splits[1],
+        cells=cells,
+        freedoms=(n_units - 1, n_lines - 1, freedoms[0], freedoms[1]),
+    )
+
+
+def _of_line(measure: Measure, paired: Paired, line: Line, weights: Array) -> tuple[float, int]:
+    """The variance that comes from the slope of the line, and of how many groups it is the jackknife's."""
+    refitted = _slopes_without(paired, line)
+    n = len(refitted)
+    moved = measure(paired.final, refitted) @ weights  # [n]
+    return float((n - 1) / n * np.square(moved - moved.mean()).sum()), n
+
+
+def _slopes_without(paired: Paired, line: Line) -> Values:
+    """The slope without each architecture, or without each unit if there is one architecture."""
+    groups = paired.architectures if paired.architectures.any() else paired.units
+    return fit_slopes(paired.final, paired.every, line, 1.0 * (groups != np.arange(groups.max() + 1)[:, None]))
+
+
+def _without(paired: Paired, clusters: Clusters, split: Split) -> tuple[Paired, NDArray[np.int64]]:
+    """The pairs scored without each cluster of one split, [n_clusters, n_blocks, ...], and the clusters' images."""
+    own, images = clusters.of(split)
+
+    def scored(blocks: Blocks) -> Blocks:
+        found = of_rows(own, blocks.rows)
+        other = np.broadcast_to(blocks.ood_f1 if split == "id" else blocks.id_f1, found.shape)
+        id_f1, ood_f1 = (found, other) if split == "id" else (other, found)
+        return replace(blocks, id_f1=id_f1, ood_f1=ood_f1)
+
+    return replace(paired, final=scored(paired.final), every=scored(paired.every)), images
+
+
+def _cluster_freedom(images: NDArray[np.int64]) -> float:
+    """Degrees of freedom of the variance between clusters of these sizes; see the module."""
+    shares = images / images.sum()
+    effective = float(np.square(shares).sum() ** 2 / (shares**4).sum())
+    return float(np.sqrt(effective * (len(images) - 1)))
