@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from .analysis.load import LoadedRun
 
 app = typer.Typer()
+STATED_UNITS = 15  # independent runs of a study without a pilot: five architectures with three seeds
 MOST_RESAMPLES = 100_000  # 95% limits of normal values then vary by 0.4% of their distance; more takes gigabytes
 
 
-def points(value: float) -> float:
+def points(value: float | None) -> float | None:
     """Check a difference of macro-F1 in percentage points."""
-    if not 0 < value <= 100:  # nan, too
+    if value is not None and not 0 < value <= 100:  # nan, too
         raise typer.BadParameter(f"{value:g} points: must be above 0 and at most 100")
     return value
 
@@ -35,6 +37,9 @@ Results = Annotated[
         help="CSV of published scores: id_macro_f1 and ood_macro_f1 in percent, pretraining, architecture, ..."
     ),
 ]
+Unit = Annotated[
+    Literal["percent", "fraction"] | None, typer.Option(help="Unit of the scores in --results, if it is not clear.")
+]
 Baseline = Annotated[str | None, typer.Option(help="Arm to compare with; the suite's baseline by default.")]
 
 
@@ -43,14 +48,18 @@ def compare(
     out: Annotated[Path, typer.Option(help="Directory of the report.", callback=local)],
     runs: RunsOrNone = None,
     results: Results = None,
+    unit: Unit = None,
     baseline: Baseline = None,
     reference: Annotated[
         str | None, typer.Option(help="Second arm to compare with, such as natural images; the suite's by default.")
     ] = None,
     scale: Annotated[Literal["logit", "probit", "linear"], typer.Option(help="Scale of the trends.")] = "logit",
     margin: Annotated[
-        float, typer.Option(help="Points of effective robustness that count as no difference.", callback=points)
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            help="Points of effective robustness that count as no difference; the suite's by default.", callback=points
+        ),
+    ] = None,
     resamples: Annotated[int, typer.Option(min=100, max=MOST_RESAMPLES, help="Bootstrap resamples.")] = 10_000,
     seed: Seed = 0,
 ) -> None:
@@ -59,7 +68,7 @@ def compare(
     from .reporting.report import write_report
 
     comparison = analyse(
-        _loaded(runs, results),
+        _loaded(runs, results, unit),
         baseline=baseline,
         reference=reference,
         scale=scale,
@@ -74,45 +83,78 @@ def compare(
 @app.command(epilog="Example: evaluate power runs/miniature --difference 2")
 def power(
     runs: RunsOrNone = None,
+    results: Results = None,
     difference: Annotated[
         float,
         typer.Option(help="Points of effective robustness that the runs should be able to show.", callback=points),
     ] = 1.0,
     baseline: Baseline = None,
+    unit: Unit = None,
+    run_sd: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Without a pilot: sd of paired differences between independent runs, points.", callback=points
+        ),
+    ] = None,
+    cluster_error: Annotated[
+        float, typer.Option(min=0, max=100, help="Without a pilot: standard error that clusters leave, points.")
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Report how many runs an arm needs to show a difference, from the variation of the finished ones."""
-    from .analysis.compare import compare as analyse
+    """Report how many independent runs an arm needs to show a difference, from finished runs or stated variances."""
+    from .analysis.power import needs, stated_variance
+    from .analysis.significance import sidak_level
     from .reporting.tables import written
 
-    if not runs:
-        raise EvaluateError("name directories of runs")
-    comparison = analyse(_loaded(runs, None), baseline=baseline, margin=difference, resamples=100)
+    if run_sd is not None:
+        if runs or results:
+            raise EvaluateError("--run-sd: is for a study without a pilot; leave the runs away")
+        found = {"stated": needs(difference, stated_variance(run_sd, cluster_error), STATED_UNITS)}
+        tests, against = 1, "the baseline"
+    else:
+        from .analysis.compare import compare as analyse
+
+        comparison = analyse(_loaded(runs, results, unit), baseline=baseline, margin=difference, resamples=100)
+        tests, against = max(1, sum(effect.primary for effect in comparison.effects)), comparison.baseline
+        found = {
+            effect.arm.name: needs(difference, effect.robustness.parts, effect.units, level=sidak_level(tests))
+            for effect in comparison.effects
+            if effect.robustness.parts is not None
+        }
+        if not found:
+            say(*comparison.summary)
+            return
+    if as_json:
+        say(json.dumps([{"arm": name, **asdict(one)} for name, one in found.items()]))
+        return
     rows = [
         {
-            "arm": effect.arm.name,
-            "blocks": effect.n,
-            "power": f"{effect.margin.power:.0%}" if effect.margin else "",
-            "needed for 80%": effect.margin.needed if effect.margin and effect.margin.needed is not None else "",
+            "arm": name,
+            "independent runs": one.units,
+            "smallest effect shown": "" if one.smallest is None else f"{one.smallest:.1f}",
+            "runs needed": _or_none(one.needed),
+            "range": f"{_or_none(one.low)} to {_or_none(one.high)}",
+            "with any number": "" if one.floor is None else f"{one.floor:.1f}",
+            "what helps most": one.helps,
         }
-        for effect in comparison.effects
+        for name, one in found.items()
     ]
-    if as_json:
-        say(json.dumps(rows))
-    elif rows:
-        say(
-            f"blocks (architecture x seed) to show {difference:g} points of effective robustness against"
-            f" {comparison.baseline}, at Holm's first step within the factor"
-        )
-        say(*written(rows, "text").split("\n"))
-    else:
-        say(*comparison.summary)
+    say(
+        f"independent runs to show {difference:g} points of effective robustness against {against} in 80% of studies"
+        f"{f', corrected for {tests} primary comparisons' if tests > 1 else ''}; the upper end of the range is"
+        " enough after four in five pilots, and effects are in points"
+    )
+    say(*written(rows, "text").split("\n"))
 
 
-def _loaded(runs: list[Path] | None, results: Path | None) -> list[LoadedRun]:
+def _or_none(n: int | None) -> str:
+    return "no number" if n is None else str(n)
+
+
+def _loaded(runs: list[Path] | None, results: Path | None, unit: str | None) -> list[LoadedRun]:
     from .analysis.load import load_runs
     from .analysis.published import load_results
 
     if bool(runs) == (results is not None):
         raise EvaluateError("name directories of runs, or a file of published scores with --results")
-    return load_results(results) if results is not None else load_runs(runs or [])
+    return load_results(results, unit=unit) if results is not None else load_runs(runs or [])

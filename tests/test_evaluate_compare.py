@@ -10,17 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthgen_evaluate.analysis.bootstrap import with_interval
 from synthgen_evaluate.analysis.compare import compare
-from synthgen_evaluate.analysis.contrasts import contrast_arms
-from synthgen_evaluate.analysis.estimators import difference, robustness
 from synthgen_evaluate.analysis.load import load_runs
-from synthgen_evaluate.analysis.pairing import complete_blocks
 from synthgen_evaluate.analysis.published import load_results
 from synthgen_evaluate.analysis.results import Comparison, Verdict
-from synthgen_evaluate.analysis.scoring import score
-from synthgen_evaluate.analysis.significance import smallest_p
 from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.judgement import Judgement
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.runs import (
     Arm,
@@ -80,7 +75,7 @@ def fake_runs(
                         arm=arm,
                         architecture=architecture,
                         seed=seed,
-                        pretrain=f"{position:08x}{a:04x}{seed:04x}" if position else None,
+                        pretrain=f"f{position:07x}{a:04x}{seed:04x}" if position else None,
                         finetune=digest,
                     )
                 )
@@ -113,16 +108,17 @@ def edit_suite(path: Path, **changes: Any) -> None:
 
 
 def test_four_paired_runs_are_said_to_be_too_few(tmp_path: Path) -> None:
-    comparison = compared(fake_runs(tmp_path, {"scratch": 0.3, "Fractals": 0.5}))
+    comparison = compared(fake_runs(tmp_path, {"scratch": 0.3, "Fractals": 0.36}))
     assert comparison.summary[0] == (
         "8 of 8 planned fine-tuning runs are finished (2 of 2 arms, 2 architectures, 2 seeds); the baseline is scratch."
     )
     assert comparison.summary[1].startswith("The runs cannot tell whether effective robustness differs (scratch as the")
-    assert "4 blocks cannot reach p <= 0.05" in comparison.summary[1]
+    assert "on new clusters, for these 2 architectures" in comparison.summary[1]
     (effect,) = comparison.effects
-    assert effect.conclusion.in_words().startswith("cannot tell: 4 blocks cannot reach p <= 0.05, ")
-    assert effect.robustness.p is not None
-    assert effect.robustness.p >= smallest_p(4) == 2 / 2**4
+    assert effect.conclusion.verdict is Verdict.CANNOT_TELL
+    assert effect.units == 4
+    assert effect.smallest is not None
+    assert effect.smallest > 5
 
 
 def test_enough_paired_runs_show_a_large_effect_and_its_interval_holds_it(tmp_path: Path) -> None:
@@ -141,24 +137,78 @@ def test_enough_paired_runs_show_a_large_effect_and_its_interval_holds_it(tmp_pa
     comparison = compared(more_robust(tmp_path))
     (effect,) = comparison.effects
     assert effect.conclusion.verdict is Verdict.HIGHER
-    assert effect.p_adjusted == effect.robustness.p is not None
+    assert effect.p_adjusted == pytest.approx(effect.robustness.p)
     assert effect.robustness.low is not None
     assert 0 < effect.robustness.low < effect.robustness.value < effect.robustness.high
-    assert comparison.summary[1].startswith("Effective robustness is higher (scratch as the baseline): good +")
+    assert comparison.summary[1].startswith(
+        "Effective robustness is higher (scratch as the baseline, on new clusters, for these 2 architectures): good +"
+    )
+    assert "(ID " in comparison.summary[1]
     assert compared(tmp_path) == comparison  # the same seed, the same result
-    other = compared(tmp_path, seed=1).effects[0].robustness
-    assert other.value == effect.robustness.value
-    assert other.low != effect.robustness.low
+    assert compared(tmp_path, seed=1).effects == comparison.effects  # nothing of a contrast is drawn
 
 
-def test_several_arms_of_one_factor_are_corrected_for_and_others_are_not(tmp_path: Path) -> None:
+def test_all_arms_are_corrected_together_or_those_that_the_judgement_names(tmp_path: Path) -> None:
     fake_runs(tmp_path, {"scratch": 0.3, "a": 0.5, "b": 0.3, "c": 0.4}, seeds=(0, 1, 2))
     (suite,) = read_suite_records(tmp_path)
     edit_suite(tmp_path, arms=tuple(replace(arm, factor="other") if arm.name == "c" else arm for arm in suite.arms))
-    a, b, c = compared(tmp_path).effects
-    assert c.p_adjusted == c.robustness.p
-    raw = sorted(p for p in (a.robustness.p, b.robustness.p) if p is not None)
-    assert min(a.p_adjusted or 0, b.p_adjusted or 0) == pytest.approx(min(1.0, 2 * raw[0]))
+    for effect in compared(tmp_path).effects:
+        assert effect.primary
+        if effect.robustness.p is not None:
+            assert effect.p_adjusted == pytest.approx(1 - (1 - effect.robustness.p) ** 3)
+    edit_suite(tmp_path, judgement=Judgement(primary=("a",), margin=2.0))
+    a, b, c = (comparison := compared(tmp_path)).effects
+    assert (a.primary, b.primary, c.primary) == (True, False, False)
+    assert a.p_adjusted == pytest.approx(a.robustness.p)
+    assert "1 primary comparison, corrected together" in comparison.notes[0]
+    assert "2 exploratory comparisons (b, c), not corrected" in comparison.notes[0]
+    assert (comparison.margin, comparison.chosen_after) == (2.0, ())
+    assert compared(tmp_path, margin=0.5, baseline="b").chosen_after == ("baseline b", "margin 0.5")
+
+
+def test_suites_that_ask_other_questions_are_not_compared(tmp_path: Path) -> None:
+    fake_runs(tmp_path / "a", {"scratch": 0.3}, suite="first")
+    fake_runs(tmp_path / "b", {"scratch": 0.3}, suite="second")
+    edit_suite(tmp_path / "b", judgement=Judgement(line="within"))
+    with pytest.raises(EvaluateError, match="suites 'first' and 'second' state different judgements"):
+        compare(load_runs([tmp_path / "a", tmp_path / "b"]))
+
+
+def test_the_best_epoch_is_chosen_by_val_alone(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5})
+    edit_suite(tmp_path, judgement=Judgement(epoch="best"))
+    with pytest.raises(EvaluateError, match=r"epoch 1 has no predictions of val, which the best epoch is chosen by"):
+        compared(tmp_path)
+    (suite,) = read_suite_records(tmp_path)
+    for member in suite.members:
+        for epoch in (1, 4, 12):
+            skill = 0.8 if epoch == 4 else 0.3
+            Run(directory=tmp_path / member.finetune).write_predictions(epoch, "val", predictions("test", skill, epoch))
+    assert {row.epoch for row in compared(tmp_path).rows if row.final} == {4}
+
+
+def test_identical_predictions_of_different_runs_are_named(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5})
+    source, target = (tmp_path / f"0001000{a}00000000" / "predictions" for a in (0, 1))
+    for path in source.glob("*.parquet"):
+        (target / path.name).write_bytes(path.read_bytes())
+    (note,) = (note for note in compared(tmp_path).notes if "identical" in note)
+    assert "fractals / resnet18 / seed 0" in note
+    assert "fractals / mobilenet_v3_small / seed 0" in note
+
+
+def test_models_that_predict_one_class_are_named_in_place_of_a_verdict(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5})
+    run = Run(directory=tmp_path / "0001000000000000")
+    for split in ("id_test", "test"):
+        whole = run.predictions(12, split)
+        run.write_predictions(12, split, replace(whole, y_pred=np.zeros_like(whole.y_pred)))
+    comparison = compared(tmp_path)
+    assert comparison.effects[0].conclusion.verdict is Verdict.COLLAPSED
+    assert comparison.summary[1].startswith(
+        "Models collapsed, so that nothing can be said of (scratch as the baseline):"
+    )
+    assert "1 of 4 models of fractals predict one class" in comparison.summary[1]
 
 
 def test_arms_are_summarised_over_the_last_epoch_of_each_run(tmp_path: Path) -> None:
@@ -170,11 +220,12 @@ def test_arms_are_summarised_over_the_last_epoch_of_each_run(tmp_path: Path) -> 
     assert fractals.ood_mean == pytest.approx(np.mean([row.ood.macro_f1 for row in final]))
     assert fractals.ood_sd == pytest.approx(np.std([row.ood.macro_f1 for row in final], ddof=1))
     assert scratch.trend is not None
-    assert scratch.trend.n == 12
+    assert scratch.trend.n == 4  # one point per model
     stored = Run(directory=tmp_path / final[0].finetune).predictions(12, "test")
     assert final[0].ood == scores(stored.y_true, stored.y_pred)
     (effect,) = comparison.effects
-    every, baseline = ([row for row in comparison.rows if row.arm == name] for name in ("fractals", "scratch"))
+    last = [row for row in comparison.rows if row.final]
+    every, baseline = ([row for row in last if row.arm == name] for name in ("fractals", "scratch"))
     expected = [100 * (a.ood.macro_f1 - b.ood.macro_f1) for a, b in zip(every, baseline, strict=True)]
     assert effect.ood.value == pytest.approx(np.mean(expected))
     robustness = [100 * (row.ood.macro_f1 - float(scratch.trend.predict(row.id.macro_f1))) for row in every]
@@ -224,7 +275,9 @@ def test_one_run_alone_gives_numbers_and_no_claims(tmp_path: Path) -> None:
 def test_one_epoch_a_run_gives_a_difference_from_the_runs_of_a_block_and_no_trend(tmp_path: Path) -> None:
     comparison = compared(fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5}, seeds=(0,), epochs=(3,)))
     assert comparison.effects[0].slope.value is None
-    assert comparison.effects[0].checks[0].estimate.note == "one evaluated epoch a run"
+    assert {one.name: one.estimate.note for one in comparison.effects[0].checks}["mixed model"] == (
+        "one evaluated epoch a run"
+    )
     assert {row.effective_robustness for row in comparison.rows} == {None}
     assert "fractals: no trend, which takes 3 points with different ID macro-F1." in comparison.notes
 
@@ -263,8 +316,10 @@ def test_published_scores_alone_give_a_trend(tmp_path: Path) -> None:
     [
         ("id_macro_f1\n30\n", "no column ood_macro_f1"),
         ("id_macro_f1,ood_macro_f1\n", "no row of the split test"),
-        ("id_macro_f1,ood_macro_f1\n0.3,x\n", "line 2: ood_macro_f1 'x' is not a number"),
+        ("id_macro_f1,ood_macro_f1\n30,x\n", "line 2: ood_macro_f1 'x' is not a number"),
         ("id_macro_f1,ood_macro_f1\n30,20\n130,20\n", "line 3: id_macro_f1 130; must be a percentage from 0 to 100"),
+        ("id_macro_f1,ood_macro_f1\n0.47,0.31\n0.4,0.2\n", "line 2: scores look like fractions; say which they are"),
+        ("id_macro_f1,ood_macro_f1\n47,31\n0.4,0.2\n", "line 3: scores look like a fraction among percentages"),
         ("id_macro_f1,ood_macro_f1,seed\n30,20,a\n", "line 2: seed 'a' is not a whole number"),
         ("id_macro_f1,ood_macro_f1,seed\n30,20,1\n30,21,1\n", "2 rows of arm, architecture and seed"),
     ],
@@ -273,6 +328,14 @@ def test_a_wrong_file_of_published_scores_is_told_with_its_line(tmp_path: Path, 
     (tmp_path / "r.csv").write_text(text)
     with pytest.raises(EvaluateError, match=told):
         load_results(tmp_path / "r.csv")
+
+
+def test_published_fractions_are_read_as_such_and_names_are_trimmed(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("id_macro_f1,ood_macro_f1,pretraining\n 0.47 ,0.31, ImageNet \n0.4,0.2,ImageNet\n")
+    runs = load_results(tmp_path / "r.csv", unit="fraction")
+    assert [run.epochs[0].id.macro_f1 for run in runs] == [0.47, 0.4]
+    assert {run.arm.name for run in runs} == {"ImageNet"}
+    assert load_results(tmp_path / "r.csv", unit="percent")[0].epochs[0].id.macro_f1 == pytest.approx(0.0047)
 
 
 def test_published_rows_of_one_architecture_and_seed_are_paired(tmp_path: Path) -> None:
@@ -293,7 +356,10 @@ def test_runs_that_share_a_pre_training_run_are_noted(tmp_path: Path) -> None:
     fake_runs(tmp_path, {"scratch": 0.3, "natural": 0.5})
     (suite,) = read_suite_records(tmp_path)
     edit_suite(tmp_path, members=tuple(replace(m, pretrain=m.pretrain and "5" * 16) for m in suite.members))
-    assert any("natural: 4 runs start from only 1 pre-training run" in note for note in compared(tmp_path).notes)
+    assert any(
+        "natural: 4 blocks are only 1 independent run: several fine-tunings of one" in note
+        for note in compared(tmp_path).notes
+    )
 
 
 def test_unpaired_runs_are_left_out_of_differences_and_noted(tmp_path: Path) -> None:
@@ -384,27 +450,6 @@ def test_comparing_imports_neither_torch_nor_matplotlib() -> None:
     code = "import sys, synthgen_evaluate.analysis.compare; print({'torch', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-def test_intervals_of_differences_come_from_the_resampled_scores_of_the_right_runs(tmp_path: Path) -> None:
-    fake_runs(tmp_path, {"scratch": 0.3, "a": 0.5, "b": 0.4}, seeds=(0, 1, 2))
-    set_status(tmp_path, "0001000000000001", "failed")  # a block without a pair
-    runs = [run for run in load_runs([tmp_path]) if run.epochs]
-    scored = score(runs, ["scratch", "a", "b"], scale="logit", resamples=40)
-    assert scored.resamples is not None
-    values = []
-    for number, weights in enumerate(scored.resamples.blocks):
-        ids, oods = scored.resamples.id_f1[:, number], scored.resamples.ood_f1[:, number]
-        blocks = complete_blocks(replace(scored.table, id_f1=ids, ood_f1=oods), ("scratch", "a"))
-        counts = np.array([[weights[scored.resamples.names.index(name)] for name in blocks.names]], float)
-        er = robustness(blocks, scored.line, counts)[0]
-        values.append(float(counts[0] @ (er[:, 1] - er[:, 0]) / counts.sum()))
-    found = difference(complete_blocks(scored.table, ("scratch", "a")), scored.line)
-    arms = [Arm(name=name, factor="f", level="", description="") for name in ("scratch", "a")]
-    (told,) = contrast_arms(scored.table, arms, "scratch", scored.line, resamples=scored.resamples)
-    expected = with_interval(found, np.array(values))
-    assert told.n == 5
-    assert (told.robustness.low, told.robustness.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_the_reference_takes_the_place_of_the_baseline(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from synthgen.storage.reading import read_file, reading
@@ -16,8 +17,8 @@ from .load import OOD_SPLIT, EvaluatedEpoch, LoadedRun
 
 NEEDED = ("id_macro_f1", "ood_macro_f1")
 COLUMNS = {  # that are read; others are ignored
-    "id_macro_f1": "in-distribution macro-F1 in percent, 0 to 100",
-    "ood_macro_f1": "out-of-distribution macro-F1 in percent, 0 to 100",
+    "id_macro_f1": "in-distribution macro-F1 in percent, 0 to 100; or as fractions, with `--unit fraction`",
+    "ood_macro_f1": "out-of-distribution macro-F1, likewise",
     "pretraining": "the arm; `published` by default",
     "architecture": "rows of two arms with one architecture and seed are paired; `unknown` by default",
     "seed": "an integer; by default each row has its own, so that nothing is paired by chance",
@@ -31,12 +32,17 @@ SEED = re.compile(r"-?[0-9]{1,18}")
 LIMIT = 1 << 26  # bytes of a file
 
 
-def load_results(path: Path) -> list[LoadedRun]:
-    """The rows of a file of published scores as runs; raises EvaluateError naming file and line if one is wrong."""
+def load_results(path: Path, *, unit: str | None = None) -> list[LoadedRun]:
+    """The rows of a file of published scores as runs; raises EvaluateError naming file and line if one is wrong.
+
+    ``unit`` is "percent" or "fraction"; by default scores are in percent, and those that look like fractions are
+    refused.
+    """
     rows = [(line, row) for line, row in _rows(path) if (row.get("split") or OOD_SPLIT) == OOD_SPLIT]
     if not rows:
         raise EvaluateError(f"{path}: has no row of the split {OOD_SPLIT}")
     names = list(dict.fromkeys(row.get("pretraining") or "published" for _, row in rows))
+    scored = _scored(path, rows, unit)
     arms = {
         name: Arm(name=name, factor="published", level=name, description=f"published scores, {path.name}")
         for name in names
@@ -59,9 +65,9 @@ def load_results(path: Path) -> list[LoadedRun]:
             arm=arms[member.arm],
             member=member,
             status="done",
-            epochs=(_scores(f"{path}: line {line}", row),),
+            epochs=(epoch,),
         )
-        for member, (line, row) in zip(members, rows, strict=True)
+        for member, epoch in zip(members, scored, strict=True)
     ]
 
 
@@ -74,20 +80,30 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         if "\0" in text:
             raise EvaluateError(f"{path}: line {text[: text.index(chr(0))].count(chr(10)) + 1}: contains a null byte")
         reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
-        names = list(reader.fieldnames or ())
+        names = [_column(name) for name in reader.fieldnames or ()]
+        reader.fieldnames = names
         lacking = [name for name in NEEDED if name not in names]
         if lacking:
             raise EvaluateError(f"{path}: no column {', '.join(lacking)}; the first line names the columns")
         for name in names:
             if names.count(name) > 1:
                 raise EvaluateError(f"{path}: line 1: column {name[:40]!r} appears twice")
-        rows = [(reader.line_num, row) for row in reader]
+        rows = [
+            (reader.line_num, {key: value.strip() if key in COLUMNS and value else value for key, value in row.items()})
+            for row in reader
+        ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise EvaluateError(f"{path}: not a CSV file in UTF-8 ({error})") from None
     for line, row in rows:
         if "" in row and "" not in names:
             raise EvaluateError(f"{path}: line {line}: more fields than the {len(names)} columns of the first line")
     return rows
+
+
+def _column(name: str) -> str:
+    """A column's name as ``COLUMNS`` has it, whatever its case and the spaces around it."""
+    plain = name.strip().lower()
+    return plain if plain in COLUMNS else name
 
 
 def _member(where: str, number: int, row: dict[str, str]) -> Member:
@@ -105,14 +121,36 @@ def _member(where: str, number: int, row: dict[str, str]) -> Member:
     )
 
 
-def _scores(where: str, row: dict[str, str]) -> EvaluatedEpoch:
-    values = []
-    for key in NEEDED:
-        text = row[key] or ""
-        if not NUMBER.fullmatch(text):
-            raise EvaluateError(f"{where}: {key} {text[:40]!r} is not a number")
-        value = float(text)
-        if not 0 <= value <= 100:
-            raise EvaluateError(f"{where}: {key} {value:g}; must be a percentage from 0 to 100")
-        values.append(Scores(accuracy=NAN, recall=NAN, macro_f1=value / 100))
-    return EvaluatedEpoch(epoch=0, id=values[0], ood=values[1], id_predicted=None, ood_predicted=None)
+def _scored(path: Path, rows: Sequence[tuple[int, dict[str, str]]], unit: str | None) -> list[EvaluatedEpoch]:
+    """The scores of the rows; raises EvaluateError for a value out of range, or if the unit is not clear."""
+    values = [(line, [_number(f"{path}: line {line}", key, row[key]) for key in NEEDED]) for line, row in rows]
+    most = 1 if unit == "fraction" else 100
+    for line, pair in values:
+        for key, value in zip(NEEDED, pair, strict=True):
+            if not 0 <= value <= most:
+                raise EvaluateError(
+                    f"{path}: line {line}: {key} {value:g}; must be a {unit or 'percentage'} from 0 to {most}"
+                )
+    small = [line for line, pair in values if max(pair) <= 1 and max(pair) > 0]
+    if unit is None and small:
+        all_of_them = len(small) == sum(max(pair) > 0 for _, pair in values)
+        how = "scores look like fractions" if all_of_them else "scores look like a fraction among percentages"
+        raise EvaluateError(
+            f"{path}: line {small[0]}: {how}; say which they are with --unit fraction or --unit percent"
+        )
+    return [
+        EvaluatedEpoch(
+            epoch=0,
+            id=Scores(accuracy=NAN, recall=NAN, macro_f1=of_id / most),
+            ood=Scores(accuracy=NAN, recall=NAN, macro_f1=of_ood / most),
+            id_predicted=None,
+            ood_predicted=None,
+        )
+        for _, (of_id, of_ood) in values
+    ]
+
+
+def _number(where: str, key: str, text: str | None) -> float:
+    if not NUMBER.fullmatch(text or ""):
+        raise EvaluateError(f"{where}: {key} {(text or '')[:40]!r} is not a number")
+    return float(text or "")
