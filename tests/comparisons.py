@@ -6,26 +6,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.stats import t as student
 
+from synthgen_evaluate.analysis.contrasts import conclude
+from synthgen_evaluate.analysis.power import smallest_effect
 from synthgen_evaluate.analysis.results import (
     ArmSummary,
+    AtEpoch,
     Band,
     CheckResult,
+    Choices,
     Comparison,
     Conclusion,
     Contrast,
-    Difference,
     Estimate,
     Location,
-    MarginTest,
+    OnLine,
     OrderedTrend,
     Reference,
     Row,
+    Variance,
     Verdict,
 )
 from synthgen_evaluate.analysis.trends import Scale, fit_trend, to_scale
+from synthgen_evaluate.analysis.wording import scope_of, verdicts
+from synthgen_evaluate.judgement import DEFAULT
 from synthgen_evaluate.metrics import Scores
 from synthgen_evaluate.runs import Arm
+from synthgen_evaluate.tasks.base import UNKNOWN
 
 FACTORS = {
     "scratch": ("source", "none", 0.2),
@@ -69,7 +77,7 @@ def made(
         ]
     others = [name for name in arms if name != baseline]
     n = len(architectures) * len(seeds)
-    return Comparison(
+    comparison = Comparison(
         suites=("miniature",),
         task="missouri",
         n_classes=20,
@@ -77,10 +85,13 @@ def made(
         scale=scale,
         epsilon=epsilon,
         margin=1.0,
+        judgement=DEFAULT,
+        chosen_after=(),
+        scope=scope_of(DEFAULT, UNKNOWN, len(architectures), predicted=True),
         resamples=10_000,
         arms=tuple(_summary(name, arms[name], rows, scale, epsilon, n) for name in arms),
         rows=tuple(rows),
-        effects=tuple(_effect(name, arms[name], i, n, with_trend=trend is not None) for i, name in enumerate(others)),
+        effects=tuple(_effect(name, arms[name], n, epochs, with_trend=trend is not None) for name in others),
         ordered=(
             OrderedTrend(
                 factor="granularity",
@@ -94,11 +105,10 @@ def made(
         reference=Reference(
             arm=others[0],
             effects=tuple(
-                _effect(name, arms[name], i, n, with_trend=trend is not None)
-                for i, name in enumerate([baseline, *others[1:]])
+                _effect(name, arms[name], n, epochs, with_trend=trend is not None) for name in (baseline, *others[1:])
             ),
             robustness=tuple((name, -1.5 if name == baseline else 0.3) for name in arms),
-            summary=(f"The runs cannot tell whether effective robustness differs ({others[0]} as the baseline).",),
+            summary=(),
         )
         if len(others) > 1
         else None,
@@ -109,12 +119,18 @@ def made(
         environments=(f"{n * len(arms)} runs on x86_64, 2 cores, 1 process: torch 2.7.0, numpy 2.1.0",),
         unfinished=(),
         notes=("Effective robustness rests on extrapolating the baseline's trend to other ID macro-F1.",),
-        summary=(
-            f"{n * len(arms)} of {n * len(arms)} planned fine-tuning runs are finished.",
-            f"Effective robustness against {baseline} is higher with natural (+3.1 points, 95% interval +1.2 to +5.0).",
-            "Of the others the data cannot tell.",
-        ),
+        summary=(),
     )
+    return told(comparison)
+
+
+def told(comparison: Comparison) -> Comparison:
+    """The comparison with the sentences that its effects lead to."""
+    runs, beside = sum(arm.finished for arm in comparison.arms), comparison.reference
+    sentences = [f"{runs} of {runs} planned fine-tuning runs are finished."]
+    sentences += verdicts(comparison.effects, comparison.baseline, comparison.scope)
+    sentences += verdicts(beside.effects, beside.arm, comparison.scope) if beside else ()
+    return replace(comparison, summary=tuple(sentences))
 
 
 def published() -> Comparison:
@@ -256,33 +272,80 @@ def _summary(
     )
 
 
-def _effect(name: str, arm: tuple[str, str, float], position: int, n: int, *, with_trend: bool) -> Contrast:
-    """The first arm's slope differs from the baseline's; of the others, good ones are higher."""
+def estimated(value: float, error: float, n: int, *, line: float = 0.1, clusters: float = 0.3) -> Estimate:
+    """An estimate of ``n`` independent runs, with shares of its variance that come from the line and the clusters."""
+    total = error**2
+    parts = Variance(
+        units=(1 - line - clusters) * total,
+        line=line * total,
+        id_clusters=0.0,
+        ood_clusters=clusters * total,
+        cells=0.0,
+        freedoms=(n - 1, 4, 40.0, 40.0),
+    )
+    half = float(student.ppf(0.975, parts.freedom)) * error
+    p = 2 * float(student.sf(abs(value) / error, parts.freedom))
+    return Estimate(value=value, low=value - half, high=value + half, p=p, n=n, parts=parts)
+
+
+def with_effect(effect: Contrast, found: Estimate) -> Contrast:
+    """The effect with another difference in effective robustness, and what follows from that."""
+    conclusion = conclude(found, 1.0, units=found.n)
+    return replace(
+        effect,
+        units=found.n,
+        robustness=found,
+        here=found,
+        p_adjusted=found.p,
+        lines=(
+            OnLine(
+                slope="between",
+                fitted=Estimate(value=0.9, low=0.7, high=1.1, n=found.n),
+                estimate=found,
+                conclusion=conclusion,
+            ),
+        ),
+        epochs=tuple(
+            replace(at, robustness=_moved(found, (k + 1) / len(effect.epochs) - 1))
+            for k, at in enumerate(effect.epochs)
+        ),
+        smallest=smallest_effect(found.parts),
+        conclusion=conclusion,
+    )
+
+
+def _moved(found: Estimate, share: float) -> Estimate:
+    """The estimate with its value and interval moved by a share of its value."""
+    if found.value is None or found.low is None or found.high is None:
+        return found
+    by = share * found.value
+    return replace(found, value=found.value + by, low=found.low + by, high=found.high + by)
+
+
+def _effect(name: str, arm: tuple[str, str, float], n: int, epochs: Sequence[int], *, with_trend: bool) -> Contrast:
+    """Good arms are higher; of the others the runs cannot tell."""
     value = 20 * (arm[2] - 0.25)
-    shown = value > 2
-    robustness = Estimate(value=value, low=value - 1.8, high=value + 1.6, p=0.03125 if shown else 0.4, n=n)
-    higher = Conclusion(verdict=Verdict.HIGHER)
-    reason = "adjusted p is not below 0.05, about 14 blocks are needed"
-    stated: dict[float | None, Estimate] = {
-        0.2: Estimate(value=1.0, low=0.2, high=1.9),
-        0.4: Estimate(value=2.5, low=1.2, high=3.9),
-    }
-    return Contrast(
+    nothing = Estimate(n=n)
+    raw = [
+        estimated(times * value, error, n) if n > 2 else Estimate(value=times * value, n=n)
+        for times, error in ((5, 1.2), (4, 1.5))
+    ]
+    effect = Contrast(
         arm=Arm(name=name, factor=arm[0], level=arm[1], description=f"6,000 images of {name}"),
         unpaired=0,
-        ood=Estimate(value=4 * value, low=4 * value - 3, high=4 * value + 3.5, n=n),
-        robustness=robustness if with_trend else Estimate(n=n),
-        slope=Estimate(value=0.05, low=-0.1, high=0.2, p=0.6 if position else 0.02, n=n),
-        differences=tuple(
-            Difference(
-                id_f1=at,
-                estimate=estimate,
-                p_adjusted=0.03125 if shown else 0.81,
-                margin=MarginTest(margin=1.0, equivalence_p=0.41, power=0.31, needed=14),
-                conclusion=higher if shown else Conclusion(verdict=Verdict.CANNOT_TELL, reason=reason),
-            )
-            for at, estimate in ({None: robustness} if position else stated).items()
-        ),
+        units=n,
+        primary=True,
+        id=raw[0],
+        ood=raw[1],
+        robustness=nothing,
+        p_adjusted=None,
+        here=nothing,
+        lines=(),
+        epochs=tuple(AtEpoch(epoch=epoch, id=raw[0], ood=raw[1], robustness=nothing) for epoch in epochs),
+        without_largest=None,
+        choices=Choices(choices=()),
+        smallest=None,
+        slope=Estimate(value=0.05, low=-0.1, high=0.2, p=0.6, n=n),
         checks=(
             CheckResult(
                 name="mixed model", estimate=Estimate(value=3.0, low=1.0, high=5.1, p=0.004), stored_as="mixed_model"
@@ -291,4 +354,70 @@ def _effect(name: str, arm: tuple[str, str, float], position: int, n: int, *, wi
             CheckResult(name="linear", estimate=Estimate(value=value - 0.4), stored_as="sensitivity"),
             CheckResult(name="orthogonal", estimate=Estimate(), stored_as="sensitivity"),
         ),
+        conclusion=conclude(nothing, 1.0),
     )
+    if not with_trend or n < 3:
+        note = "no line of OOD over ID macro-F1 could be fitted" if not with_trend else "too few independent runs"
+        return with_effect(effect, Estimate(value=value if with_trend else None, n=n, note=note))
+    return with_effect(effect, estimated(value, 0.6, n))
+
+
+# --- Studies that come out in one way ------------------------------------------------------------------------
+
+
+def few_arms() -> dict[str, tuple[str, str, float]]:
+    """A baseline and three other arms."""
+    return {name: FACTORS[name] for name in ("scratch", "natural", "fractals", "diffusion")}
+
+
+def many_arms(n: int = 46) -> dict[str, tuple[str, str, float]]:
+    """A baseline and others, of four factors."""
+    return {"scratch": ("source", "none", 0.2)} | {
+        f"images-{k:02}": (("source", "quantity", "granularity", "style")[k % 4], str(k), 0.2 + 0.3 * (k * 7 % n) / n)
+        for k in range(1, n)
+    }
+
+
+def all_equal() -> Comparison:
+    """Every arm is equivalent to the baseline."""
+    comparison = made(few_arms())
+    effects = (with_effect(e, estimated(0.1 * k, 0.2, 6)) for k, e in enumerate(comparison.effects))
+    return told(replace(comparison, effects=tuple(effects)))
+
+
+def one_winner() -> Comparison:
+    """One arm is higher; of the others the runs cannot tell."""
+    comparison = made(few_arms())
+    best, *others = comparison.effects
+    effects = (with_effect(best, estimated(4.0, 0.6, 6)), *(with_effect(e, estimated(0.2, 0.9, 6)) for e in others))
+    return told(replace(comparison, effects=effects))
+
+
+def all_collapsed() -> Comparison:
+    """Every model predicts one class, so that all runs have the same scores."""
+    comparison = made(few_arms())
+    why = "6 of 6 models of scratch and 6 of 6 models of {} predict one class or score no better than a constant guess"
+    low = Scores(0.1, 0.02, 0.02)
+    collapsed = replace(
+        comparison,
+        rows=tuple(replace(row, id=low, ood=low) for row in comparison.rows),
+        arms=tuple(
+            replace(s, trend=None, band=None, slope=Estimate(), id_mean=0.02, ood_mean=0.02, id_sd=0.0, ood_sd=0.0)
+            for s in comparison.arms
+        ),
+        effects=tuple(
+            replace(
+                with_effect(e, Estimate(n=6, note="no line of OOD over ID macro-F1 could be fitted")),
+                conclusion=Conclusion(verdict=Verdict.COLLAPSED, reason=why.format(e.arm.name)),
+            )
+            for e in comparison.effects
+        ),
+        ordered=(),
+        reference=None,
+    )
+    return told(collapsed)
+
+
+def one_block() -> Comparison:
+    """One run of every arm."""
+    return made(few_arms(), architectures=["resnet18"], seeds=[0])

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from comparisons import FACTORS, made, published
+from comparisons import FACTORS, all_collapsed, estimated, few_arms, made, many_arms, published, with_effect
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -22,14 +22,17 @@ from synthgen_evaluate.reporting.figure_style import (
     DASHES,
     MARKERS,
     PATHS,
+    SAME_PLACE,
+    coincident,
     frame,
+    in_front,
     line_on_scale,
     look,
     on_scale,
     shown,
     trend_line,
 )
-from synthgen_evaluate.reporting.figures import draw_figures, factors
+from synthgen_evaluate.reporting.figures import PANELS, draw_figures, factors
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -121,7 +124,7 @@ def test_the_forest_groups_arms_by_factor(figures: dict[str, dict[str, bytes]]) 
 
 
 def test_figures_come_for_print_and_for_screens(figures: dict[str, dict[str, bytes]]) -> None:
-    assert {*figures} == {"scatter", "factors", "forest", "forest-reference"}
+    assert {*figures} == {"scatter", "overview", "epochs", "factors", "forest", "forest-reference"}
     for kinds in figures.values():
         assert {*kinds} == {"svg", "pdf", "png"}
         assert kinds["pdf"].startswith(b"%PDF")
@@ -136,7 +139,7 @@ def test_what_has_nothing_to_show_is_not_drawn() -> None:
     assert {*draw_figures(published())} == {"scatter"}
     untrended = made({"a": ("f", "1", 0.3), "b": ("f", "2", 0.4)}, architectures=["resnet18"], seeds=[0], epochs=[3])
     assert untrended.arms[0].trend is None
-    assert {*draw_figures(untrended)} == {"scatter", "factors"}
+    assert {*draw_figures(untrended)} == {"scatter", "overview", "factors"}
 
 
 def test_an_arm_without_runs_is_in_no_figure() -> None:
@@ -156,7 +159,7 @@ def test_names_are_shown_as_text_and_cut_where_there_is_no_room(name: str) -> No
     arms = {"scratch": ("source", "none", 0.3), name: ("source", name, 0.5)}
     for kinds in draw_figures(made(arms, seeds=[0, 1], epochs=[3])).values():
         texts = ["".join(text.itertext()) for text in ET.fromstring(kinds["svg"]).iter(f"{SVG}text")]
-        assert any(text in (shown(name), shown(name, 30)) for text in texts)
+        assert any(text in [shown(name, limit) for limit in (18, 24, 30, 44)] for text in texts)
         assert max(map(len, texts)) < 100
 
 
@@ -225,3 +228,63 @@ def test_bands_of_many_arms_do_not_hide_the_points(n: int, bands: int) -> None:
     arms = {f"arm {k}": ("source", str(k), 0.2 + 0.02 * k) for k in range(n)}
     svg = draw_figures(made(arms))["scatter"]["svg"].decode()
     assert len(re.findall(r'<g id="FillBetweenPolyCollection', svg)) == bands
+
+
+def texts_of(svg: bytes) -> list[str]:
+    return ["".join(text.itertext()) for text in ET.fromstring(svg).iter(f"{SVG}text")]
+
+
+def test_the_overview_has_all_arms_from_the_highest_effective_robustness_down() -> None:
+    comparison = made(many_arms(12))
+    missing = replace(comparison.effects[0], robustness=replace(comparison.effects[0].robustness, value=None))
+    svg = draw_figures(replace(comparison, effects=(missing, *comparison.effects[1:])))["overview"]["svg"]
+    names = [text for text in texts_of(svg) if text.startswith("images-")]
+    values = {e.arm.name: e.robustness.value for e in comparison.effects[1:]}
+    assert names == [*sorted(values, key=lambda name: -(values[name] or 0)), missing.arm.name]
+    assert [text for text in texts_of(svg) if text in ("ID", "OOD", "ER")] == ["ID", "OOD", "ER"]
+    assert "not estimated" in texts_of(svg)
+
+
+def test_an_interval_far_longer_than_the_others_does_not_squash_them() -> None:
+    comparison = made(few_arms())
+    values = (estimated(1.0, 50.0, 6), estimated(2.0, 0.5, 6), estimated(0.5, 0.5, 6))
+    effects = tuple(with_effect(e, one) for e, one in zip(comparison.effects, values, strict=True))
+    _, _, robustness = axes_of(draw_figures(replace(comparison, effects=effects))["overview"]["svg"])
+    assert max(abs(float(text.replace("−", "-"))) for text in robustness[0] if text[-1].isdigit()) < 20
+
+
+def test_time_has_a_panel_for_each_of_the_arms_that_matter_most() -> None:
+    assert len(axes_of(draw_figures(made(few_arms()))["epochs"]["svg"])) == 3
+    assert len(axes_of(draw_figures(made(many_arms(12)))["epochs"]["svg"])) == PANELS
+    assert "epochs" not in draw_figures(made(few_arms(), epochs=[3]))
+    assert "epochs" not in draw_figures(all_collapsed())
+
+
+def test_points_at_one_place_are_found_once() -> None:
+    near = SAME_PLACE / 2
+    places = np.array([[0.1, 0.1], [0.5, 0.5], [0.1, 0.1 + near], [0.1, 0.1], [0.5 + 4 * near, 0.5]])
+    assert coincident(places) == [[0, 2, 3]]
+    assert coincident(np.empty((0, 2))) == []
+
+
+def test_points_at_one_place_are_ringed_with_their_number() -> None:
+    comparison = with_scores([(0.2, 0.1), (0.4, 0.3), (0.2, 0.1), (0.2, 0.1)])
+    texts = texts_of(draw_figures(comparison)["scatter"]["svg"])
+    assert "3" in texts
+    assert "points at one place, and how many" in texts
+    assert "points at one place, and how many" not in texts_of(draw_figures(made(few_arms()))["scatter"]["svg"])
+    assert "72" in texts_of(draw_figures(all_collapsed())["scatter"]["svg"])
+
+
+def test_the_baseline_lies_on_top() -> None:
+    comparison = made(few_arms())
+    order = sorted(comparison.rows, key=lambda row: in_front(comparison, row))
+    assert [row.arm for row in order[-18:]] == ["scratch"] * 18
+    assert [row.final for row in order[-6:]] == [True] * 6
+    assert [row.final for row in order[-24:-18]] == [True] * 6
+
+
+def test_long_names_stay_apart() -> None:
+    a, b = (shown(f"{'images of a very long source ' * 3}{k}", 18) for k in (1, 2))
+    assert a != b
+    assert len(a) == 18

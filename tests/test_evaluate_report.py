@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparisons import FACTORS, made, published
+from comparisons import FACTORS, all_collapsed, few_arms, made, many_arms, published
 
 from synthgen_evaluate.analysis.results import Comparison
 from synthgen_evaluate.errors import EvaluateError
@@ -37,7 +37,7 @@ FILES = {
     "index.html",
     *(
         f"figures/{name}.{kind}"
-        for name in ("scatter", "factors", "forest", "forest-reference")
+        for name in ("scatter", "overview", "epochs", "factors", "forest", "forest-reference")
         for kind in ("svg", "pdf", "png")
     ),
     *(
@@ -45,6 +45,7 @@ FILES = {
         for name in [
             "arms",
             "effects",
+            "epochs",
             "checks",
             "effects-reference",
             "checks-reference",
@@ -290,7 +291,7 @@ def test_pages_do_not_scroll_sideways_on_a_phone(report: Path, hostile: Path, fe
 def test_headings_are_in_order_and_tables_have_captions_and_scopes(
     report: Path, few: dict[str, Path], page: Any
 ) -> None:
-    for path, n in ((report, 9), (few["published"], 2), (few["alone"], 4)):
+    for path, n in ((report, 11), (few["published"], 2), (few["alone"], 4)):
         page.get(path.as_uri())
         levels = [int(heading.tag_name[1]) for heading in find(page, "h1, h2, h3, h4")]
         assert levels[0] == 1
@@ -300,8 +301,8 @@ def test_headings_are_in_order_and_tables_have_captions_and_scopes(
         assert find(page, "th:not([scope])") == []
         assert len(find(page, "[role=region][tabindex='0'] > table")) == n
         links = {link.get_attribute("href").split("#")[1] for link in find(page, "a[href^='#']")}
-        assert links <= {element.get_attribute("id") for element in find(page, "section[id]")}
-        for link in find(page, "figcaption a, caption a, #runs a"):
+        assert links <= {element.get_attribute("id") for element in find(page, "section[id], dt[id]")}
+        for link in find(page, "figcaption a:not(.term), caption a:not(.term), #runs a:not(.term)"):
             assert (path.parent / link.get_attribute("href").removeprefix(f"{path.parent.as_uri()}/")).is_file()
 
 
@@ -389,13 +390,15 @@ def test_the_page_says_what_it_must(report: Path) -> None:
         "WILDS",
         "sd",
         "Files",
-        "TOST",
-        "Holm",
+        "Jackknife",
+        "Interval",
     ):
-        assert f"<dt>{term}" in page
+        assert re.search(rf'<dt id="term-[a-z0-9]+">{term}', page)
+    for gone in ("Holm", "TOST", "sign flip", "slopes differ"):
+        assert gone not in told
     effect = comparison.effects[0]
     model = "+3.00 points, 95% interval +1.00 to +5.10, p = 0.004"
-    for said in (effect.conclusion.in_words(), model, "+5.0 (+3.2 to +6.6)", "at 40.0%: +2.5 (+1.2 to +3.9)"):
+    for said in (effect.conclusion.in_words(), model, "+5.0 (+3.7 to +6.3)"):
         assert said in told
     assert "10,000 resamples" in told
     assert "margin of ±1 percentage points" in told
@@ -462,7 +465,7 @@ def test_the_same_comparison_gives_the_same_bytes(report: Path, tmp_path: Path) 
 def test_the_record_and_the_table_of_runs_have_everything(report: Path) -> None:
     record = json.loads((report.parent / "comparison.json").read_text())
     assert {*record["files"]} == FILES
-    assert record["comparison"]["effects"][0]["at"][1][1]["value"] == 2.5
+    assert record["comparison"]["effects"][0]["epochs"][2]["robustness"]["value"] == 5.0
     with (report.parent / "tables" / "runs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(FACTORS) * 2 * 3 * 3
@@ -505,6 +508,115 @@ def test_what_is_not_a_report_is_left_alone(tmp_path: Path, content: str | None)
     with pytest.raises(EvaluateError, match="exists and is not a report"):
         write_report(alone(), out)
     assert (out / "chapter.tex").exists()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Of few arms, of many, and of models that learned nothing."""
+    out = tmp_path_factory.mktemp("out")
+    made_of = {"few": made(few_arms()), "many": made(many_arms(46)), "collapsed": all_collapsed()}
+    return {name: write_report(comparison, out / name) for name, comparison in made_of.items()}
+
+
+def at_width(page: Any, width: int, path: Path) -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page.get(path.as_uri())
+
+
+def top_and_bottom(page: Any, selector: str) -> tuple[float, float]:
+    box = page.execute_script("return document.querySelector(arguments[0]).getBoundingClientRect().toJSON()", selector)
+    return box["top"], box["bottom"]
+
+
+@pytest.mark.parametrize("name", ["few", "many", "collapsed"])
+def test_the_first_screen_answers(pages: dict[str, Path], page: Any, name: str) -> None:
+    at_width(page, 1280, pages[name])
+    assert page.execute_script("return document.querySelector('h1').innerText") == "miniature"
+    assert top_and_bottom(page, "#answer .card")[0] < 300
+    assert top_and_bottom(page, "#answer .first")[1] < 600
+    assert top_and_bottom(page, "#answer .summary")[1] < 900
+    assert "What would settle it:" in find(page, "#answer .summary")[0].text
+    rows = [row.text for row in find(page, "#answer .first tbody tr")]
+    assert len(rows) <= 7
+    assert len(find(page, "#answer .warning")) == (name == "collapsed")
+    if name != "collapsed":
+        values = [float(re.search(r"([+−]?[\d.]+) \(", row)[1].replace("−", "-")) for row in rows]  # type: ignore[index]
+        assert values == sorted(values, reverse=True)
+    assert ("and 38 more below" in find(page, "#answer")[0].text) == (name == "many")
+
+
+def test_the_first_table_fits_a_phone(pages: dict[str, Path], page: Any) -> None:
+    for path in pages.values():
+        at_width(page, 400, path)
+        assert page.execute_script(
+            "const box = document.querySelector('#answer .wide'); return box.scrollWidth <= box.clientWidth"
+        )
+        assert top_and_bottom(page, "#answer .first")[1] < 900
+
+
+@pytest.mark.parametrize(("width", "most"), [(1280, 6_000), (400, 10_000)])
+def test_a_page_of_four_arms_is_short(pages: dict[str, Path], page: Any, width: int, most: int) -> None:
+    at_width(page, width, pages["few"])
+    assert page.execute_script("return document.documentElement.scrollHeight") < most
+
+
+def test_what_a_reader_must_know_is_not_folded(report: Path) -> None:
+    unfolded = re.sub(r"<details>.*?</details>", "", report.read_text(), flags=re.DOTALL)
+    for needed in ("Before you rely on this", "What the tests mean", "Results in full", made().notes[0][-20:]):
+        assert needed in unfolded
+    for folded in ("Satterthwaite", "Koh et al. 2021", "Digest of this comparison", "Pre-training run</th>"):
+        assert folded not in unfolded
+        assert folded in report.read_text()
+
+
+def test_paper_has_what_is_folded_on_the_screen(report: Path, page: Any) -> None:
+    heights = "return [...document.querySelectorAll('details > :not(summary)')].map(e => e.offsetHeight)"
+    page.get(report.as_uri())
+    closed = "return document.querySelectorAll('details:not([open])').length"
+    before = page.execute_script(closed)
+    assert before >= 7
+    page.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert page.execute_script(closed) == 0
+    page.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert page.execute_script(closed) == before
+    page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    page.get(report.as_uri())
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert min(page.execute_script(heights)) > 0
+
+
+def test_technical_words_lead_to_the_glossary_where_they_first_occur(report: Path, page: Any) -> None:
+    page.get(report.as_uri())
+    links = find(page, "a.term")
+    ids = [link.get_attribute("href").split("#")[1] for link in links]
+    assert len(ids) == len(set(ids))
+    assert {"term-id", "term-ood", "term-er", "term-arm", "term-interval", "term-p", "term-epoch"} <= {*ids}
+    assert {*ids} <= {entry.get_attribute("id") for entry in find(page, "#glossary dt")}
+    for link in links:
+        entry = page.execute_script("return document.querySelector(arguments[0].hash)", link)
+        word = link.get_attribute("textContent").lower().rstrip("s")
+        said = page.execute_script(
+            "return arguments[0].textContent + arguments[0].nextElementSibling.textContent", entry
+        )
+        assert word in said.lower()
+    assert not find(page, "#glossary")[0].find_elements("css selector", "a.term")
+    click(page, "a.term[href='#term-ood']")
+    assert find(page, "#term-ood")[0].is_displayed()
+
+
+def test_rings_count_the_points_that_are_shown_at_one_place(pages: dict[str, Path], page: Any) -> None:
+    at_width(page, 1280, pages["collapsed"])
+    rings = "return [...document.querySelectorAll('#plot .rings text')].map(t => t.textContent)"
+    assert page.execute_script(rings) == ["72"]
+    click(page, "input[name=arm][value='1']")
+    assert page.execute_script(rings) == ["54"]
+    page.execute_script("document.querySelector('#plot .point:last-child').focus()")
+    assert "53 more here" in (tip(page) or "")
+    top = find(page, "#plot .point")[-1].get_attribute("aria-label")
+    assert top.startswith("Arm scratch,")
+    page.get(pages["few"].as_uri())
+    assert page.execute_script(rings) == []
 
 
 def test_unfinished_runs_are_shown(tmp_path: Path) -> None:

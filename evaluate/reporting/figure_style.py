@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import KDTree
 
 from ..analysis.load import ID_SPLIT, OOD_SPLIT
-from ..analysis.results import ArmSummary, Comparison
+from ..analysis.results import ArmSummary, Comparison, Row
 from ..analysis.trends import Scale, from_scale, to_scale
 
 # Okabe and Ito 2008, "Color Universal Design"; without yellow, which is too light for lines on white.
@@ -29,6 +30,7 @@ PATHS = {
     "X": "M0,-2.5L3,-5.5L5.5,-3L2.5,0L5.5,3L3,5.5L0,2.5L-3,5.5L-5.5,3L-2.5,0L-5.5,-3L-3,-5.5Z",
     "p": "M0,-5.6L5.3,-1.7L3.3,4.5H-3.3L-5.3,-1.7Z",
 }
+SAME_PLACE = 0.0005  # part of an axis, less than a pixel: of marks no farther apart only one is seen
 CURVE = 41  # points of a trend that is drawn on a scale other than its own
 
 
@@ -66,9 +68,10 @@ def looks(comparison: Comparison) -> dict[str, Look]:
 
 
 def shown(name: str, limit: int = 44) -> str:
-    """A name shortened to fit a figure, without unprintable characters."""
+    """A name shortened to fit a figure, in its middle since ends tell names apart, without unprintable characters."""
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    end = limit // 2
+    return text if len(text) <= limit else f"{text[: limit - end - 1]}…{text[-end:]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,10 @@ class Axis:
     end: float
     ticks: tuple[tuple[float, str], ...]  # scale units, and the percentage to write there
 
+    def part(self, place: ArrayLike) -> NDArray[np.float64]:
+        """Places in scale units as parts of the axis, 0 to 1."""
+        return (np.asarray(place) - self.start) / (self.end - self.start)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
@@ -88,6 +95,11 @@ class Frame:
     x: Axis  # ID
     y: Axis  # OOD
     alike: bool  # whether both cover the same range, so that y = x is the diagonal
+
+    def parts(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Places on the scale, ID and OOD [n, 2], as parts of the axes."""
+        x, y = places.reshape(-1, 2).T
+        return np.column_stack([self.x.part(x), self.y.part(y)])
 
 
 def frame(comparison: Comparison, scale: Scale) -> Frame:
@@ -105,6 +117,24 @@ def frame(comparison: Comparison, scale: Scale) -> Frame:
         label = f"{name} macro-F1 (%), split {split}, {scale} scale"
         axes.append(Axis(label=label, start=start, end=end, ticks=_ticks(start, end, scale)))
     return Frame(x=axes[0], y=axes[1], alike=alike)
+
+
+def in_front(comparison: Comparison, row: Row) -> tuple[bool, bool]:
+    """Where a run's point lies in the pile, for sorting: the baseline's on top, then those of last epochs."""
+    return row.arm == comparison.baseline, row.final
+
+
+def coincident(places: NDArray[np.float64]) -> list[list[int]]:
+    """Groups of at least two points at one place: positions in ``places``, parts of the axes [n, 2]."""
+    near = KDTree(places).query_ball_point(places, SAME_PLACE, p=np.inf, return_sorted=True) if len(places) else ()
+    groups: list[list[int]] = []
+    taken: set[int] = set()
+    for i, others in enumerate(near):
+        group = [int(j) for j in others if j not in taken]
+        if i not in taken and len(group) > 1:
+            groups.append(group)
+            taken.update(group)
+    return groups
 
 
 def on_scale(comparison: Comparison, scale: Scale, f1: ArrayLike) -> NDArray[np.float64]:

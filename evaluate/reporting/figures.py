@@ -10,17 +10,34 @@ from dataclasses import replace
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, MaxNLocator
 from matplotlib.transforms import offset_copy
 
 from ..analysis.formatting import estimate, p_value
-from ..analysis.results import ArmSummary, Comparison, Contrast
-from .figure_style import Frame, Look, frame, line_on_scale, looks, on_scale, shown, trend_line
+from ..analysis.results import ArmSummary, Comparison, Contrast, Estimate, Row, Verdict
+from .answer import by_robustness, most_decided
+from .figure_style import (
+    Frame,
+    Look,
+    coincident,
+    frame,
+    in_front,
+    line_on_scale,
+    looks,
+    on_scale,
+    shown,
+    trend_line,
+)
 
 WIDTH = 5.5  # inches; the text width of a NeurIPS page
+NARROW = 4.0  # inches; a figure that is read on a phone too
+PANELS = 8  # most arms of the figure by epoch
+FARTHEST = 3.0  # median half widths of intervals beyond the values that are drawn; longer intervals end in arrows
 BANDS = 8  # most arms of the scatter that are drawn with bands; with more, the baseline alone has one
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures are the same everywhere
@@ -41,10 +58,15 @@ SOFT = "0.35"  # gray of everything that is not an arm
 def draw_figures(comparison: Comparison) -> dict[str, dict[str, bytes]]:
     """All figures that the comparison has data for, each as ``svg``, ``pdf`` and ``png``.
 
-    ``scatter`` always exists; ``factors`` needs an arm besides the baseline, ``forest`` an effect
-    on effective robustness, and ``forest-reference`` one against the reference.
+    ``scatter`` always exists; ``overview`` needs an effect, ``epochs`` one on effective robustness at several epochs,
+    ``factors`` an arm besides the baseline, ``forest`` an effect on effective robustness, and ``forest-reference`` one
+    against the reference.
     """
     drawings: dict[str, Callable[[Comparison], Figure]] = {"scatter": _scatter}
+    if any(effect.ood.value is not None for effect in comparison.effects):
+        drawings["overview"] = _overview
+    if _over_time(comparison):
+        drawings["epochs"] = _epochs
     if factors(comparison):
         drawings["factors"] = _factors
     if any(effect.robustness.value is not None for effect in comparison.effects):
@@ -84,6 +106,106 @@ def _saved(figure: Figure) -> dict[str, bytes]:
     return drawings
 
 
+def _over_time(comparison: Comparison) -> tuple[Contrast, ...]:
+    """The effects whose panels the figure by epoch has."""
+    several = [e for e in comparison.effects if sum(at.robustness.value is not None for at in e.epochs) > 1]
+    return most_decided(several, PANELS)
+
+
+def _overview(comparison: Comparison) -> Figure:
+    """Differences from the baseline in ID, OOD and effective robustness, a row per arm, sorted by the last."""
+    effects = by_robustness(comparison.effects)
+    figure = Figure(figsize=(NARROW, 0.95 + 0.19 * len(effects)), layout="compressed")
+    style, collapsed = looks(comparison), [e.conclusion.verdict is Verdict.COLLAPSED for e in effects]
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, what in zip(panels, ("ID", "OOD", "ER"), strict=True):
+        found = [{"ID": e.id, "OOD": e.ood, "ER": e.robustness}[what] for e in effects]
+        axes.axvline(0, color=SOFT, linewidth=0.8, zorder=1)
+        if what == "ER":
+            axes.axvspan(-comparison.margin, comparison.margin, color="0.9", linewidth=0, zorder=0)
+        axes.set_xlim(*_reach(found, comparison.margin))
+        for height, (effect, one, gray) in enumerate(zip(effects, found, collapsed, strict=True)):
+            look = style[effect.arm.name]
+            if one.value is None:
+                place = axes.get_yaxis_transform()
+                axes.text(0.5, height, "not estimated", transform=place, fontsize=6, ha="center", va="center")
+            _draw_interval(axes, one, height, color="0.6" if gray else look.color, marker=look.marker, hollow=gray)
+        axes.set_title(what, fontsize=8, fontweight="bold")
+        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="x", labelsize=7)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    panels[0].set_yticks(range(len(effects)), [shown(effect.arm.name, 18) for effect in effects])
+    panels[0].set_ylim(len(effects) - 0.4, -0.6)
+    panels[1].set_xlabel(f"arm minus {shown(comparison.baseline, 24)} (percentage points)")
+    shaded = [Patch(color="0.9", label=f"margin: ±{comparison.margin:g}")]
+    hollow = [_mark("o", "0.6", 6, filled=False, label="models collapsed")] if any(collapsed) else []
+    figure.legend(handles=[*shaded, *hollow], loc="outside lower center", ncols=2, fontsize=7, frameon=False)
+    return figure
+
+
+def _reach(found: Sequence[Estimate], margin: float) -> tuple[float, float]:
+    """The ends of an axis for estimates: all values and zero, and intervals as far as most of them go."""
+    values = [one.value for one in found if one.value is not None]
+    ends = [(one.low, one.high) for one in found if one.low is not None and one.high is not None]
+    far = FARTHEST * float(np.median([high - low for low, high in ends])) / 2 if ends else 0.0
+    low = max(min(values, default=0.0) - far, min((low for low, _ in ends), default=0.0))
+    high = min(max(values, default=0.0) + far, max((high for _, high in ends), default=0.0))
+    low, high = min([low, -1.2 * margin, *values]), max([high, 1.2 * margin, *values])
+    space = 0.07 * (high - low)
+    return low - space, high + space
+
+
+def _draw_interval(
+    axes: Axes, found: Estimate, at: float, *, color: str, marker: str, hollow: bool = False, upright: bool = False
+) -> None:
+    """A value and its interval at a place of the other axis; intervals that leave the axis end in arrows."""
+    if found.value is None:
+        return
+
+    def draw(values: Sequence[float], **how: Any) -> None:
+        others = [at] * len(values)
+        axes.plot(*((others, values) if upright else (values, others)), color=color, **how)
+
+    start, end = axes.get_ylim() if upright else axes.get_xlim()
+    if found.low is not None and found.high is not None:
+        draw([max(found.low, start), min(found.high, end)], linewidth=1.2, solid_capstyle="butt")
+        for beyond, place, arrow in ((found.low < start, start, "v<"), (found.high > end, end, "^>")):
+            if beyond:
+                draw([place], marker=arrow[not upright], markersize=4, linestyle="none", clip_on=False)
+    face = "white" if hollow else color
+    draw([found.value], marker=marker, markersize=5, markerfacecolor=face, linestyle="none", zorder=4)
+
+
+def _epochs(comparison: Comparison) -> Figure:
+    """Differences in effective robustness by epoch, a panel per arm, on the same axes."""
+    effects, style = _over_time(comparison), looks(comparison)
+    columns = min(2, len(effects))
+    rows = -(-len(effects) // columns)
+    figure = Figure(figsize=(NARROW * (0.3 + 0.35 * columns), 0.55 + 1.15 * rows), layout="compressed")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    numbers = sorted({at.epoch for effect in effects for at in effect.epochs})
+    grid[0].set_ylim(*_reach([at.robustness for effect in effects for at in effect.epochs], comparison.margin))
+    grid[0].set_xlim(1.08 * numbers[0] - 0.08 * numbers[-1], 1.08 * numbers[-1] - 0.08 * numbers[0])
+    grid[0].xaxis.set_major_locator(MaxNLocator(5, integer=True) if len(numbers) > 5 else FixedLocator(numbers))
+    for number, (axes, effect) in enumerate(zip(grid, effects, strict=False)):
+        look = style[effect.arm.name]
+        axes.axhline(0, color=SOFT, linewidth=0.8, zorder=1)
+        axes.axhspan(-comparison.margin, comparison.margin, color="0.9", linewidth=0, zorder=0)
+        found = [(at.epoch, at.robustness.value) for at in effect.epochs if at.robustness.value is not None]
+        axes.plot(*zip(*found, strict=True), color=look.color, linewidth=0.6)
+        for at in effect.epochs:
+            _draw_interval(axes, at.robustness, at.epoch, color=look.color, marker=look.marker, upright=True)
+        axes.set_title(shown(effect.arm.name, 24), fontsize=8, fontweight="bold", loc="left")
+        axes.tick_params(labelsize=7, labelbottom=number + columns >= len(effects))
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[len(effects) :]:
+        axes.remove()
+    figure.supxlabel("epoch", fontsize=8)
+    figure.supylabel(f"ER minus that of {shown(comparison.baseline, 18)} (points)", fontsize=8)
+    return figure
+
+
 def _scatter(comparison: Comparison) -> Figure:
     """OOD over ID macro-F1 of all evaluated epochs of all arms."""
     drawn = [summary for summary in comparison.arms if summary.finished]
@@ -97,6 +219,7 @@ def _scatter(comparison: Comparison) -> Figure:
     handles: list[Line2D | Patch] = [_set_axes(axes, box)]
     for summary in drawn:
         handles.append(_draw_arm(axes, comparison, summary, label=_named(summary, comparison, 44)))
+    handles += _draw_rings(axes, comparison, comparison.rows, box)
     handles += _common(comparison)
     figure.legend(handles=handles, loc="outside lower left", ncols=columns, handlelength=4, frameon=False)
     return figure
@@ -113,6 +236,7 @@ def _factors(comparison: Comparison) -> Figure:
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     box = frame(comparison, comparison.scale)
     baseline = comparison.arms[0]
+    rings: list[Line2D] = []
     for axes, (factor, arms) in zip(grid, panels.items(), strict=False):
         diagonal = _set_axes(axes, box, size=7)
         axes.set_title(shown(factor, 40), fontsize=8, fontweight="bold", loc="left")
@@ -120,6 +244,8 @@ def _factors(comparison: Comparison) -> Figure:
         handles = [
             _draw_arm(axes, comparison, summary, label=_named(summary, comparison, 30), size=0.7) for summary in drawn
         ]
+        names = {summary.arm.name for summary in drawn}
+        rings = _draw_rings(axes, comparison, [row for row in comparison.rows if row.arm in names], box) or rings
         axes.legend(
             handles=handles,
             loc="upper left",
@@ -133,7 +259,7 @@ def _factors(comparison: Comparison) -> Figure:
         )
     for axes in grid[len(panels) :]:
         axes.remove()
-    shared = [diagonal, *_common(comparison)]
+    shared = [diagonal, *rings, *_common(comparison)]
     figure.legend(handles=shared, loc="outside lower left", ncols=columns, fontsize=6.5, handlelength=4, frameon=False)
     return figure
 
@@ -211,7 +337,8 @@ def _draw_arm(axes: Axes, comparison: Comparison, summary: ArmSummary, *, label:
         x, y = on_scale(comparison, scale, (row.id.macro_f1, row.ood.macro_f1))
         dot = _mark(style.marker, style.color, size * (6.5 if row.final else 4), filled=row.final)
         dot.set_data([x], [y])
-        dot.set_zorder(4 if row.final else 3)
+        on_top, final = in_front(comparison, row)
+        dot.set_zorder(3 + 2 * on_top + final)
         axes.add_line(dot)
     if summary.trend:
         spans = [([row.id.macro_f1 for row in rows], 1.3)]
@@ -229,6 +356,20 @@ def _draw_arm(axes: Axes, comparison: Comparison, summary: ArmSummary, *, label:
     entry = _mark(style.marker, style.color, size * 6.5, filled=True, label=label)
     entry.set(linestyle=dashes if summary.trend else "none", linewidth=1.2)
     return entry
+
+
+def _draw_rings(axes: Axes, comparison: Comparison, rows: Sequence[Row], box: Frame) -> list[Line2D]:
+    """A ring around points at one place, and how many they are; returns the entry in the legend if there is one."""
+    places = on_scale(comparison, comparison.scale, [(row.id.macro_f1, row.ood.macro_f1) for row in rows])
+    groups = coincident(box.parts(places))
+    for group in groups:
+        x, y = places[group[0]]
+        ring = Line2D([x], [y], marker="o", markersize=11, markerfacecolor="none", color=SOFT, zorder=7)
+        axes.add_line(ring)
+        axes.annotate(str(len(group)), (x, y), (5, 5), textcoords="offset points", fontsize=7, zorder=8)
+    entry = Line2D([], [], marker="o", markersize=9, markerfacecolor="none", color=SOFT, linestyle="none")
+    entry.set_label("points at one place, and how many")
+    return [entry] if groups else []
 
 
 def _common(comparison: Comparison) -> list[Line2D | Patch]:

@@ -1,6 +1,23 @@
+"use strict";
+// Folded parts open where a link leads into them, and on paper.
+(() => {
+  const reveal = () => {
+    const target = document.getElementById(location.hash.slice(1));
+    for (let e = target; e; e = e.parentElement) if (e.tagName === "DETAILS") e.open = true;
+    if (target) target.scrollIntoView();
+  };
+  let closed = [];
+  addEventListener("hashchange", reveal);
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    for (const part of closed) part.open = true;
+  });
+  addEventListener("afterprint", () => { for (const part of closed) part.open = false; });
+  reveal();
+})();
+
 // The interactive scatter: draws what scatter_data placed, shows the run under the pointer or
 // selected by keyboard, filters by checkbox, and switches the scale.  Without it the static figure is shown.
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("scatter-data").textContent);
   const explorer = document.getElementById("explorer");
@@ -47,10 +64,11 @@
     }, group);
     return { ...point, mark, words, visible: true };
   });
+  const rings = make("g", { class: "rings" }); // around points at one place, with their number
   const byId = [...points].sort((a, b) => a.at[data.scale][0] - b.at[data.scale][0]);
 
   function draw() {
-    size = Math.max(200, Math.min(plot.parentElement.clientWidth, 640) - LEFT - RIGHT);
+    size = Math.max(200, Math.min(plot.parentElement.clientWidth, 560) - LEFT - RIGHT);
     const width = LEFT + size + RIGHT, height = TOP + size + BOTTOM;
     for (const [key, value] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}` }))
       plot.setAttribute(key, value);
@@ -64,7 +82,23 @@
       const [a, b] = point.at[scale];
       point.mark.setAttribute("transform", `translate(${x(a).toFixed(1)},${y(b).toFixed(1)}) scale(${point.final ? 1 : 0.6})`);
     }
+    drawRings();
     if (active) show(active);
+  }
+
+  const together = point => // the visible points at a point's place, itself included
+    (data.scales[scale].together.find(group => group.includes(points.indexOf(point))) || [])
+      .map(i => points[i]).filter(other => other.visible);
+
+  function drawRings() {
+    rings.replaceChildren();
+    for (const group of data.scales[scale].together) {
+      const shown = group.map(i => points[i]).filter(point => point.visible);
+      if (shown.length < 2) continue;
+      const [a, b] = shown[0].at[scale];
+      make("circle", { cx: x(a), cy: y(b), r: 9 }, rings);
+      make("text", { x: x(a) + 8, y: y(b) - 8 }, rings).textContent = shown.length;
+    }
   }
 
   function drawAxes(on) {
@@ -93,6 +127,7 @@
       point.mark.style.display = point.visible ? "" : "none";
     }
     if (active && !active.visible) hide();
+    drawRings();
     const visible = byId.filter(point => point.visible);
     enter(visible.includes(active) ? active : visible[0]);
     count.textContent = `${visible.length} of ${points.length} points shown`;
@@ -107,7 +142,9 @@
     if (active) active.mark.classList.remove("active");
     active = point;
     point.mark.classList.add("active");
-    tip.replaceChildren(...point.words.flatMap(([field, value]) => {
+    const others = together(point).filter(other => other !== point).map(other => data.arms[other.arm].name);
+    const words = others.length ? [...point.words, [`${others.length} more here`, [...new Set(others)].join(", ")]] : point.words;
+    tip.replaceChildren(...words.flatMap(([field, value]) => {
       const term = document.createElement("dt"), words = document.createElement("dd"), text = document.createElement("bdi");
       term.textContent = field;
       text.textContent = value;

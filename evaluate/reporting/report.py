@@ -31,8 +31,10 @@ from synthgen.storage.reading import read_record
 
 from ..analysis.results import Comparison
 from ..errors import EvaluateError
+from .answer import answer
 from .figure_style import looks
 from .figures import draw_figures
+from .glossary import linked
 from .report_data import scatter_data
 from .report_tables import is_published, table_files, tables
 from .stored import FORMAT, stored
@@ -104,6 +106,7 @@ def _page(comparison: Comparison, figures: Mapping[str, str], record: Mapping[st
     script = resources.files(__package__).joinpath("report.js").read_text(encoding="utf-8")
     page = environment.get_template("report.html.j2").render(
         c=comparison,
+        answer=answer(comparison),
         figures={name: Markup(_inline(name, svg)) for name, svg in figures.items()},  # matplotlib escaped the names
         tables=tables(comparison),
         looks=looks(comparison),
@@ -115,7 +118,7 @@ def _page(comparison: Comparison, figures: Mapping[str, str], record: Mapping[st
         published=all(map(is_published, comparison.rows)),
         **record,
     )
-    return page.encode()
+    return linked(page).encode()
 
 
 def _shown(value: object) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..analysis.formatting import NONE, percent, signed
 from ..analysis.results import ArmSummary, Comparison, Row
 from ..analysis.trends import Scale
-from .figure_style import Axis, Frame, frame, line_on_scale, looks, on_scale, trend_line
+from .figure_style import Axis, Frame, coincident, frame, in_front, line_on_scale, looks, on_scale, trend_line
 from .report_tables import is_published
 
 FIELDS = ("Arm", "Architecture", "Seed", "Epoch", "ID macro-F1", "OOD macro-F1", "Effective robustness", "Source")
@@ -19,7 +21,8 @@ FIELDS = ("Arm", "Architecture", "Seed", "Epoch", "ID macro-F1", "OOD macro-F1",
 def scatter_data(comparison: Comparison) -> dict[str, Any]:
     """Values for JSON. Places are fractions of the axes, 0 to 1 from the left and the bottom, to 4 digits.
 
-    ``scales``: for each scale its axes, the line y = x, and for each arm its trend, extension and band.
+    ``scales``: for each scale its axes, the line y = x, the points that lie ``together`` at one place, and for each
+    arm its trend, extension and band.
     ``points``: for each row its arm (a position in ``arms``), words in the order of ``fields``
     (None if there is none), and places ``at`` each scale.
     """
@@ -27,6 +30,7 @@ def scatter_data(comparison: Comparison) -> dict[str, Any]:
     boxes = {scale: frame(comparison, scale) for scale in scales}
     style = looks(comparison)
     names = [summary.arm.name for summary in comparison.arms]
+    rows = sorted(comparison.rows, key=partial(in_front, comparison))  # those that lie on top come last
     return {
         "scale": comparison.scale,
         "fields": FIELDS,
@@ -35,7 +39,7 @@ def scatter_data(comparison: Comparison) -> dict[str, Any]:
             | {"color": style[s.arm.name].color, "path": style[s.arm.name].path, "dash": style[s.arm.name].dasharray}
             for s in comparison.arms
         ],
-        "scales": {scale: _of_scale(comparison, scale, box) for scale, box in boxes.items()},
+        "scales": {scale: _of_scale(comparison, rows, scale, box) for scale, box in boxes.items()},
         "points": [
             {
                 "arm": names.index(row.arm),
@@ -47,7 +51,7 @@ def scatter_data(comparison: Comparison) -> dict[str, Any]:
                     for scale, box in boxes.items()
                 },
             }
-            for row in sorted(comparison.rows, key=lambda row: row.final)  # so that the last epochs lie on top
+            for row in rows
         ],
     }
 
@@ -67,13 +71,15 @@ def _words(row: Row, *, with_robustness: bool) -> list[str | None]:
     ]
 
 
-def _of_scale(comparison: Comparison, scale: Scale, box: Frame) -> dict[str, Any]:
+def _of_scale(comparison: Comparison, rows: Sequence[Row], scale: Scale, box: Frame) -> dict[str, Any]:
     ends = np.array([max(box.x.start, box.y.start), min(box.x.end, box.y.end)])  # where y = x lies inside the axes
     diagonal = [[_part(box.x, end), _part(box.y, end)] for end in ends] if ends[0] < ends[1] else []
+    places = on_scale(comparison, scale, [(row.id.macro_f1, row.ood.macro_f1) for row in rows])
     return {
         "x": _axis(box.x),
         "y": _axis(box.y),
         "diagonal": diagonal,
+        "together": coincident(box.parts(places)),
         "arms": [_arm(comparison, scale, box, summary) for summary in comparison.arms],
     }
 
@@ -93,7 +99,8 @@ def _arm(comparison: Comparison, scale: Scale, box: Frame, summary: ArmSummary) 
 
 def _places(box: Frame, places: NDArray[np.float64]) -> list[list[float]]:
     """Places on the scale, ID and OOD [n, 2], as fractions of the axes."""
-    return [[_part(box.x, x), _part(box.y, y)] for x, y in places.reshape(-1, 2)]
+    found: list[list[float]] = box.parts(places).round(4).tolist()
+    return found
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
@@ -101,4 +108,4 @@ def _axis(axis: Axis) -> dict[str, Any]:
 
 
 def _part(axis: Axis, place: float) -> float:
-    return round(float((place - axis.start) / (axis.end - axis.start)), 4)
+    return round(float(axis.part(place)), 4)

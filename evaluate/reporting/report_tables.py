@@ -12,8 +12,17 @@ from synthgen.common.printing import printable
 
 from ..analysis.counts import FEW_IMAGES
 from ..analysis.formatting import NONE, estimate, in_full, p_value, percent, plain, signed
-from ..analysis.results import ArmSummary, Comparison, Contrast, Estimate, Location, OrderedTrend, Row
-from ..analysis.significance import smallest_p
+from ..analysis.results import (
+    ArmSummary,
+    AtEpoch,
+    Comparison,
+    Contrast,
+    Estimate,
+    Location,
+    OrderedTrend,
+    Row,
+    Variance,
+)
 from .stored import by_part
 from .tables import MARKDOWN, written
 
@@ -43,12 +52,35 @@ def tables(comparison: Comparison) -> dict[str, Table]:
 
     Tables of effects against the reference have the names of those against the baseline, with "-reference".
     """
-    made = [_arms(comparison), _effects(comparison), _checks(comparison), _ordered(comparison)]
+    made = [_arms(comparison), _effects(comparison), _epochs(comparison), _checks(comparison), _ordered(comparison)]
     if comparison.reference:
         against = replace(comparison, baseline=comparison.reference.arm, effects=comparison.reference.effects)
         made += [replace(table, name=f"{table.name}-reference") for table in (_effects(against), _checks(against))]
     made += [_worst(comparison), _clusters(comparison), _runs(comparison)]
     return {table.name: table for table in made if table.cells}
+
+
+def first_table(effects: Sequence[Contrast], comparison: Comparison) -> Table:
+    """The table of the first screen, in short words; it has no files, since the table of effects has all of it."""
+    columns = (
+        ("Arm", "name"),
+        ("ID", "number"),
+        ("OOD", "number"),
+        ("ER (interval)", "number"),
+        ("Verdict", "text"),
+    )
+    caption = f"Arm minus {comparison.baseline}, percentage points."
+
+    def row(e: Contrast) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+        name = e.arm.name
+        return name, (name, signed(e.id.value), signed(e.ood.value), estimate(e.robustness), in_short(e)), {}
+
+    return _table("first", caption, columns, map(row, effects))
+
+
+def in_short(effect: Contrast) -> str:
+    """The verdict without its reason."""
+    return effect.conclusion.verdict.value + ("" if effect.primary or not effect.robustness.n else " (exploratory)")
 
 
 def table_files(table: Table) -> dict[str, bytes]:
@@ -129,7 +161,7 @@ def _arms(comparison: Comparison) -> Table:
         ("ID macro-F1 (%)", "number"),
         ("OOD macro-F1 (%)", "number"),
         ("ER (points)", "number"),
-        (f"ER from the trend of {reference.arm} (points)" if reference else "", "number"),
+        (f"ER from {reference.arm} (points)" if reference else "", "number"),
         ("Trend slope (95% interval)", "number"),
         ("Trend R²", "number"),
         ("Trend points", "number"),
@@ -169,9 +201,10 @@ def _arms(comparison: Comparison) -> Table:
     caption = (
         f"Macro-F1 as published: mean ± sd over models. Trends are on the {comparison.scale} scale."
         if published
-        else "What models were pre-trained on, and macro-F1 at the last evaluated epoch: mean ± sd over finished runs,"
-        f" architectures and seeds together. Trends are on the {comparison.scale} scale, over all evaluated epochs; ER"
-        " is effective robustness, here from the baseline's trend."
+        else "What models were pre-trained on, and macro-F1 at the compared epoch: mean ± sd over finished runs,"
+        f" architectures and seeds together. Trends are on the {comparison.scale} scale, one point per model; ER"
+        " is effective robustness, here from the trend of the baseline"
+        f"{f' or of {reference.arm}' if reference else ''}."
     )
     return _table("arms", caption, columns, map(row, comparison.arms))
 
@@ -181,36 +214,57 @@ def _effects(comparison: Comparison) -> Table:
         ("Arm", "name"),
         ("Factor", "text"),
         ("Level", "text"),
-        ("Blocks", "number"),
-        ("OOD macro-F1, difference in points (95% interval)", "number"),
-        ("ER, difference in points (95% interval)", "number"),
+        ("Independent runs", "number"),
+        ("ID, difference in points (interval)", "number"),
+        ("OOD, difference in points (interval)", "number"),
+        ("ER, difference in points (interval)", "number"),
         ("p", "number"),
         ("Adjusted p", "number"),
-        ("What the test supports", "text"),
+        ("What the runs support", "text"),
+        ("Smallest effect found (points)", "number"),
     )
 
     def row(e: Contrast) -> tuple[str, Sequence[str], Mapping[str, Any]]:
         name, factor, level = e.arm.name, e.arm.factor, e.arm.level
-        verdict = e.conclusion.in_words()
-        intervals = estimate(e.ood), estimate(e.robustness)
-        values = p_value(e.robustness.p), p_value(e.p_adjusted)
-        record: dict[str, Any] = {
-            "arm": name,
-            "factor": factor,
-            "level": level,
-            "blocks": e.n,
-            "unpaired_runs": e.unpaired,
-        }
-        record |= {**_interval("ood_points", e.ood), **_interval("effective_robustness_points", e.robustness)}
-        record |= {"p": e.robustness.p, "p_adjusted": e.p_adjusted, "smallest_p": smallest_p(e.n), "verdict": verdict}
-        return name, (name, factor, level, str(e.n), *intervals, *values, verdict), record
+        verdict = e.conclusion.in_words() + ("" if e.primary or not e.robustness.n else " (exploratory)")
+        intervals = estimate(e.id), estimate(e.ood), estimate(e.robustness)
+        values = p_value(e.robustness.p), p_value(e.p_adjusted) if e.primary else NONE
+        record: dict[str, Any] = {"arm": name, "factor": factor, "level": level, "blocks": e.n, "units": e.units}
+        record |= {"unpaired_runs": e.unpaired, "primary": e.primary}
+        record |= {**_interval("id_points", e.id), **_interval("ood_points", e.ood)}
+        record |= {**_interval("effective_robustness_points", e.robustness)}
+        parts = e.robustness.parts
+        record |= {"error_points": parts and parts.error, "freedom": parts and parts.freedom}
+        record |= {"p": e.robustness.p, "p_adjusted": e.p_adjusted, "verdict": verdict, "smallest_points": e.smallest}
+        return name, (name, factor, level, str(e.units), *intervals, *values, verdict, plain(e.smallest)), record
 
+    tests = sum(effect.primary for effect in comparison.effects)
     caption = (
-        f"Arm minus {comparison.baseline} over blocks, which are runs paired by architecture and seed. ER is effective"
-        " robustness, here at equal ID macro-F1. p tests ER, two-sided; adjusted p allows for the number of arms of the"
-        " factor (Holm)."
+        f"Arm minus {comparison.baseline} at the {comparison.judgement.epoch} epoch, {comparison.scope}: macro-F1, and"
+        " effective robustness (ER), which is OOD macro-F1 at equal ID macro-F1. Intervals are 95%"
+        f"{f', simultaneous over the {tests} primary comparisons' if tests > 1 else ''}; adjusted p agrees with them:"
+        " it is below 0.05 if the interval of ER leaves out 0. The last column is the effect that 80% of such studies"
+        " find."
     )
     return _table("effects", caption, columns, map(row, comparison.effects))
+
+
+def _epochs(comparison: Comparison) -> Table:
+    columns = [("Arm", "name"), ("Epoch", "number")]
+    columns += [(f"{what}, difference in points (95% interval)", "number") for what in ("ID", "OOD", "ER")]
+
+    def row(effect: Contrast, at: AtEpoch) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+        cells = (effect.arm.name, str(at.epoch), *map(estimate, (at.id, at.ood, at.robustness)))
+        record: dict[str, Any] = {"arm": effect.arm.name, "epoch": at.epoch, **_interval("id_points", at.id)}
+        record |= {**_interval("ood_points", at.ood), **_interval("effective_robustness_points", at.robustness)}
+        return effect.arm.name, cells, record
+
+    several = [effect for effect in comparison.effects if len(effect.epochs) > 1]
+    caption = (
+        f"Differences from {comparison.baseline} at every epoch that all paired runs evaluated; each interval is on its"
+        " own."
+    )
+    return _table("epochs", caption, columns, [row(effect, at) for effect in several for at in effect.epochs])
 
 
 def _checks(comparison: Comparison) -> Table:
@@ -220,44 +274,79 @@ def _checks(comparison: Comparison) -> Table:
     )
     columns = (
         ("Arm", "name"),
-        ("Slope, difference (95% interval)", "number"),
+        ("Line between models: slope (95% interval)", "number"),
+        ("ER, difference in points (interval)", "number"),
+        ("Line within runs: slope (95% interval)", "number"),
+        ("ER, difference in points (interval) ", "number"),
+        (f"ER on these {comparison.words.clusters}, points (interval)", "number"),
+        ("Slope within runs, difference (95% interval)", "number"),
         ("p of slopes", "number"),
-        ("Smallest p possible", "number"),
-        ("Difference at ID scores, points (95% interval)", "number"),
-        (f"p of equivalence within ±{comparison.margin:g} points", "number"),
-        ("Power (%)", "number"),
-        ("Blocks needed", "number"),
+        ("Shares of the variance (%)", "text"),
+        (f"Without the largest {comparison.words.cluster}, points", "number"),
+        ("Other choices: same sign, same side of 0 (%)", "text"),
         ("ER difference otherwise, points", "text"),
         ("Mixed model", "text"),
         *((name, "text") for name in others),
     )
 
     def row(e: Contrast) -> tuple[str, Sequence[str], Mapping[str, Any]]:
-        stated = [one for one in e.differences if one.id_f1 is not None and one.estimate.value is not None]
-        at = "; ".join(f"at {percent(one.id_f1)}%: {estimate(one.estimate)}" for one in stated)
-        parts, margin = by_part(e), e.margin
-        equivalence, power, needed = (margin.equivalence_p, margin.power, margin.needed) if margin else (None,) * 3
+        by_slope = {one.slope: one for one in e.lines}
+        lines: list[str] = []
+        record: dict[str, Any] = {"arm": e.arm.name, "factor": e.arm.factor, "level": e.arm.level}
+        for slope in ("between", "within"):
+            one = by_slope.get(slope)
+            fitted, along = (one.fitted, one.estimate) if one else (Estimate(), Estimate())
+            lines += [estimate(fitted, 2, plain), estimate(along)]
+            record |= {**_interval(f"slope_{slope}", fitted), **_interval(f"points_{slope}", along)}
+        parts = by_part(e)
         values = {one.name: one.estimate.value for one in parts["sensitivity"]}
         otherwise = "; ".join(f"{way}: {signed(value)}" for way, value in values.items())
         mixed = "; ".join(in_full(one.estimate) for one in parts["mixed_model"])
         found = {one.name: one.estimate for one in parts["checks"]}
-        slopes = estimate(e.slope, 2), p_value(e.slope.p), p_value(smallest_p(e.n))
-        beside = p_value(equivalence), percent(power, 0), NONE if needed is None else str(needed)
-        cells = (e.arm.name, *slopes, at, *beside, otherwise, mixed, *(in_full(found[name]) for name in others))
-        record: dict[str, Any] = {"arm": e.arm.name, "factor": e.arm.factor, "level": e.arm.level}
-        record |= {**_interval("slope_difference", e.slope), "slope_p": e.slope.p, "points_at_id_scores": at}
-        record |= {"margin_points": comparison.margin, "equivalence_p": equivalence}
-        record |= {"power": power, "blocks_needed": needed, "mixed_model": mixed}
+        slopes = estimate(e.slope, 2), p_value(e.slope.p)
+        shares = _shares(e, comparison.words.clusters)
+        here = estimate(e.here)
+        cells = (e.arm.name, *lines, here, *slopes, shares, signed(e.without_largest), _choices(e), otherwise, mixed)
+        record |= {**_interval("points_on_these_clusters", e.here)}
+        record |= {**_interval("slope_difference", e.slope), "slope_p": e.slope.p, "variance": shares}
+        record |= {"points_without_largest_cluster": e.without_largest, "choices": _choices(e)}
+        record |= {"margin_points": comparison.margin, "mixed_model": mixed}
         record |= {f"otherwise: {way}": values.get(way) for way in ways}
         for name in others:
             record |= {**_interval(name, found[name]), f"{name}_p": found[name].p}
-        return e.arm.name, cells, record
+        return e.arm.name, (*cells, *(in_full(found[name]) for name in others)), record
 
+    known = [effect for effect in comparison.effects if effect.lines]
     caption = (
-        f"Checks of each difference from {comparison.baseline}: whether slopes are the same, whether the arm is as"
-        " good, how many blocks would show a difference, and the results of other analyses."
+        f"Checks of each difference from {comparison.baseline}: along either line, on the test images at hand, where"
+        " its uncertainty comes from, and the results of other analyses. They decide nothing,"
+        " except that a verdict which changes with the line is none."
     )
-    return _table("checks", caption, columns, map(row, comparison.effects))
+    return _table("checks", caption, columns, map(row, known))
+
+
+def sources(parts: Variance, clusters: str) -> dict[str, float]:
+    """What the variance of a difference comes from, in words that name its clusters."""
+    both = parts.id_clusters + parts.ood_clusters
+    return {"runs": parts.units, "line": parts.line, clusters: max(both - parts.cells, 0.0)}
+
+
+def _choices(effect: Contrast) -> str:
+    """In how many combinations of choices the difference and its interval are on the side of those reported."""
+    shares, values = effect.choices.share(effect.robustness), effect.choices.values
+    if shares is None:
+        return NONE
+    sign, side = (f"{100 * share:.0f}" for share in shares)
+    return f"{sign}, {side} of {len(values)} ({signed(min(values))} to {signed(max(values))})"
+
+
+def _shares(effect: Contrast, clusters: str) -> str:
+    """What the variance of a difference is made of, in percent of the sum of its parts."""
+    if effect.robustness.parts is None:
+        return NONE
+    named = sources(effect.robustness.parts, clusters)
+    total = sum(named.values())
+    return ", ".join(f"{name} {100 * value / total:.0f}" for name, value in named.items()) if total else NONE
 
 
 def _ordered(comparison: Comparison) -> Table:
@@ -302,7 +391,7 @@ def _worst(comparison: Comparison) -> Table:
 
     known = [summary for summary in comparison.arms if summary.worst_location is not None]
     caption = (
-        f"OOD macro-F1 at the last evaluated epoch, over all {words.clusters} of the OOD images and over the one where"
+        f"OOD macro-F1 at the compared epoch, over all {words.clusters} of the OOD images and over the one where"
         " a run has its lowest score."
     )
     return _table("worst", caption, columns, map(row, known))

@@ -1,4 +1,4 @@
-"""``comparison.json``: a comparison as it is stored, in format 2."""
+"""``comparison.json``: a comparison as it is stored, in format 3."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 
 from ..analysis.formatting import in_full
 from ..analysis.results import CheckResult, Contrast, Estimate, OrderedTrend
-from ..analysis.significance import smallest_p
 
-FORMAT = 2
+FORMAT = 3
 
 
 def stored(value: Any) -> Any:
@@ -25,7 +24,8 @@ def stored(value: Any) -> Any:
         return stored(_contrast(value))
     if isinstance(value, OrderedTrend):
         n, p = value.step.n, value.step.p
-        return {"factor": value.factor, "levels": [*value.levels], "n": n, "p": p, "verdict": value.in_words()}
+        found = {"step": value.step, "n": n, "p": p, "verdict": value.in_words()}
+        return stored({"factor": value.factor, "levels": [*value.levels], **found})
     if is_dataclass(value):
         return {field.name: stored(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
@@ -36,30 +36,42 @@ def stored(value: Any) -> Any:
 
 
 def _contrast(effect: Contrast) -> dict[str, Any]:
-    stated = [(one.id_f1, one.estimate) for one in effect.differences if one.id_f1 is not None]
-    margin, checks = effect.margin, by_part(effect)
+    checks, parts = by_part(effect), effect.robustness.parts
     record = {
         "arm": effect.arm.name,
         "factor": effect.arm.factor,
         "level": effect.arm.level,
         "n": effect.n,
+        "units": effect.units,
         "unpaired": effect.unpaired,
+        "primary": effect.primary,
+        "id": effect.id,
         "ood": effect.ood,
         "robustness": effect.robustness,
+        "error": parts and parts.error,
+        "freedom": parts and parts.freedom,
+        "variance": parts,
         "p": effect.robustness.p,
         "p_adjusted": effect.p_adjusted,
-        "smallest_p": smallest_p(effect.n),
         "verdict": effect.conclusion.in_words(),
+        "on_these_clusters": effect.here,
+        "without_largest_cluster": effect.without_largest,
+        "choices": [
+            [one.scale, one.epoch, one.line, one.metric, one.estimate.value, one.estimate.low, one.estimate.high]
+            for one in effect.choices.choices
+        ],
+        "smallest": effect.smallest,
+        "lines": {
+            one.slope: {"slope": one.fitted, "robustness": one.estimate, "verdict": one.conclusion.in_words()}
+            for one in effect.lines
+        },
+        "epochs": effect.epochs,
         "slope": effect.slope,
         "slope_p": effect.slope.p,
-        "at": [pair for pair in stated if pair[1].value is not None],
         "mixed_model": "; ".join(in_full(one.estimate) for one in checks["mixed_model"]),
         "sensitivity": [(one.name, one.estimate.value) for one in checks["sensitivity"]],
-        "equivalence_p": margin and margin.equivalence_p,
-        "power": margin and margin.power,
-        "blocks_needed": margin and margin.needed,
     }
-    if checks["checks"]:  # only if there are some, so that older records stay as they are
+    if checks["checks"]:  # only if there are some
         record["checks"] = {
             one.name: {
                 "value": one.estimate.value,
