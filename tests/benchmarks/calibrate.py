@@ -1,224 +1,170 @@
-"""How often the tests err: simulated studies without and with effects, as ``make calibrate`` runs them.
+"""How often ``evaluate compare`` errs: simulated studies of known truth, as ``make calibrate`` runs them.
 
-``python tests/benchmarks/calibrate.py [--studies 400]`` simulates studies of 5 architectures x 3 seeds x 6 epochs,
-a baseline and five arms (``synthgen_evaluate.analysis.simulation``), puts each through the tests of ``evaluate
-compare`` and through simpler analyses, and prints a Markdown table. In brackets are 95% binomial intervals
-(Wilson) over as many independent tests as the arms of a study, which share a baseline, are worth.
+``python tests/benchmarks/calibrate.py [--studies 400] [--cells GLOB ...] [--report]`` draws the predictions of studies
+(``predicted``) of every cell (``calibration_cells``), puts them through the comparison, and prints what came out
+(``calibration_report``). Results are kept in ``build/calibrate.jsonl``, a line per study, and an interrupted run is
+taken up where it was; results of other code count for nothing.
 
-Fails where a rate lies outside its bounds.
+Fails where a rate lies outside of its band, beyond the chance of so many studies.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import multiprocessing
 import os
-import platform
 import sys
-import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from importlib.metadata import version
+from collections.abc import Sequence
+from contextlib import ExitStack
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
-from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
+from calibration_cells import CELLS, DESIGNS, EVERY, POWER, Cell
+from calibration_report import calibration, contradictions, power_of_pilots, power_of_tests, provenance
+from predicted import simulate
 
-from synthgen_evaluate.analysis.bootstrap import with_interval
-from synthgen_evaluate.analysis.contrasts import differences, ordered_trend
-from synthgen_evaluate.analysis.estimators import Line, difference, robustness
-from synthgen_evaluate.analysis.mixed import mixed_model
-from synthgen_evaluate.analysis.pairing import Blocks, RunEpochs, complete_blocks
-from synthgen_evaluate.analysis.power import equivalence_p
-from synthgen_evaluate.analysis.results import Estimate
-from synthgen_evaluate.analysis.significance import LEVEL, holm, sign_flip_p
-from synthgen_evaluate.analysis.simulation import simulate_study
-from synthgen_evaluate.analysis.trends import fit_trend, to_scale
+import synthgen_evaluate
+from synthgen_evaluate.analysis import contrasts
+from synthgen_evaluate.analysis.estimators import Line, difference
+from synthgen_evaluate.analysis.pairing import complete_blocks
+from synthgen_evaluate.analysis.power import needs
+from synthgen_evaluate.analysis.results import Estimate, Verdict
+from synthgen_evaluate.analysis.scoring import Scored
+from synthgen_evaluate.runs import Arm
 
-LINE = Line(epsilon=0.5 / 8154)  # iWildCam's id_test
-TREND = Line(epsilon=LINE.epsilon, through="baseline")
-ARMS = 6  # the baseline too
-GAINS = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6)  # logit units of ID macro-F1: 0.3 is from 37% to 44%
-EFFECTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # percentage points
-MARGIN = 1.0
-RESAMPLES = 400  # of the bootstrap: its intervals' noise averages out over studies
-SWAPS = 999
-NULLS = {"equal ID macro-F1": {}, "arms raise ID macro-F1": {"gains": GAINS}}
-RATE, COVERAGE = (0.03, 0.07), (0.93, 0.97)
-BOUNDS = {
-    "default test": RATE,
-    "family-wise over 5 arms, Holm": RATE,
-    "coverage of its 95% interval": COVERAGE,
-    "coverage of the bootstrap's": COVERAGE,
-}
-Rates = dict[str, list[list[bool]]]  # measure -> study -> test
+HERE = Path(__file__).parent
+STORE = HERE.parents[1] / "build/calibrate.jsonl"
+ARMS = [Arm(name=f"arm {k}", factor="factor", level=str(k), description="") for k in range(2)]
+IDLE = (  # they decide no verdict, and take long
+    "check", "choices", "without_largest", "_by_epoch", "smallest_effect", "slope_difference", "units_needed",
+)  # fmt: skip
+AT_A_TIME = 10  # studies that a process takes
+Found = dict[str, list[dict[str, Any]]]  # cell -> study -> what came out
 
 
 def main() -> None:
     """Simulate, print, judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=400)
-    studies = parser.parse_args().studies
-    start = time.perf_counter()
-    nulls = {name: run(null_study, studies, seed, options) for seed, (name, options) in enumerate(NULLS.items())}
-    powers = {
-        name: run(planted_study, studies, 10 + seed, options) for seed, (name, options) in enumerate(NULLS.items())
+    parser.add_argument("--studies", type=int, default=400, help="of each cell")
+    parser.add_argument("--cells", nargs="*", default=["*"], metavar="GLOB", help="names of cells to run")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--report", action="store_true", help="run nothing and print what is there")
+    options = parser.parse_args()
+    chosen = [cell for cell in EVERY if any(fnmatch(cell.name, pattern) for pattern in options.cells)]
+    code = _code()
+    if not options.report:
+        run(chosen, options.studies, code, options.processes)
+    found = stored(chosen, options.studies, code)
+    tables, failed = calibration([cell for cell in CELLS if found[cell.name]], found)
+    print(tables)
+    print(power_of_tests([cell for cell in POWER if found[cell.name]], found))
+    print(power_of_pilots([design for design in DESIGNS if found[design.pilot.name]], found))
+    said, wrong = contradictions(found)
+    print(f"{said}\n\n{provenance(found)}")
+    sys.exit("\n".join([*failed, *wrong]) or 0)
+
+
+def run(cells: Sequence[Cell], studies: int, code: str, processes: int) -> None:
+    """Measure the studies that are not stored, and store them."""
+    known = {(name, one["study"]) for name, of_cell in stored(cells, studies, code).items() for one in of_cell}
+    lacking = [(cell, number) for number in range(studies) for cell in cells if (cell.name, number) not in known]
+    STORE.parent.mkdir(exist_ok=True)
+    with multiprocessing.Pool(processes) as pool, STORE.open("a") as file:
+        for one in pool.imap_unordered(_measured, lacking, chunksize=AT_A_TIME):
+            file.write(json.dumps({"code": code, **one}) + "\n")
+            file.flush()
+
+
+def stored(cells: Sequence[Cell], studies: int, code: str) -> Found:
+    """The results of this code, by cell; a line that was cut off counts for nothing."""
+    found: dict[str, dict[int, dict[str, Any]]] = {cell.name: {} for cell in EVERY}
+    kinds = {cell.name: repr(cell) for cell in cells}
+    for line in STORE.read_text().splitlines() if STORE.exists() else ():
+        try:
+            one = json.loads(line)
+        except ValueError:
+            continue
+        if one["code"] == code and one["of"] == kinds.get(one["cell"]) and one["study"] < studies:
+            found[one["cell"]][one["study"]] = one
+    return {name: list(of_cell.values()) for name, of_cell in found.items()}
+
+
+def _code() -> str:
+    """Digest of the comparison and of the simulation."""
+    folder = Path(synthgen_evaluate.__file__).parent
+    files = [*sorted(folder.glob("analysis/*.py")), folder / "judgement.py", HERE / "predicted.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def _measured(task: tuple[Cell, int]) -> dict[str, Any]:
+    return measure(*task)
+
+
+def measure(cell: Cell, number: int) -> dict[str, Any]:
+    """What the comparison says of one study of a cell, and the truth."""
+    rng = np.random.default_rng([cell.seed, number])
+    scored, truth = simulate(cell.study, rng=rng)
+    with ExitStack() as idle:
+        for name in IDLE:
+            idle.enter_context(mock.patch.object(contrasts, name, _nothing))
+        (found,) = contrasts.contrast_arms(scored, ARMS, "arm 0", cell.judgement)
+    if cell.judgement.architectures == "new":  # of which what an arm does is 0 on average
+        truth = cell.study.effect
+    margin = cell.judgement.margin
+    stated = [(found.conclusion.verdict, found.robustness)]
+    stated += [(one.conclusion.verdict, one.estimate) for one in found.lines]
+    parts = found.robustness.parts
+    result = {
+        "cell": cell.name,
+        "of": repr(cell),
+        "study": number,
+        "truth": truth,
+        "verdict": found.conclusion.verdict.value,
+        "value": found.robustness.value,
+        "low": _plain(found.robustness.low),
+        "high": _plain(found.robustness.high),
+        "p": found.robustness.p,
+        "freedom": parts and parts.freedom,
+        "freedoms": parts and parts.freedoms,
+        "parts": parts and [parts.units, parts.line, parts.id_clusters, parts.ood_clusters, parts.cells, parts.total],
+        "reports": len(stated),
+        "contradicted": sum(contradicts(verdict, estimate, margin) for verdict, estimate in stated),
+        "old p": _old_p(scored) if cell in POWER else None,
     }
-    small = run(small_study, studies, 20, {"architectures": 2})
-    report(studies, nulls, powers, small, time.perf_counter() - start)
-    wrong = [
-        f"{measure}, {name}: {np.mean(rates[measure]):.1%} is not within {low:.0%} to {high:.0%}"
-        for name, rates in nulls.items()
-        for measure, (low, high) in BOUNDS.items()
-        if not low <= np.mean(rates[measure]) <= high
-    ]
-    sys.exit("\n".join(wrong) or 0)
+    if cell.asked is not None and parts is not None:
+        needed = needs(cell.asked, parts, found.units)
+        result |= {"units": found.units, "needed": needed.needed, "low n": needed.low, "high n": needed.high}
+    return result
 
 
-def run(one, studies: int, seed: int, options: Mapping[str, Any]) -> Rates:
-    """What ``one`` says of each simulated study."""
-    rng, rates = np.random.default_rng(seed), defaultdict(list)
-    for number in range(studies):
-        for measure, tests in one(rng, number, options).items():
-            rates[measure].append(tests)
-    return rates
+def contradicts(verdict: Verdict, estimate: Estimate, margin: float) -> bool:
+    """Whether a verdict is another one than the interval beside it supports."""
+    if verdict not in (Verdict.HIGHER, Verdict.LOWER, Verdict.EQUIVALENT):
+        return False
+    if estimate.low is None or estimate.high is None:
+        return True
+    if verdict is Verdict.EQUIVALENT:
+        return not -margin < estimate.low <= estimate.high < margin
+    return not (estimate.low > 0 if verdict is Verdict.HIGHER else estimate.high < 0)
 
 
-def null_study(rng: np.random.Generator, number: int, options: Mapping[str, Any]) -> dict[str, list[bool]]:
-    """Which tests call a difference where there is none, and which intervals hold 0."""
-    table = simulate_study(rng, arms=ARMS, **options)
-    told: dict[str, list[bool]] = defaultdict(list)
-    family = []
-    for blocks in paired(table):
-        slopes, whole, found = differences(blocks, LINE)
-        family += [effect.p for effect in found.values()]
-        told["default test"].append(whole.p <= LEVEL)
-        told["coverage of its 95% interval"].append(whole.low <= 0 <= whole.high)
-        told["coverage of the bootstrap's"].append(bootstrap_covers(blocks, LINE, number))
-        told["coverage of the bootstrap's, baseline's own trend"].append(bootstrap_covers(blocks, TREND, number))
-        told["slopes"].append(slopes.p <= LEVEL)
-        moved = [value + MARGIN for value in whole.contributions]  # a true effect of the margin
-        told[f"equivalence, true effect {MARGIN:g} point"].append(equivalence_p(moved, MARGIN) <= LEVEL)
-        for name, p in simpler(blocks, number):
-            told[name].append(p <= LEVEL)
-    mixed = mixed_model(blocks, LINE).p  # of the last arm: it takes long
-    told["mixed model"] = [mixed is not None and mixed <= LEVEL]
-    told["family-wise over 5 arms, Holm"] = [min(holm(family)) <= LEVEL]
-    levels = tuple(f"arm {k}" for k in range(1, ARMS))
-    told["ordered trend over 5 arms"] = [
-        ordered_trend(complete_blocks(table, levels), LINE, factor="", levels=levels).step.p <= LEVEL
-    ]
-    return told
+def _old_p(scored: Scored) -> float | None:
+    """p of the test before: sign flips over blocks, lines within runs, all evaluated epochs."""
+    blocks = complete_blocks(scored.table, ("arm 0", "arm 1"))
+    return difference(blocks, Line(epsilon=scored.line.epsilon, slope="within")).p
 
 
-def simpler(blocks: Blocks, number: int) -> Iterator[tuple[str, float]]:
-    """Analyses that the default replaces, and their p."""
-    once = np.ones((1, len(blocks)))
-    for name, line in (("the same, slope taken as known", LINE), ("baseline's own trend taken as known", TREND)):
-        runs = robustness(blocks, line, once)[0]
-        yield name, float(sign_flip_p(runs[:, 1] - runs[:, 0]))
-    yield "baseline's own trend, jackknife", difference(blocks, TREND).p
-    yield "runs swapped, baseline's trend refitted", swapping(blocks, number)
-    yield from naive(blocks).items()
+def _nothing(*_: object, **__: object) -> tuple[()]:
+    return ()
 
 
-def naive(blocks: Blocks) -> dict[str, float]:
-    """Two analyses that take every epoch as an independent point: t test of robustness, analysis of covariance."""
-    ids, oods = (values.transpose(1, 0, 2).reshape(2, -1) for values in (blocks.id_f1, blocks.ood_f1))
-    beyond = oods - fit_trend(ids[0], oods[0], epsilon=LINE.epsilon).predict(ids)
-    x, y = (to_scale(values, "logit", LINE.epsilon).ravel() for values in (ids, oods))
-    design = np.column_stack([np.ones(len(x)), np.repeat([0, 1], len(x) // 2), x])
-    solved, (residual,), _, _ = np.linalg.lstsq(design, y)
-    freedom = len(x) - 3
-    error = np.sqrt(residual / freedom * np.linalg.inv(design.T @ design)[1, 1])
-    return {
-        "naive: epochs independent, t test": float(stats.ttest_ind(*beyond).pvalue),
-        "naive: epochs independent, covariance": float(2 * stats.t.sf(abs(solved[1]) / error, freedom)),
-    }
-
-
-def swapping(blocks: Blocks, number: int) -> float:
-    """p of swapping whole runs between arm and baseline, whose trend is refitted each time, on the scale."""
-    x, y = (to_scale(f1, "logit", LINE.epsilon) for f1 in (blocks.id_f1, blocks.ood_f1))
-    sums = np.stack([v.sum(2) for v in (x, y, x * x, x * y)])  # [4, n_blocks, 2]
-    swap = np.random.default_rng(number).integers(0, 2, (SWAPS + 1, len(blocks)))
-    swap[0] = 0
-    sx, sy, sxx, sxy = (s[:, 0].sum() + swap @ (s[:, 1] - s[:, 0]) for s in sums)  # of what stands as baseline
-    n = x[:, 0].size
-    slope = (sxy - sx * sy / n) / (sxx - sx * sx / n)
-    gap = np.abs((sums[1].sum() - 2 * sy) - slope * (sums[0].sum() - 2 * sx))
-    return float(np.mean(gap >= gap[0] * (1 - 1e-9)))
-
-
-def planted_study(rng: np.random.Generator, number: int, options: Mapping[str, Any]) -> dict[str, list[bool]]:
-    """Which effects are found, and which intervals hold the truth."""
-    table = simulate_study(rng, arms=ARMS, effects=EFFECTS, **options)
-    told = {}
-    for effect, blocks in zip(EFFECTS[1:], paired(table), strict=True):
-        found = difference(blocks, LINE)
-        told[f"power, default test, {effect:g}"] = [found.p <= LEVEL]
-        told[f"power, naive, {effect:g}"] = [p <= LEVEL for p in list(naive(blocks).values())[:1]]
-        told[f"coverage, {effect:g}"] = [found.low <= effect <= found.high]
-    return told
-
-
-def small_study(rng: np.random.Generator, number: int, options: Mapping[str, Any]) -> dict[str, list[bool]]:
-    """The default test with few blocks."""
-    table = simulate_study(rng, arms=ARMS, gains=GAINS, **options)
-    found = [difference(blocks, LINE) for blocks in paired(table)]
-    return {
-        "default test": [one.p <= LEVEL for one in found],
-        "coverage": [one.low <= 0 <= one.high for one in found],
-    }
-
-
-def paired(table: RunEpochs) -> list[Blocks]:
-    """The baseline with each arm."""
-    return [complete_blocks(table, ("arm 0", f"arm {k}")) for k in range(1, ARMS)]
-
-
-def bootstrap_covers(blocks: Blocks, line: Line, number: int) -> bool:
-    """Whether the bootstrap's interval of the difference holds 0; blocks are drawn, test images stay as they are."""
-    n = len(blocks)
-    weights = np.random.default_rng(number).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.float64)
-    runs = robustness(blocks, line, np.vstack([np.ones(n), weights]))
-    each = runs[1:, :, 1] - runs[1:, :, 0]
-    plain = Estimate(value=float((runs[0, :, 1] - runs[0, :, 0]).mean()), n=n)
-    found = with_interval(plain, (weights * each).sum(1) / n)
-    return found.low <= 0 <= found.high
-
-
-def report(studies: int, nulls: Mapping[str, Rates], powers: Mapping[str, Rates], small: Rates, seconds: float) -> None:
-    """The tables and where they come from."""
-    print(f"{studies} studies of 15 blocks x 6 epochs, without an effect, share at p <= {LEVEL:g} or covered:\n")
-    print(f"| | wanted | {' | '.join(nulls)} |\n|---|---|{'---|' * len(nulls)}")
-    for measure in next(iter(nulls.values())):
-        wanted = "{:.0%} to {:.0%}".format(*BOUNDS[measure]) if measure in BOUNDS else ""
-        print(f"| {measure} | {wanted} | {' | '.join(share(rates[measure]) for rates in nulls.values())} |")
-    print(f"| default test, 6 blocks | | | {share(small['default test'])} |")
-    print(f"| coverage of its 95% interval, 6 blocks | | | {share(small['coverage'])} |")
-    print("\nWith an effect, in percentage points: share found, and intervals that hold it:\n")
-    print("| effect | " + " | ".join(f"default, {name} | coverage | naive" for name in powers) + " |")
-    print("|---" * (1 + 3 * len(powers)) + "|")
-    for effect in EFFECTS[1:]:
-        cells = [
-            share(rates[key])
-            for rates in powers.values()
-            for key in (f"power, default test, {effect:g}", f"coverage, {effect:g}", f"power, naive, {effect:g}")
-        ]
-        print(f"| {effect:g} | {' | '.join(cells)} |")
-    versions = ", ".join(f"{name} {version(name)}" for name in ("synthgen", "numpy", "scipy", "statsmodels"))
-    print(f"\nseeds 0, 1, 10, 11, 20; {seconds:.0f} s on {platform.machine()}, {os.cpu_count()} cores,")
-    print(f"{platform.platform()}, python {platform.python_version()}, {versions}")
-
-
-def share(tests: list[list[bool]]) -> str:
-    """A rate with its interval; studies are independent, tests of one study less so."""
-    values = np.array(tests, dtype=np.float64)  # [n_studies, n_tests]
-    rate, of_mean = values.mean(), values.mean(1).var(ddof=1) / len(values)
-    n = rate * (1 - rate) / of_mean if of_mean else len(values)
-    low, high = proportion_confint(rate * n, n, method="wilson")
-    return f"{rate:.1%} ({low:.1%} to {high:.1%})"
+def _plain(value: float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 if __name__ == "__main__":

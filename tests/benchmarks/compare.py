@@ -1,4 +1,4 @@
-"""The two-level bootstrap at iWildCam's size, from predictions in memory to intervals, beside resampling images.
+"""A comparison at iWildCam's size, from predictions in memory to verdicts, beside resampling images.
 
 Run as ``python tests/benchmarks/compare.py [--runs 200] [--epochs 5] [--resamples 10000]``.  Predictions are
 generated: as many images, locations and classes as iWildCam's ``test`` and ``id_test`` have, with long-tailed
@@ -26,15 +26,18 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numba
 import numpy as np
 
-from synthgen_evaluate.analysis.bootstrap import Resamples, bootstrap, draw, with_interval
+from synthgen_evaluate.analysis.bootstrap import Resamples, bootstrap, draw
+from synthgen_evaluate.analysis.contrasts import contrast_arms
 from synthgen_evaluate.analysis.counts import count, location_scores, macro_f1, plain_scores
-from synthgen_evaluate.analysis.estimators import Line, difference, ood_difference, own_trend, robustness_difference
+from synthgen_evaluate.analysis.estimators import Line, own_trend
 from synthgen_evaluate.analysis.pairing import RunEpochs, complete_blocks
-from synthgen_evaluate.analysis.results import Estimate
+from synthgen_evaluate.analysis.scoring import Scored
 from synthgen_evaluate.analysis.trends import clip_epsilon
+from synthgen_evaluate.analysis.uncertainty import Clusters
 from synthgen_evaluate.metrics import scores
+from synthgen_evaluate.runs import Arm
 
-N_CLASSES, N_ARMS = 182, 10
+N_CLASSES, N_ARMS, N_ARCHITECTURES = 182, 10, 5
 SIZES = {"id_test": (8154, 240), "test": (42_791, 48)}  # images, locations
 TAIL = 1.2  # exponent of the classes' frequencies: the rarest has a few images in ``test``
 PAIRS = 20  # of run-epoch and resample, that are computed the long way
@@ -88,25 +91,45 @@ def analyse(splits: dict[str, Split], rows: np.ndarray, n_blocks: int, n_resampl
     for name, weights in (("id_test", drawn.id_clusters), ("test", drawn.ood_clusters)):
         with timed(f"macro-F1 of resampled locations, {name}"):
             f1[name] = macro_f1(counts[name], weights)
-    with timed("trends, effective robustness, effects, intervals"):
+    with timed("macro-F1 without each location"):
+        without = {name: macro_f1(of, 1 - np.eye(len(of.locations), dtype=np.int64)) for name, of in counts.items()}
+    with timed("trends and their bands"):
         line = Line(epsilon=clip_epsilon(SIZES["id_test"][0]))
+        run = np.char.mod("run %d", rows[0] * n_blocks + rows[1])
         table = RunEpochs(
             arm=rows[0].astype(str),
-            architecture=np.full(rows.shape[1], "net"),
+            architecture=np.char.mod("net %d", rows[1] % N_ARCHITECTURES),
             seed=rows[1],
             epoch=rows[2],
+            run=run,
+            start=run,
             id_f1=plain["id_test"][:, 0],
             ood_f1=plain["test"][:, 0],
         )
-        names = tuple(("net", block) for block in range(n_blocks))
+        names = tuple((f"net {block % N_ARCHITECTURES}", block) for block in range(n_blocks))
         resamples = Resamples(names=names, blocks=drawn.blocks, id_f1=f1["id_test"], ood_f1=f1["test"])
         for arm in range(N_ARMS):
             bootstrap(partial(own_trend, line=line), complete_blocks(table, [str(arm)]), resamples)
-        for arm in range(1, N_ARMS):
-            blocks = complete_blocks(table, ["0", str(arm)])
-            found = difference(blocks, line)
-            with_interval(found, bootstrap(partial(robustness_difference, line=line), blocks, resamples))
-            with_interval(Estimate(value=0.0, n=found.n), bootstrap(ood_difference, blocks, resamples))
+    with timed("effective robustness, intervals, verdicts, checks"):
+        scored = Scored(
+            run=(),
+            epoch=(),
+            table=table,
+            line=line,
+            resamples=resamples,
+            locations=None,
+            worst=None,
+            compared=rows[2] == rows[2].max(),
+            clusters=Clusters(
+                id_f1=without["id_test"],
+                ood_f1=without["test"],
+                id_images=counts["id_test"].n_images,
+                ood_images=counts["test"].n_images,
+            ),
+            collapsed=np.zeros(rows.shape[1], bool),
+        )
+        arms = [Arm(name=str(arm), factor="source", level=str(arm), description="") for arm in range(N_ARMS)]
+        contrast_arms(scored, arms, "0")
 
 
 def long_way(split: Split, weights: np.ndarray) -> float:
