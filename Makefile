@@ -6,6 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 export XDG_CACHE_HOME := $(CURDIR)/.venv/cache
 export XDG_CONFIG_HOME := $(CURDIR)/.venv/config
+unexport PYTHONDONTWRITEBYTECODE  # hundreds of short commands would each compile the same modules
 TEST := OMP_NUM_THREADS=1 pytest
 
 .PHONY: help quickstart test test-all bench calibrate faults fuzz reference lint clean
