@@ -119,21 +119,20 @@ def power(
         found = {
             effect.arm.name: needs(difference, effect.robustness.parts, effect.units, level=sidak_level(tests))
             for effect in comparison.effects
-            if effect.robustness.parts is not None
         }
-        if not found:
-            say(*comparison.summary)
-            return
     if as_json:
         say(json.dumps([{"arm": name, **asdict(one)} for name, one in found.items()]))
+        return
+    if run_sd is None and not any(one.helps for one in found.values()):
+        say(*comparison.summary)
         return
     rows = [
         {
             "arm": name,
             "independent runs": one.units,
             "smallest effect shown": "" if one.smallest is None else f"{one.smallest:.1f}",
-            "runs needed": _or_none(one.needed),
-            "range": f"{_or_none(one.low)} to {_or_none(one.high)}",
+            "runs needed": _or_none(one.needed) if one.helps else "unknown",
+            "range": f"{_or_none(one.low)} to {_or_none(one.high)}" if one.helps else "",
             "with any number": "" if one.floor is None else f"{one.floor:.1f}",
             "what helps most": one.helps,
         }

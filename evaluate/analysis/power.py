@@ -90,11 +90,13 @@ class Needs:
     low: int | None  # the same if the pilot's variances are overstated as far as in one of five pilots
     high: int | None  # the same if they are understated as far; None if then no number is enough
     floor: float | None  # smallest effect that any number of runs of these architectures finds, on these clusters
-    helps: str  # which addition lowers the smallest effect most
+    helps: str  # which addition lowers the smallest effect most; empty if the variance is unknown
 
 
-def needs(effect: float, parts: Variance, units: int, *, level: float = LEVEL) -> Needs:
-    """What it takes to show ``effect``, from the variance of a pilot of so many ``units``."""
+def needs(effect: float, parts: Variance | None, units: int, *, level: float = LEVEL) -> Needs:
+    """What it takes to show ``effect``, from the variance of a pilot of so many ``units``; None if it is unknown."""
+    if parts is None:
+        return Needs(units=units, smallest=None, needed=None, low=None, high=None, floor=None, helps="")
     return Needs(
         units=units,
         smallest=smallest_effect(parts, level=level),

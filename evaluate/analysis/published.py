@@ -42,7 +42,6 @@ def load_results(path: Path, *, unit: str | None = None) -> list[LoadedRun]:
     if not rows:
         raise EvaluateError(f"{path}: has no row of the split {OOD_SPLIT}")
     names = list(dict.fromkeys(row.get("pretraining") or "published" for _, row in rows))
-    scored = _scored(path, rows, unit)
     arms = {
         name: Arm(name=name, factor="published", level=name, description=f"published scores, {path.name}")
         for name in names
@@ -52,6 +51,7 @@ def load_results(path: Path, *, unit: str | None = None) -> list[LoadedRun]:
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise EvaluateError(f"{path}: {keys.count(twice)} rows of arm, architecture and seed {twice}; number the seeds")
+    scored = _scored(path, rows, unit)
     suite = SuiteRecord(
         name=path.name,
         baseline=names[0],
