@@ -229,6 +229,8 @@ def test_a_gap_that_no_line_bridges_is_said() -> None:
     assert found.conclusion.verdict is Verdict.CANNOT_TELL
     assert "times as far apart as those of models vary" in found.conclusion.reason
     assert found.ood.value is not None
+    assert {one.robustness.value for one in found.epochs} == {None}
+    assert all(one.ood.value is not None for one in found.epochs)
 
 
 def test_an_advantage_that_is_gone_at_the_last_epoch_is_not_called_one() -> None:

@@ -164,13 +164,13 @@ def _by_epoch(scored: Scored, pairs: Paired, measured: Callable[..., Estimate], 
     found = []
     for epoch in sorted(set.intersection(*numbers)) if numbers else ():
         at = replace(pairs, final=complete_blocks(table, arms, where=table.epoch == epoch))
-        along = partial(robustness_difference, line=line)
+        along, why = partial(robustness_difference, line=line), unbridged(at, line)
         found.append(
             AtEpoch(
                 epoch=epoch,
                 id=measured(id_difference, paired=at, line=None),
                 ood=measured(ood_difference, paired=at, line=None),
-                robustness=measured(along, paired=at, line=line),
+                robustness=Estimate(n=len(at), note=why) if why else measured(along, paired=at, line=line),
             )
         )
     return tuple(found)

@@ -163,13 +163,12 @@ def estimate(
     *,
     new_clusters: bool = True,
     tests: int = 1,
-    reach: tuple[float, float] = (-FULL, FULL),
 ) -> Estimate:
-    """The mean difference over units, with its error, interval and test; ``error`` and ``parts`` say where from.
+    """The mean difference over units, with its error, interval and test; ``parts`` says where the error comes from.
 
     The interval is simultaneous over ``tests`` (Sidak 1967): together they miss a truth in at most 5% of studies; p is
     not corrected. With ``new_clusters`` it is about other clusters of test images as well, where predictions are known;
-    otherwise about the images at hand. Limits are kept within ``reach``, the smallest and the largest possible value.
+    otherwise about the images at hand. Limits stay within what two macro-F1 can differ by.
     """
     n = len(paired)
     if not n:
@@ -182,8 +181,8 @@ def estimate(
         return Estimate(n=n, note="no line of OOD over ID macro-F1 could be fitted")
     n_units = paired.n_units
     if n_units < FEWEST_UNITS:
-        few = f"{n_units} independent pre-training run{'' if n_units == 1 else 's'} are too few for an interval"
-        return Estimate(value=value, n=n, note=few.replace("run are", "run is"))
+        runs = "1 independent pre-training run is" if n_units == 1 else f"{n_units} independent pre-training runs are"
+        return Estimate(value=value, n=n, note=f"{runs} too few for an interval")
     parts = _parts(measure, paired, line, clusters if new_clusters else None, weights, slopes, values)
     if not np.isfinite(parts.error):
         return Estimate(value=value, n=n, note="the line of OOD over ID macro-F1 rests on one architecture")
@@ -191,8 +190,8 @@ def estimate(
     p = 2 * student.sf(abs(value) / parts.error, parts.freedom) if parts.error else float(value == 0)
     return Estimate(
         value=value,
-        low=max(value - half, min(reach[0], value)),
-        high=min(value + half, max(reach[1], value)),
+        low=max(value - half, -FULL),
+        high=min(value + half, FULL),
         p=float(p),
         n=n,
         parts=parts,
