@@ -352,6 +352,19 @@ def test_published_rows_of_one_architecture_and_seed_are_paired(tmp_path: Path) 
     assert effect.conclusion.verdict is Verdict.HIGHER
 
 
+def test_published_rows_of_one_source_are_different_runs(tmp_path: Path) -> None:
+    rows = ["id_macro_f1,ood_macro_f1,pretraining,architecture,seed,source"]
+    for seed in range(5):
+        rows += [
+            f"{40 + seed},{30 + seed},scratch,r50,{seed},a paper",
+            f"{41 + seed},{33 + seed},ImageNet,r50,{seed},a paper",
+        ]
+    (tmp_path / "r.csv").write_text("\n".join(rows))
+    (effect,) = compare(load_results(tmp_path / "r.csv")).effects
+    assert (effect.n, effect.units, effect.unpaired) == (5, 5, 0)
+    assert effect.ood.value == pytest.approx(3)
+
+
 def test_runs_that_share_a_pre_training_run_are_noted(tmp_path: Path) -> None:
     fake_runs(tmp_path, {"scratch": 0.3, "natural": 0.5})
     (suite,) = read_suite_records(tmp_path)

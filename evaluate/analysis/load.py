@@ -89,7 +89,13 @@ class LoadedRun:
     @property
     def start(self) -> str:
         """What runs that are not independent share: their pre-training run or checkpoint; its own if from scratch."""
-        return self.init or self.member.pretrain or self.member.finetune
+        return self.init or self.member.pretrain or self.identity
+
+    @property
+    def identity(self) -> str:
+        """What no other run has: the digest, or for published scores, which name their source, the run in words."""
+        published = any(epoch.images is None for epoch in self.epochs)
+        return self.label if published else self.member.finetune
 
     @property
     def label(self) -> str:

@@ -67,7 +67,7 @@ def score(
         architecture=np.array([run.member.architecture for run in runs]),
         seed=np.array([run.member.seed for run in runs], np.int64),
         epoch=np.array([epoch.epoch for epoch in epochs], np.int64),
-        run=np.array([run.member.finetune for run in runs]),
+        run=np.array([run.identity for run in runs]),
         start=np.array([run.start for run in runs]),
         id_f1=np.array([epoch.id.macro_f1 for epoch in epochs]),
         ood_f1=np.array([epoch.ood.macro_f1 for epoch in epochs]),
