@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 from scipy.stats import t as student
@@ -16,10 +17,14 @@ from synthgen_evaluate.analysis.results import (
     Band,
     CheckResult,
     Choices,
+    ClusterSizes,
     Comparison,
+    Component,
+    Components,
     Conclusion,
     Contrast,
     Estimate,
+    LineFit,
     Location,
     OnLine,
     OrderedTrend,
@@ -28,7 +33,7 @@ from synthgen_evaluate.analysis.results import (
     Variance,
     Verdict,
 )
-from synthgen_evaluate.analysis.trends import Scale, fit_trend, to_scale
+from synthgen_evaluate.analysis.trends import Scale, Slope, fit_trend, to_scale
 from synthgen_evaluate.analysis.wording import scope_of, verdicts
 from synthgen_evaluate.judgement import DEFAULT
 from synthgen_evaluate.metrics import Scores
@@ -112,6 +117,25 @@ def made(
         )
         if len(others) > 1
         else None,
+        fit=tuple(
+            LineFit(line=line, scale=one, bend=Estimate(value=0.4, low=-0.3, high=1.1, p=0.2, n=5))
+            for line in get_args(Slope)
+            for one in (scale, *(other for other in get_args(Scale) if other != scale))
+        ),
+        components=Components(
+            parts=tuple(
+                Component(name=name, variance=size, share=size / 10, shared=shared)
+                for name, size, shared in (
+                    ("architecture", 6.0, True),
+                    ("pre-training run", 3.0, False),
+                    ("epoch", 1.0, False),
+                )
+            ),
+            unknown=("Pre-training and fine-tuning runs cannot be told apart.",),
+        ),
+        clusters=tuple(
+            ClusterSizes(split=split, clusters=14, images=735, effective=10.2, largest=0.13) for split in ("id", "ood")
+        ),
         locations=tuple(
             Location(location=k, n_images=7 * k, few=7 * k < 10, macro_f1=tuple(0.01 * k for _ in arms))
             for k in range(1, 15)
@@ -185,6 +209,9 @@ def published() -> Comparison:
         rows=rows,
         effects=(),
         reference=None,
+        fit=(),
+        components=Components(parts=(), unknown=()),
+        clusters=(),
         locations=(),
         environments=(),
         notes=(),

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from .components import cluster_sizes, components
 from .contrasts import contrast_arms, ordered_trends
+from .fit import line_fits
 from .load import LoadedRun
 from .results import Comparison, Reference
 from .scoring import RESAMPLES, score
 from .selection import select
 from .summaries import environments_of, locations_of, mean_robustness, rows_of, summarise
 from .trends import Scale
-from .wording import copies, notes, scope_of, several_tests, summary, unverified, verdicts
+from .wording import copies, curved, notes, scope_of, several_tests, summary, unverified, verdicts
 
 
 def compare(
@@ -62,6 +64,7 @@ def compare(
         )
     # 5. Factors whose levels have an order.
     ordered = ordered_trends(scored, done, judgement) if chosen.baseline in scored.table.arm else ()
+    fits = line_fits(scored)
     # 6. The results in words.
     return Comparison(
         suites=chosen.suites,
@@ -80,12 +83,16 @@ def compare(
         effects=effects,
         ordered=ordered,
         reference=beside,
+        fit=fits,
+        components=components(scored, chosen.words),
+        clusters=cluster_sizes(scored.clusters),
         locations=locations_of(scored, chosen.arms),
         environments=environments_of(chosen.finished),
         unfinished=tuple(f"{run.label}: {run.status}" for run in chosen.runs if not run.epochs),
         notes=(
             *filter(None, [several_tests(effects)]),
             *copies(chosen.finished),
+            *curved(fits),
             *notes(arms, rows, effects, scored.line.epsilon),
         ),
         summary=summary(arms, chosen.finished, effects, ordered, scope) + (beside.summary if beside else ()),

@@ -271,6 +271,44 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LineFit:
+    """Whether OOD over ID macro-F1 is straight on a scale; see ``fit``."""
+
+    line: Slope  # between models, or within runs
+    scale: Scale
+    bend: Estimate  # percentage points of OOD macro-F1 above the straight line in the middle; n are the groups left out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One source of the variance of OOD macro-F1; see ``components``."""
+
+    name: str
+    variance: float  # squared percentage points, at least 0
+    share: float | None  # of the sum of all, a fraction; None if that is 0
+    shared: bool  # whether the arms of a block have it in common, so that differences between them are free of it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Components:
+    """The variance of OOD macro-F1 by its sources."""
+
+    parts: tuple[Component, ...]
+    unknown: tuple[str, ...]  # sentences: what this design cannot tell apart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSizes:
+    """The clusters of one split's test images."""
+
+    split: Literal["id", "ood"]
+    clusters: int
+    images: int
+    effective: float  # how many clusters of equal size they are worth
+    largest: float  # share of the images in the largest one, a fraction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
     """One OOD cluster of the task, such as a camera location."""
 
@@ -300,6 +338,9 @@ class Comparison:
     effects: tuple[Contrast, ...]
     ordered: tuple[OrderedTrend, ...]
     reference: Reference | None
+    fit: tuple[LineFit, ...]  # of both lines on every scale, the comparison's first
+    components: Components  # of the variance of OOD macro-F1
+    clusters: tuple[ClusterSizes, ...]  # of the ID and the OOD images; empty for published scores
     locations: tuple[Location, ...]
     environments: tuple[str, ...]  # machines and versions that trained the runs, and how many runs each
     unfinished: tuple[str, ...]  # planned runs that are not in the results, and why

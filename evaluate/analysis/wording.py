@@ -9,9 +9,10 @@ import numpy as np
 
 from ..judgement import Judgement
 from ..tasks.base import Words
+from .contrasts import WHOSE
 from .formatting import estimate, signed
 from .load import LoadedRun
-from .results import ArmSummary, Contrast, OrderedTrend, Row, Verdict
+from .results import ArmSummary, Contrast, LineFit, OrderedTrend, Row, Verdict
 from .trends import MIN_POINTS
 
 MANY = 4  # arms of one verdict; with more, a sentence gives only the estimates
@@ -170,6 +171,23 @@ def fading(effects: Sequence[Contrast]) -> tuple[str, ...]:
                 f"{effect.arm.name}: the difference in effective robustness fades: {estimate(strongest.robustness)}"
                 f" points at epoch {strongest.epoch}, {estimate(last.robustness)} at epoch {last.epoch}."
             )
+    return tuple(found)
+
+
+def curved(fits: Sequence[LineFit]) -> tuple[str, ...]:
+    """A sentence for each line that does not fit on the comparison's scale, which is that of the first entry."""
+    found = []
+    for line, words in WHOSE.items():
+        first, *others = (fit for fit in fits if fit.line == line)
+        if not first.bend.side:
+            continue
+        straight = [fit.scale for fit in others if fit.bend.low is not None and not fit.bend.side]
+        where = f"no curve is shown on the {' or '.join(straight)} scale" if straight else "it fits on no other scale"
+        found.append(
+            f"The line {words} does not fit on the {first.scale} scale: OOD macro-F1 in the middle of the ID scores"
+            f" lies {estimate(first.bend)} points from a straight line (p = {first.bend.p:.2g}), so that arms of"
+            f" different ID macro-F1 may seem to differ; {where}."
+        )
     return tuple(found)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -24,27 +24,9 @@ from ..analysis.results import (
     Variance,
 )
 from .stored import by_part
+from .table import Table, capital, filled, interval
 from .tables import MARKDOWN, written
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """A column for readers."""
-
-    title: str  # with the unit
-    kind: str  # "name", "number", "code" or "text"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """A table in two forms: rounded for readers, and in full for programs."""
-
-    name: str  # of its files
-    caption: str
-    columns: tuple[Column, ...]
-    cells: tuple[tuple[str, ...], ...]  # [rows][columns]
-    arms: tuple[str | None, ...]  # [rows], the arm whose mark is shown before the row
-    records: tuple[Mapping[str, Any], ...]  # for CSV; scores are fractions, differences percentage points
+from .variance_tables import cluster_sizes, components, line_fits
 
 
 def tables(comparison: Comparison) -> dict[str, Table]:
@@ -56,6 +38,7 @@ def tables(comparison: Comparison) -> dict[str, Table]:
     if comparison.reference:
         against = replace(comparison, baseline=comparison.reference.arm, effects=comparison.reference.effects)
         made += [replace(table, name=f"{table.name}-reference") for table in (_effects(against), _checks(against))]
+    made += [line_fits(comparison), components(comparison), cluster_sizes(comparison)]
     made += [_worst(comparison), _clusters(comparison), _runs(comparison)]
     return {table.name: table for table in made if table.cells}
 
@@ -75,7 +58,7 @@ def first_table(effects: Sequence[Contrast], comparison: Comparison) -> Table:
         name = e.arm.name
         return name, (name, signed(e.id.value), signed(e.ood.value), estimate(e.robustness), in_short(e)), {}
 
-    return _table("first", caption, columns, map(row, effects))
+    return filled("first", caption, columns, map(row, effects))
 
 
 def in_short(effect: Contrast) -> str:
@@ -119,29 +102,6 @@ def _escaped(text: str) -> Markup:
 def is_published(row: Row) -> bool:
     """Whether the row is a published score, without seed, epoch or images."""
     return row.n_id is None
-
-
-def _table(
-    name: str,
-    caption: str,
-    columns: Sequence[tuple[str, str]],
-    rows: Iterable[tuple[str | None, Sequence[str], Mapping[str, Any]]],
-) -> Table:
-    """A table of ``rows`` of arm, cells and record; columns without any value are left out for readers."""
-    rows = list(rows)
-    kept = [i for i in range(len(columns)) if any(cells[i] not in ("", NONE) for _, cells, _ in rows)]
-    return Table(
-        name=name,
-        caption=caption,
-        columns=tuple(Column(title=columns[i][0], kind=columns[i][1]) for i in kept),
-        cells=tuple(tuple(cells[i] for i in kept) for _, cells, _ in rows),
-        arms=tuple(arm for arm, _, _ in rows),
-        records=tuple(record for _, _, record in rows),
-    )
-
-
-def _interval(name: str, value: Estimate) -> dict[str, float | None]:
-    return {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
 
 
 def _mean_sd(mean: float | None, sd: float | None) -> str:
@@ -193,7 +153,7 @@ def _arms(comparison: Comparison) -> Table:
         record |= {key: getattr(s, key) for key in ("planned", "finished", "id_mean", "id_sd", "ood_mean", "ood_sd")}
         record["effective_robustness"] = s.effective_robustness
         record |= {"effective_robustness_from_reference": beside.get(name)}
-        record |= {"trend_scale": trend.scale if trend else None, **_interval("trend_slope", s.slope)}
+        record |= {"trend_scale": trend.scale if trend else None, **interval("trend_slope", s.slope)}
         record |= {f"trend_{key}": getattr(trend, key, None) for key in ("intercept", "r2", "n")}
         record |= {"worst_location": s.worst_location, "extrapolated": s.extrapolated}
         return name, cells, record
@@ -206,7 +166,7 @@ def _arms(comparison: Comparison) -> Table:
         " is effective robustness, here from the trend of the baseline"
         f"{f' or of {reference.arm}' if reference else ''}."
     )
-    return _table("arms", caption, columns, map(row, comparison.arms))
+    return filled("arms", caption, columns, map(row, comparison.arms))
 
 
 def _effects(comparison: Comparison) -> Table:
@@ -231,8 +191,8 @@ def _effects(comparison: Comparison) -> Table:
         values = p_value(e.robustness.p), p_value(e.p_adjusted) if e.primary else NONE
         record: dict[str, Any] = {"arm": name, "factor": factor, "level": level, "blocks": e.n, "units": e.units}
         record |= {"unpaired_runs": e.unpaired, "primary": e.primary}
-        record |= {**_interval("id_points", e.id), **_interval("ood_points", e.ood)}
-        record |= {**_interval("effective_robustness_points", e.robustness)}
+        record |= {**interval("id_points", e.id), **interval("ood_points", e.ood)}
+        record |= {**interval("effective_robustness_points", e.robustness)}
         parts = e.robustness.parts
         record |= {"error_points": parts and parts.error, "freedom": parts and parts.freedom}
         record |= {"p": e.robustness.p, "p_adjusted": e.p_adjusted, "verdict": verdict, "smallest_points": e.smallest}
@@ -246,7 +206,7 @@ def _effects(comparison: Comparison) -> Table:
         " it is below 0.05 if the interval of ER leaves out 0. The last column is the effect that 80% of such studies"
         " find."
     )
-    return _table("effects", caption, columns, map(row, comparison.effects))
+    return filled("effects", caption, columns, map(row, comparison.effects))
 
 
 def _epochs(comparison: Comparison) -> Table:
@@ -255,8 +215,8 @@ def _epochs(comparison: Comparison) -> Table:
 
     def row(effect: Contrast, at: AtEpoch) -> tuple[str, Sequence[str], Mapping[str, Any]]:
         cells = (effect.arm.name, str(at.epoch), *map(estimate, (at.id, at.ood, at.robustness)))
-        record: dict[str, Any] = {"arm": effect.arm.name, "epoch": at.epoch, **_interval("id_points", at.id)}
-        record |= {**_interval("ood_points", at.ood), **_interval("effective_robustness_points", at.robustness)}
+        record: dict[str, Any] = {"arm": effect.arm.name, "epoch": at.epoch, **interval("id_points", at.id)}
+        record |= {**interval("ood_points", at.ood), **interval("effective_robustness_points", at.robustness)}
         return effect.arm.name, cells, record
 
     several = [effect for effect in comparison.effects if len(effect.epochs) > 1]
@@ -264,7 +224,7 @@ def _epochs(comparison: Comparison) -> Table:
         f"Differences from {comparison.baseline} at every epoch that all paired runs evaluated; each interval is on its"
         " own."
     )
-    return _table("epochs", caption, columns, [row(effect, at) for effect in several for at in effect.epochs])
+    return filled("epochs", caption, columns, [row(effect, at) for effect in several for at in effect.epochs])
 
 
 def _checks(comparison: Comparison) -> Table:
@@ -297,7 +257,7 @@ def _checks(comparison: Comparison) -> Table:
             one = by_slope.get(slope)
             fitted, along = (one.fitted, one.estimate) if one else (Estimate(), Estimate())
             lines += [estimate(fitted, 2, plain), estimate(along)]
-            record |= {**_interval(f"slope_{slope}", fitted), **_interval(f"points_{slope}", along)}
+            record |= {**interval(f"slope_{slope}", fitted), **interval(f"points_{slope}", along)}
         parts = by_part(e)
         values = {one.name: one.estimate.value for one in parts["sensitivity"]}
         otherwise = "; ".join(f"{way}: {signed(value)}" for way, value in values.items())
@@ -307,13 +267,13 @@ def _checks(comparison: Comparison) -> Table:
         shares = _shares(e, comparison.words.clusters)
         here = estimate(e.here)
         cells = (e.arm.name, *lines, here, *slopes, shares, signed(e.without_largest), _choices(e), otherwise, mixed)
-        record |= {**_interval("points_on_these_clusters", e.here)}
-        record |= {**_interval("slope_difference", e.slope), "slope_p": e.slope.p, "variance": shares}
+        record |= {**interval("points_on_these_clusters", e.here)}
+        record |= {**interval("slope_difference", e.slope), "slope_p": e.slope.p, "variance": shares}
         record |= {"points_without_largest_cluster": e.without_largest, "choices": _choices(e)}
         record |= {"margin_points": comparison.margin, "mixed_model": mixed}
         record |= {f"otherwise: {way}": values.get(way) for way in ways}
         for name in others:
-            record |= {**_interval(name, found[name]), f"{name}_p": found[name].p}
+            record |= {**interval(name, found[name]), f"{name}_p": found[name].p}
         return e.arm.name, (*cells, *(in_full(found[name]) for name in others)), record
 
     known = [effect for effect in comparison.effects if effect.lines]
@@ -322,7 +282,7 @@ def _checks(comparison: Comparison) -> Table:
         " its uncertainty comes from, and the results of other analyses. They decide nothing,"
         " except that a verdict which changes with the line is none."
     )
-    return _table("checks", caption, columns, map(row, known))
+    return filled("checks", caption, columns, map(row, known))
 
 
 def sources(parts: Variance, clusters: str) -> dict[str, float]:
@@ -359,7 +319,7 @@ def _ordered(comparison: Comparison) -> Table:
         return None, (o.factor, levels, str(n), p_value(p), verdict), record
 
     caption = "One test per factor: whether effective robustness rises or falls along its levels."
-    return _table("ordered", caption, (*columns, ("What the test supports", "text")), map(row, comparison.ordered))
+    return filled("ordered", caption, (*columns, ("What the test supports", "text")), map(row, comparison.ordered))
 
 
 def _worst(comparison: Comparison) -> Table:
@@ -394,13 +354,13 @@ def _worst(comparison: Comparison) -> Table:
         f"OOD macro-F1 at the compared epoch, over all {words.clusters} of the OOD images and over the one where"
         " a run has its lowest score."
     )
-    return _table("worst", caption, columns, map(row, known))
+    return filled("worst", caption, columns, map(row, known))
 
 
 def _clusters(comparison: Comparison) -> Table:
     words = comparison.words
     names = [summary.arm.name for summary in comparison.arms]
-    columns = [(_capital(words.cluster), "name"), ("Images", "number"), *((f"{name} (%)", "number") for name in names)]
+    columns = [(capital(words.cluster), "name"), ("Images", "number"), *((f"{name} (%)", "number") for name in names)]
 
     def row(one: Location) -> tuple[None, Sequence[str], Mapping[str, Any]]:
         record: dict[str, Any] = {"location": one.location, "images": one.n_images, "few_images": one.few}
@@ -410,15 +370,10 @@ def _clusters(comparison: Comparison) -> Table:
 
     caption = (
         f"OOD macro-F1 at every {words.cluster} of the OOD images, over the classes that occur there: mean over runs at"
-        f" the last evaluated epoch. {_capital(words.clusters)} with fewer than {FEW_IMAGES} images are never the"
+        f" the last evaluated epoch. {capital(words.clusters)} with fewer than {FEW_IMAGES} images are never the"
         " worst, since theirs is 0 or 1 by chance."
     )
-    return _table("locations", caption, columns, map(row, sorted(comparison.locations, key=lambda one: -one.n_images)))
-
-
-def _capital(words: str) -> str:
-    """The text with a capital first letter."""
-    return words[:1].upper() + words[1:]
+    return filled("locations", caption, columns, map(row, sorted(comparison.locations, key=lambda one: -one.n_images)))
 
 
 def _runs(comparison: Comparison) -> Table:
@@ -448,5 +403,5 @@ def _runs(comparison: Comparison) -> Table:
         return r.arm, cells, record
 
     caption = "Scores as published." if published else "Every finished run at its last evaluated epoch."
-    final = _table("runs", caption, columns, [row(r) for r in comparison.rows if r.final])
+    final = filled("runs", caption, columns, [row(r) for r in comparison.rows if r.final])
     return replace(final, records=tuple(row(r)[2] for r in comparison.rows))

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ..analysis.formatting import in_full
-from ..analysis.results import CheckResult, Contrast, Estimate, OrderedTrend
+from ..analysis.results import CheckResult, Contrast, Estimate, LineFit, OrderedTrend
 
 FORMAT = 3
 
@@ -26,6 +26,8 @@ def stored(value: Any) -> Any:
         n, p = value.step.n, value.step.p
         found = {"step": value.step, "n": n, "p": p, "verdict": value.in_words()}
         return stored({"factor": value.factor, "levels": [*value.levels], **found})
+    if isinstance(value, LineFit):
+        return stored({"line": value.line, "scale": value.scale, "bend": value.bend, "p": value.bend.p})
     if is_dataclass(value):
         return {field.name: stored(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
