@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import html
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_evaluate_compare import compared, fake_runs
+from test_evaluate_contrasts import contrasted, study
 
 from synthgen_evaluate.analysis import checks
 from synthgen_evaluate.analysis.estimators import Line, jackknife
 from synthgen_evaluate.analysis.pairing import Blocks
 from synthgen_evaluate.analysis.results import Estimate
+from synthgen_evaluate.analysis.simulation import DEFAULTS
 from synthgen_evaluate.analysis.uncertainty import Paired
 from synthgen_evaluate.reporting.report import write_report
 from synthgen_evaluate.reporting.stored import stored
@@ -57,3 +60,13 @@ def test_a_row_of_checks_shows_in_record_table_and_page(tmp_path: Path, monkeypa
     for effect in effects:  # without the row the record is as it was
         del effect["checks"][NAME]
     assert json.loads(json.dumps(before["effects"])) == effects
+
+
+def test_no_check_crosses_a_gap_that_no_line_bridges() -> None:
+    """Arms 0.6 logit apart in ID scores that vary by 0.02: only a model of all epochs has a value."""
+    calm = replace(DEFAULTS, architecture_id=0.01, seed_id=0.01, run_id=0.01, epoch_id=0.01, rise=0.05, noise_id=0.01)
+    (found,) = contrasted(study(2, gains=(0, 0.6), variation=calm))
+    others = [check for check in found.checks if check.name != "mixed model"]
+    assert len(others) == len(checks.CHECKS) - 2
+    assert {check.estimate.value for check in others} == {None}
+    assert all("times as far apart as those of models vary" in check.estimate.note for check in others)

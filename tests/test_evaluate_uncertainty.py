@@ -41,7 +41,7 @@ def with_clusters(table: RunEpochs, rng: np.random.Generator, sd: float = 0.03) 
     for split, n in (("id", 12), ("ood", 9)):
         images = shares(rng, n)
         weights = images / images.sum()
-        own = getattr(table, f"{split}_f1")[:, None] + sd * rng.standard_normal((len(table.arm), n))
+        own = (getattr(table, f"{split}_f1")[:, None] + sd * rng.standard_normal((len(table.arm), n))).clip(0, 1)
         found[f"{split}_f1"] = own @ weights
         parts[f"{split}_f1"] = ((own @ weights)[:, None] - own * weights) / (1 - weights)
         parts[f"{split}_images"] = images

@@ -17,7 +17,7 @@ from .mixed import mixed_model
 from .results import CheckResult, Estimate, StoredAs
 from .significance import LEVEL
 from .trends import Scale
-from .uncertainty import Paired
+from .uncertainty import Paired, unbridged
 
 FEWEST_ARCHITECTURES = 3
 
@@ -43,9 +43,15 @@ def check(paired: Paired, line: Line) -> tuple[CheckResult, ...]:
     )
 
 
+def along(paired: Paired, line: Line) -> Estimate:
+    """The difference from a line, or why the line does not reach from one arm to the other."""
+    why = unbridged(paired, line) if len(paired) else ""
+    return Estimate(note=why) if why else difference(paired.final, line)
+
+
 def other_scale(paired: Paired, line: Line, *, scale: Scale) -> Estimate | None:
     """The difference on another scale; None on the line's own."""
-    return None if scale == line.scale else difference(paired.final, replace(line, scale=scale))
+    return None if scale == line.scale else along(paired, replace(line, scale=scale))
 
 
 def noisy_id(paired: Paired, line: Line) -> Estimate:
@@ -53,7 +59,7 @@ def noisy_id(paired: Paired, line: Line) -> Estimate:
 
     It assumes equal noise in ID and OOD scores on the scale (Fuller 1987, "Measurement Error Models").
     """
-    return difference(paired.final, replace(line, fit="orthogonal"))
+    return along(paired, replace(line, fit="orthogonal"))
 
 
 def own_trend(paired: Paired, line: Line) -> Estimate:
@@ -61,12 +67,12 @@ def own_trend(paired: Paired, line: Line) -> Estimate:
 
     Its test is unreliable if arms differ in ID macro-F1 (see the module ``estimators``).
     """
-    return difference(paired.final, replace(line, through="baseline"))
+    return along(paired, replace(line, through="baseline"))
 
 
 def noisy_own_trend(paired: Paired, line: Line) -> Estimate:
     """The difference from the baseline's own trend by orthogonal distances."""
-    return difference(paired.final, replace(line, through="baseline", fit="orthogonal"))
+    return along(paired, replace(line, through="baseline", fit="orthogonal"))
 
 
 def new_architecture(paired: Paired, line: Line) -> Estimate:
@@ -81,6 +87,8 @@ def new_architecture(paired: Paired, line: Line) -> Estimate:
     known = list(dict.fromkeys(names))
     if len(known) < FEWEST_ARCHITECTURES:
         return Estimate(note=f"{len(known)} architectures; {FEWEST_ARCHITECTURES} are needed")
+    if why := unbridged(paired, line):
+        return Estimate(note=why)
     slopes = fit_slopes(paired.final, paired.every, line, np.ones((1, len(paired))))
     (values,) = paired_robustness(paired.final, line, slopes)  # [n_blocks]
     groups = [values[[name == one for name in names]] for one in known]

@@ -266,8 +266,10 @@ def _of_line(measure: Measure, paired: Paired, line: Line, weights: Array) -> tu
 
 
 def _slopes_without(paired: Paired, line: Line) -> Values:
-    """The slope without each architecture, or without each unit if there is one architecture."""
+    """The slope without each architecture, or each unit if there is one architecture; none if there is one of both."""
     groups = paired.architectures if paired.architectures.any() else paired.units
+    if not groups.any():
+        return np.empty(0)
     return fit_slopes(paired.final, paired.every, line, 1.0 * (groups != np.arange(groups.max() + 1)[:, None]))
 
 
