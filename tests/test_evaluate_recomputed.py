@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import html
+import itertools
 import json
 import math
 import re
@@ -19,7 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 from recomputed import comparison
-from recomputed_scores import Study
+from recomputed_errors import SCALES
+from recomputed_scores import TO, Study
 
 from synthgen_evaluate.cli import app
 from synthgen_evaluate.runs import Arm, Member, Predictions, Run, SuiteRecord, write_json, write_suite_record
@@ -339,3 +341,21 @@ def test_every_number_in_the_tables_of_the_page_is_one_of_its_row_rounded(
                 assert any(abs(times * one - value) <= near for one in known for times in (1, 100)), (path.stem, text)
                 checked += 1
     assert checked > 500
+
+
+def test_the_points_of_the_page_are_the_recomputed_scores(report: Path, expected: dict[str, Any]) -> None:
+    found = re.search(r'id="scatter-data">(.*?)</script>', (report / "index.html").read_text(), re.DOTALL)
+    assert found
+    points = json.loads(found[1])["points"]
+    rows = {(r["arm"], r["architecture"], str(r["seed"]), r["epoch"]): r for r in expected["rows"]}
+    assert len(points) == len(rows)
+    own = [rows[(*point["words"][:3], int(point["words"][3].split()[0]))] for point in points]
+    for point, row in zip(points, own, strict=True):
+        id_f1, ood_f1, robustness = point["words"][4:7]
+        assert (id_f1, ood_f1) == tuple(f"{100 * row[split]['macro_f1']:.1f}%" for split in ("id", "ood"))
+        assert robustness == f"{signed(row['effective_robustness'])} points"
+    for scale, place in itertools.product(SCALES, (0, 1)):  # the axes are straight on the scale
+        at = np.array([point["at"][scale][place] for point in points])
+        scores = [TO[scale](row[("id", "ood")[place]]["macro_f1"]) for row in own]
+        slope, start = np.polyfit(scores, at, 1)
+        assert np.abs(start + slope * np.array(scores) - at).max() < 1e-4

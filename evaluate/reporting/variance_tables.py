@@ -60,8 +60,8 @@ def cluster_sizes(comparison: Comparison) -> Table:
     """The clusters of either split's test images, and how many equal ones they are worth."""
     words = comparison.words
     columns = (
-        ("Images", "name"),
-        ("Number", "number"),
+        ("Test images", "name"),
+        ("Images", "number"),
         (capital(words.clusters), "number"),
         ("Effective number", "number"),
         (f"Largest {words.cluster} (% of images)", "number"),
