@@ -133,6 +133,12 @@ def test_what_a_design_cannot_tell_apart_is_named() -> None:
     single = components(crossed(1, starts=1, runs=1), SLIDES)
     assert "Architectures and seeds cannot be told apart: each architecture has one seed." in single.unknown
     assert [part.name for part in single.parts][:3] == ["architecture", "pre-training run and fine-tuning run", "epoch"]
+    assert components(crossed(1, architectures=1, starts=1, runs=1), SLIDES).unknown == (
+        "Nothing is known of other architectures: there is one.",
+        "Nothing is known of other pre-training runs: each arm has one.",
+        "Nothing is known of other fine-tuning runs: each arm has one.",
+        "Nothing is known of how epochs vary: each arm has one run.",
+    )
     alone = components(crossed(1, arms=1, starts=1, runs=1), SLIDES)
     assert alone.unknown[0].startswith("Architectures and pre-training runs cannot be told apart")
     assert [part.name for part in alone.parts] == [

@@ -27,11 +27,16 @@ from .uncertainty import SPLITS, Clusters
 SMALL = 1e-9  # what is left of a column of zeros and ones beyond others; less counts as nothing
 EFFECTS = ("architecture", "pre-training run", "fine-tuning run", "epoch")
 TOGETHER = {  # why an effect cannot be told from the one before it
-    "pre-training run": "Architectures and pre-training runs cannot be told apart: each arm has one of either.",
+    "pre-training run": "Architectures and pre-training runs cannot be told apart: each architecture has one.",
     "fine-tuning run": "Pre-training and fine-tuning runs cannot be told apart: no fine-tunings share pre-training.",
     "epoch": "Runs and their epochs cannot be told apart: one epoch of each run was evaluated.",
 }
-ONE = "Nothing is known of other architectures: there is one."
+ALONE = {  # why nothing is known of an effect
+    "architecture": "Nothing is known of other architectures: there is one.",
+    "pre-training run": "Nothing is known of other pre-training runs: each arm has one.",
+    "fine-tuning run": "Nothing is known of other fine-tuning runs: each arm has one.",
+    "epoch": "Nothing is known of how epochs vary: each arm has one run.",
+}
 ONE_SEED = "Architectures and seeds cannot be told apart: each architecture has one seed."
 FIXED = 3  # groups of columns before those of the effects: the mean, arms, and their epochs
 Columns = Array  # [n, n_columns]
@@ -123,12 +128,11 @@ def _names(separate: Sequence[bool]) -> tuple[list[str], tuple[str, ...]]:
     for effect, own in zip(EFFECTS, separate, strict=True):
         if own:
             names.append([effect])
-        elif effect == EFFECTS[0]:
-            unknown.append(ONE)
-        else:
+        elif names:
+            names[-1].append(effect)
             unknown.append(TOGETHER[effect])
-            if names:
-                names[-1].append(effect)
+        else:
+            unknown.append(ALONE[effect])
     return [" and ".join(filter(None, [", ".join(name[:-1]), name[-1]])) for name in names], tuple(unknown)
 
 
