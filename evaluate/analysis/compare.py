@@ -63,6 +63,7 @@ def compare(
     # 5. Factors whose levels have an order.
     ordered = ordered_trends(scored, done, judgement) if chosen.baseline in scored.table.arm else ()
     # 6. The results in words.
+    metric = chosen.words.metric
     return Comparison(
         suites=chosen.suites,
         task=chosen.task,
@@ -86,9 +87,10 @@ def compare(
         notes=(
             *filter(None, [several_tests(effects)]),
             *copies(chosen.finished),
-            *notes(arms, rows, effects, scored.line.epsilon),
+            *notes(arms, rows, effects, epsilon=scored.line.epsilon, metric=metric),
         ),
-        summary=summary(arms, chosen.finished, effects, ordered, scope) + (beside.summary if beside else ()),
+        summary=summary(arms, chosen.finished, effects, ordered, scope=scope, metric=metric)
+        + (beside.summary if beside else ()),
         words=chosen.words,
         unverified=unverified(chosen.finished),
     )

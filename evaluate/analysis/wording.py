@@ -29,7 +29,7 @@ ALWAYS = (Verdict.COLLAPSED, Verdict.SAME_RUNS, Verdict.DEPENDS, Verdict.CANNOT_
 
 
 def notes(
-    arms: Sequence[ArmSummary], rows: Sequence[Row], effects: Sequence[Contrast], epsilon: float
+    arms: Sequence[ArmSummary], rows: Sequence[Row], effects: Sequence[Contrast], *, epsilon: float, metric: str
 ) -> tuple[str, ...]:
     """What a reader should know before believing the numbers, one sentence each."""
     found = []
@@ -40,17 +40,17 @@ def notes(
     for arm in arms:
         name, own = arm.arm.name, [row for row in final if row.arm == arm.arm.name]
         if own and arm.trend is None:
-            found.append(f"{name}: no trend, which takes {MIN_POINTS} points with different ID macro-F1.")
+            found.append(f"{name}: no trend, which takes {MIN_POINTS} points with different ID {metric}.")
     beyond = ", ".join(f"{s.arm.name} ({s.extrapolated} of {s.finished} runs)" for s in arms if s.extrapolated)
     if beyond:
         found.append(
-            f"Effective robustness rests on extrapolating the baseline's trend to other ID macro-F1: {beyond}."
+            f"Effective robustness rests on extrapolating the baseline's trend to other ID {metric}: {beyond}."
         )
     trend = arms[0].trend
     if trend and trend.slope <= 0:
         found.append(
             f"The baseline's trend does not rise (slope {signed(trend.slope, 2)}): it predicts no higher OOD"
-            " macro-F1 for higher ID macro-F1, so effective robustness means little here."
+            f" {metric} for higher ID {metric}, so effective robustness means little here."
         )
     for effect in effects:
         if 0 < effect.units < effect.n:
@@ -86,7 +86,9 @@ def summary(
     finished: Sequence[LoadedRun],
     effects: Sequence[Contrast],
     ordered: Sequence[OrderedTrend],
+    *,
     scope: str,
+    metric: str,
 ) -> tuple[str, ...]:
     """What was measured, and what it says about each arm's effective robustness and ordered factors."""
     baseline = arms[0].arm.name
@@ -95,7 +97,7 @@ def summary(
     published = all(epoch.n_id is None for run in finished for epoch in run.epochs)
     if published:
         pairs = count(len(finished), "published pair")
-        sentences = [f"{pairs} of ID and OOD macro-F1 ({architectures}); no predictions."]
+        sentences = [f"{pairs} of ID and OOD {metric} ({architectures}); no predictions."]
     else:
         sentences = [
             f"{len(finished)} of {sum(arm.planned for arm in arms)} planned fine-tuning runs are finished"

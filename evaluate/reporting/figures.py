@@ -207,7 +207,7 @@ def _epochs(comparison: Comparison) -> Figure:
 
 
 def _scatter(comparison: Comparison) -> Figure:
-    """OOD over ID macro-F1 of all evaluated epochs of all arms."""
+    """OOD over ID scores of all evaluated epochs of all arms."""
     drawn = [summary for summary in comparison.arms if summary.finished]
     if len(drawn) > BANDS:  # their bands would hide the points; the panels of the factors have them
         drawn = [s if s.arm.name == comparison.baseline else replace(s, band=None) for s in drawn]

@@ -158,8 +158,8 @@ def _arms(comparison: Comparison) -> Table:
         ("Level", "text"),
         ("Images", "text"),
         ("Models" if published else "Finished runs", "number"),
-        ("ID macro-F1 (%)", "number"),
-        ("OOD macro-F1 (%)", "number"),
+        (f"ID {comparison.words.metric} (%)", "number"),
+        (f"OOD {comparison.words.metric} (%)", "number"),
         ("ER (points)", "number"),
         (f"ER from {reference.arm} (points)" if reference else "", "number"),
         ("Trend slope (95% interval)", "number"),
@@ -198,11 +198,12 @@ def _arms(comparison: Comparison) -> Table:
         record |= {"worst_location": s.worst_location, "extrapolated": s.extrapolated}
         return name, cells, record
 
+    metric, scale = comparison.words.metric, comparison.scale
     caption = (
-        f"Macro-F1 as published: mean ± sd over models. Trends are on the {comparison.scale} scale."
+        f"{_capital(metric)} as published: mean ± sd over models. Trends are on the {scale} scale."
         if published
-        else "What models were pre-trained on, and macro-F1 at the compared epoch: mean ± sd over finished runs,"
-        f" architectures and seeds together. Trends are on the {comparison.scale} scale, one point per model; ER"
+        else f"What models were pre-trained on, and {metric} at the compared epoch: mean ± sd over finished runs,"
+        f" architectures and seeds together. Trends are on the {scale} scale, one point per model; ER"
         " is effective robustness, here from the trend of the baseline"
         f"{f' or of {reference.arm}' if reference else ''}."
     )
@@ -238,10 +239,11 @@ def _effects(comparison: Comparison) -> Table:
         record |= {"p": e.robustness.p, "p_adjusted": e.p_adjusted, "verdict": verdict, "smallest_points": e.smallest}
         return name, (name, factor, level, str(e.units), *intervals, *values, verdict, plain(e.smallest)), record
 
+    metric = comparison.words.metric
     tests = sum(effect.primary for effect in comparison.effects)
     caption = (
-        f"Arm minus {comparison.baseline} at the {comparison.judgement.epoch} epoch, {comparison.scope}: macro-F1, and"
-        " effective robustness (ER), which is OOD macro-F1 at equal ID macro-F1. Intervals are 95%"
+        f"Arm minus {comparison.baseline} at the {comparison.judgement.epoch} epoch, {comparison.scope}: {metric}, and"
+        f" effective robustness (ER), which is OOD {metric} at equal ID {metric}. Intervals are 95%"
         f"{f', simultaneous over the {tests} primary comparisons' if tests > 1 else ''}; adjusted p agrees with them:"
         " it is below 0.05 if the interval of ER leaves out 0. The last column is the effect that 80% of such studies"
         " find."
@@ -367,7 +369,7 @@ def _worst(comparison: Comparison) -> Table:
     columns = (
         ("Arm", "name"),
         ("Runs", "number"),
-        (f"OOD macro-F1 of all {words.clusters} (%)", "number"),
+        (f"OOD {words.metric} of all {words.clusters} (%)", "number"),
         (f"of the worst {words.cluster} (%), mean over runs", "number"),
         ("lowest run", "number"),
         ("highest run", "number"),
@@ -391,7 +393,7 @@ def _worst(comparison: Comparison) -> Table:
 
     known = [summary for summary in comparison.arms if summary.worst_location is not None]
     caption = (
-        f"OOD macro-F1 at the compared epoch, over all {words.clusters} of the OOD images and over the one where"
+        f"OOD {words.metric} at the compared epoch, over all {words.clusters} of the OOD images and over the one where"
         " a run has its lowest score."
     )
     return _table("worst", caption, columns, map(row, known))
@@ -409,9 +411,9 @@ def _clusters(comparison: Comparison) -> Table:
         return None, (str(one.location), f"{one.n_images:,}{few}", *map(percent, one.macro_f1)), record
 
     caption = (
-        f"OOD macro-F1 at every {words.cluster} of the OOD images, over the classes that occur there: mean over runs at"
-        f" the last evaluated epoch. {_capital(words.clusters)} with fewer than {FEW_IMAGES} images are never the"
-        " worst, since theirs is 0 or 1 by chance."
+        f"OOD {words.metric} at every {words.cluster} of the OOD images, over the classes that occur there: mean over"
+        f" runs at the last evaluated epoch. {_capital(words.clusters)} with fewer than {FEW_IMAGES} images are never"
+        " the worst, since theirs is 0 or 1 by chance."
     )
     return _table("locations", caption, columns, map(row, sorted(comparison.locations, key=lambda one: -one.n_images)))
 
@@ -422,11 +424,11 @@ def _capital(words: str) -> str:
 
 
 def _runs(comparison: Comparison) -> Table:
-    published = all(map(is_published, comparison.rows))
+    published, metric = all(map(is_published, comparison.rows)), comparison.words.metric
     columns = [("Arm", "name"), ("Factor", "text"), ("Level", "text"), ("Architecture", "text"), ("Seed", "number")]
     columns.append(("Epoch", "number"))
     for split in ("ID", "OOD"):
-        columns += [(f"{split} {what}", "number") for what in ("macro-F1 (%)", "recall (%)", "accuracy (%)", "images")]
+        columns += [(f"{split} {what}", "number") for what in (f"{metric} (%)", "recall (%)", "accuracy (%)", "images")]
     columns += [
         (f"Worst {comparison.words.cluster} (%)", "number"),
         ("ER (points)", "number"),

@@ -34,7 +34,7 @@ class TaskSpec:
     """What is fine-tuned on, as a suite file describes it."""
 
     path: str  # the folder that holds the local copy, such as the one that contains iwildcam_v2.0
-    kind: Annotated[str, AfterValidator(_known)] = "iwildcam"  # name of the task: iwildcam, fmow, camelyon17, rxrx1
+    kind: Annotated[str, AfterValidator(_known)] = "iwildcam"  # iwildcam, fmow, camelyon17, rxrx1 or simulated
     empty: bool = True  # keep the images of the class "empty"
 
 
