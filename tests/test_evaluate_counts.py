@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_scores import plain_scores
 
 from synthgen_evaluate.analysis import counts as module
-from synthgen_evaluate.analysis.counts import FEW_IMAGES, Counts, count, location_scores, macro_f1, plain_scores
+from synthgen_evaluate.analysis.counts import FEW_IMAGES, Counts, count, location_scores, macro_f1
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.metrics import Scores, scores
 

@@ -14,11 +14,11 @@ import pytest
 from conftest import Command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from origins import read_origin
 from PIL import Image
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.markdown import escaped, fenced
-from synthgen.dataset.encode import read_origin
 from synthgen.dataset.manifest import DOCUMENTS, Manifest, read_manifest
 from synthgen.dataset.plan import Plan, Segment
 from synthgen.dataset.quality import Quality, measure

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EvaluateError
-from ..metrics import Scores
 
 FEW_IMAGES = 10  # with fewer, one image moves a location's accuracy by more than ten percentage points
 BLOCK = 256  # resamples at a time: their weights and sums stay in a core's second-level cache
@@ -114,22 +113,6 @@ def count(run_epochs: Iterable[Labelled]) -> Counts:
     )
 
 
-def plain_scores(counts: Counts) -> list[Scores]:
-    """The scores of each run-epoch over the whole split: those of ``metrics.scores``, to the last bit."""
-    support = counts.support.sum(axis=1, dtype=np.int64)  # [n_classes]
-    found = []
-    for predictions, hits in (_dense(counts, e) for e in range(counts.n_run_epochs)):
-        predicted, hit = predictions.sum(axis=1, dtype=np.int64), hits.sum(axis=1, dtype=np.int64)
-        found.append(
-            Scores(
-                accuracy=float(hit.sum() / support.sum()),
-                recall=float((hit / support).mean()),
-                macro_f1=float((2 * hit / (support + predicted)).mean()),
-            )
-        )
-    return found
-
-
 def location_scores(counts: Counts, *, few_images: int = FEW_IMAGES) -> LocationScores:
     """Macro-F1 of each location's own images; those with fewer than ``few_images`` cannot be the worst."""
     n_images = counts.n_images
@@ -137,7 +120,7 @@ def location_scores(counts: Counts, *, few_images: int = FEW_IMAGES) -> Location
     n_classes = (counts.support > 0).sum(axis=0)  # [n_locations]
     macro_f1 = np.empty((counts.n_run_epochs, len(n_images)))
     for e in range(counts.n_run_epochs):
-        predictions, hits = _dense(counts, e)
+        predictions, hits = dense(counts, e)
         macro_f1[e] = (2 * hits / np.maximum(counts.support + predictions, 1)).sum(axis=0) / n_classes
     return LocationScores(
         locations=counts.locations,
@@ -317,7 +300,7 @@ def _index(known: NDArray[np.int64], values: NDArray[np.integer]) -> NDArray[np.
     return np.asarray(table[np.where(inside, values, high + 1).astype(np.int64) - low])
 
 
-def _dense(
+def dense(
     counts: Counts, e: int
 ) -> tuple[
     Annotated[NDArray[np.int32], "n_classes n_locations"], Annotated[NDArray[np.int32], "n_classes n_locations"]

@@ -44,8 +44,6 @@ def open_task(spec: TaskSpec) -> Task:
     Raises EvaluateError, saying what is expected where, for a missing or incomplete copy, and if
     the images of the class "empty" are to be left out of a set without such a class.
     """
-    if spec.kind not in kinds():
-        raise EvaluateError(f"task kind {spec.kind!r}: unknown; must be one of {', '.join(kinds())}")
     task = kinds()[spec.kind].open(Path(spec.path))
     assert {*NEEDED} <= task.splits.keys() <= {*SPLITS}
     return task if spec.empty else _without_empty(task, spec.path)
