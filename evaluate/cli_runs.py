@@ -157,7 +157,8 @@ def run_command(
     out = out or Path("runs") / chosen.name
     chosen = read_suite(suite, out)
     from .design.cost import estimate, measured, size_of, stated
-    from .training.execute import open_suite, run_suite
+    from .training.execute import run_suite
+    from .training.plan import open_suite
 
     if dry_run:
         plan = open_suite(chosen, only or ())

@@ -15,7 +15,8 @@ from synthgen_evaluate.design.suite import read_suite
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.runs import Run, read_suite_records
 from synthgen_evaluate.tasks.simulated.simulate import simulate
-from synthgen_evaluate.training.execute import open_suite, run_suite
+from synthgen_evaluate.training.execute import run_suite
+from synthgen_evaluate.training.plan import open_suite
 
 SUITE = """
 name = "small"

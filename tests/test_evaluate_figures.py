@@ -17,6 +17,8 @@ from PIL import Image
 from synthgen_evaluate.analysis.results import Comparison
 from synthgen_evaluate.analysis.trends import fit_trend
 from synthgen_evaluate.metrics import Scores
+from synthgen_evaluate.reporting.figure_effects import PANELS
+from synthgen_evaluate.reporting.figure_scatter import factors
 from synthgen_evaluate.reporting.figure_style import (
     COLORS,
     DASHES,
@@ -32,7 +34,7 @@ from synthgen_evaluate.reporting.figure_style import (
     shown,
     trend_line,
 )
-from synthgen_evaluate.reporting.figures import PANELS, draw_figures, factors
+from synthgen_evaluate.reporting.figures import draw_figures
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -13,7 +13,7 @@ from ..analysis.formatting import NONE, percent, signed
 from ..analysis.results import ArmSummary, Comparison, Row
 from ..analysis.trends import Scale
 from .figure_style import Axis, Frame, coincident, frame, in_front, line_on_scale, looks, on_scale, trend_line
-from .report_tables import is_published
+from .score_tables import is_published
 
 
 def scatter_data(comparison: Comparison) -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test", "id_val", "id_test")  # ID is id_test, OOD is test
 NEEDED = ("train", "test", "id_test")
-MACRO_F1 = "macro-F1"  # as WILDS defines it: ``macro_f1`` of ``metrics.scores``, and of ``analysis.counts`` resampled
+MACRO_F1 = "macro-F1"  # as WILDS defines it: ``macro_f1`` of ``metrics.scores``, and of ``analysis.resampled``
 METRICS = (MACRO_F1,)  # those that the analysis can resample by clusters
 
 

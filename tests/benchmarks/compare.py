@@ -30,9 +30,10 @@ from plain_scores import plain_scores
 
 from synthgen_evaluate.analysis.bootstrap import Resamples, bootstrap, draw
 from synthgen_evaluate.analysis.contrasts import contrast_arms
-from synthgen_evaluate.analysis.counts import count, location_scores, macro_f1
+from synthgen_evaluate.analysis.counts import count, location_scores
 from synthgen_evaluate.analysis.estimators import Line, own_trend
 from synthgen_evaluate.analysis.pairing import RunEpochs, complete_blocks
+from synthgen_evaluate.analysis.resampled import macro_f1
 from synthgen_evaluate.analysis.scoring import Scored
 from synthgen_evaluate.analysis.trends import clip_epsilon
 from synthgen_evaluate.analysis.uncertainty import Clusters
