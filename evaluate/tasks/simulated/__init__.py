@@ -7,7 +7,6 @@ from pathlib import Path
 from ..base import MACRO_F1, Task, TaskKind, Words
 
 NAME = "simulated"
-RECORD = "simulated.json"  # how a set was made
 WORDS = Words(
     metric=MACRO_F1,
     cluster="simulated camera",
@@ -20,7 +19,7 @@ WORDS = Words(
 def _open(path: Path) -> Task:
     from .opening import open_simulated
 
-    return open_simulated(path)
+    return open_simulated(NAME, path)
 
 
 TASKS = [TaskKind(name=NAME, words=WORDS, open=_open)]

@@ -13,10 +13,10 @@ from ...runs import stored
 from ..base import Task
 from ..wilds.reading import open_set
 from ..wilds.sets import SETS
-from . import NAME, RECORD
+from .simulate import RECORD
 
 
-def open_simulated(path: Path) -> Task:
+def open_simulated(name: str, path: Path) -> Task:
     """Open the simulated set in a folder; raises EvaluateError if it is none, or incomplete."""
     record = path / RECORD
     if not record.exists():
@@ -25,4 +25,4 @@ def open_simulated(path: Path) -> Task:
     task = open_set("iwildcam", SETS["iwildcam"], path)
     made = json.dumps(drawn, sort_keys=True) + task.identity["digest"]
     digest = hashlib.sha256(made.encode()).hexdigest()[:16]  # the metadata alone do not know the images' size
-    return replace(task, identity={**task.identity, "kind": NAME, "digest": digest})
+    return replace(task, identity={**task.identity, "kind": name, "digest": digest})

@@ -26,10 +26,10 @@ from synthgen.storage.inside import check_folder
 
 from ...errors import EvaluateError, told_here
 from ...runs import stored, write_json
-from . import RECORD
 from .animals import MOST_SPECIES, burst_pose, generator, species
 from .scenery import is_night, picture, scene
 
+RECORD = "simulated.json"  # how a set was made
 FORMAT = 1  # of the drawings: raised when the same arguments give different pictures
 SHARES = {"train": 0.50, "val": 0.08, "test": 0.20, "id_val": 0.08, "id_test": 0.14}  # of the images
 DAYS = {"train": (0, 1, 2, 3, 4, 5), "id_val": (6,), "id_test": (7, 8, 9)}  # last digit of a burst's day
