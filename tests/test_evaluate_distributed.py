@@ -73,6 +73,7 @@ def traps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_and_predict_the_same_images_with_the_results_of_one(
     traps: Path, tmp_path: Path
 ) -> None:

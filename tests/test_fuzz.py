@@ -298,6 +298,7 @@ def test_forbidden_outcomes_are_told_by_cause() -> None:
     assert "- traceback: ValueError in x.py: f (2 times)" in text
 
 
+@pytest.mark.slow
 def test_every_command_of_the_campaign_may_end_as_it_does_where_nothing_is_changed(world: fuzz.World) -> None:
     for one in SUBJECTS:
         for command in one.commands:

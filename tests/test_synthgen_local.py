@@ -157,7 +157,9 @@ def insist(process: Popen) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("end", [interrupt, preempt, preempt_all, insist])
+@pytest.mark.parametrize(
+    "end", [interrupt, preempt, *(pytest.param(end, marks=pytest.mark.slow) for end in (preempt_all, insist))]
+)
 def test_a_signal_ends_a_run_cleanly_and_it_resumes(
     tmp_path: Path,
     log: str,

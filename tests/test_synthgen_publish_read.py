@@ -41,7 +41,7 @@ def diffusion(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command) 
     return diffusion_set(tmp_path_factory.mktemp("publish") / "diffusion", synthgen_here)
 
 
-@pytest.fixture(params=["fractals", "diffusion"])
+@pytest.fixture(params=["fractals", pytest.param("diffusion", marks=pytest.mark.slow)])
 def dataset(request: pytest.FixtureRequest) -> Path:
     found: Path = request.getfixturevalue(request.param)
     return found

@@ -122,6 +122,7 @@ def command(*arguments: object) -> list[str]:
     return [installed("synthgen"), *map(str, arguments)]
 
 
+@pytest.mark.slow
 def test_an_upload_to_s3_killed_twice_ends_complete_and_nobody_saw_half_a_set(
     fractals: Path, s3: str, s3_server: str
 ) -> None:
