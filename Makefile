@@ -48,10 +48,10 @@ lint: .venv/installed-dev
 	mypy --config-file tests/mypy.ini
 
 test: lint
-	$(TEST) -n 2 -m 'not slow'
+	$(TEST) -n 2 --dist loadfile -m 'not slow'
 
 test-all: lint
-	$(TEST) -n 2
+	$(TEST) -n 2 --dist loadfile
 
 bench: .venv/installed-dev
 	python tests/benchmarks/fractals.py

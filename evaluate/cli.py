@@ -10,7 +10,7 @@ import typer
 from synthgen.common.commands import run
 from synthgen.common.errors import SynthgenError
 
-from . import cli_analysis, cli_runs
+from . import cli_analysis, cli_byhand, cli_kept, cli_runs
 from .errors import EvaluateError
 
 app = typer.Typer(
@@ -19,8 +19,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-app.add_typer(cli_runs.app)
-app.add_typer(cli_analysis.app)
+for commands in (cli_runs, cli_byhand, cli_kept, cli_analysis):
+    app.add_typer(commands.app)
 
 
 def main() -> None:

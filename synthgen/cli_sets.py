@@ -14,7 +14,7 @@ from typer.exceptions import Exit
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.options import Anywhere, AsJson, Directory, local
-from synthgen.common.printing import say
+from synthgen.common.printing import counted, say
 
 if TYPE_CHECKING:
     from synthgen.dataset.scan import Defect
@@ -81,7 +81,7 @@ def verify(
         with progress("verify", n_shards, "shards") as show:
             defects, measured = inspect(where, quality=quality, progress=show)
     report: dict[str, Any] = {"directory": directory, "faults": [str(defect) for defect in defects]}
-    lines = [*report["faults"], f"{directory}: {n_shards} shards, {len(defects)} defects"]
+    lines = [*report["faults"], f"{directory}: {counted(n_shards, 'shard')}, {counted(len(defects), 'defect')}"]
     if mend:
         report["repaired"] = mended
         lines = [*map(_with_advice, defects), lines[-1], f"repaired: {_repaired(mended, before, defects)}"]

@@ -1,4 +1,6 @@
 import io
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,7 @@ import shapes  # noqa: F401  # before all whose arrays it checks
 import typer
 from hypothesis import settings
 from processes import Start, installed, starting
+from strangers import GOLDEN
 
 from fractaldb.ifs import write_csv
 from fractaldb.search import search
@@ -146,3 +149,29 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     bucket = f"bucket-{uuid.uuid4().hex[:8]}"
     s3fs.S3FileSystem().mkdir(bucket)
     return f"s3://{bucket}"
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """A copy of the finished golden set."""
+    return Path(shutil.copytree(GOLDEN / "fractal-finished", tmp_path / "set"))
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Path:
+    """A copy of the half-finished golden set."""
+    return Path(shutil.copytree(GOLDEN / "fractal-half", tmp_path / "set"))
+
+
+@pytest.fixture
+def soon() -> Iterator[None]:
+    """What blocks for ever ends in an error."""
+
+    def over(number: int, frame: object) -> None:
+        raise AssertionError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(40)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -38,9 +38,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fuzz_mutations import MARK, TEX
 from fuzz_run import Ended, Listing, changed
 from fuzz_subjects import EXPORT, JUDGE, REPAIR, ROOT, Command, Subject
+from fuzz_values import MARK, TEX
 
 MARKED = re.compile(re.escape(MARK))
 CODE = {  # what would be run, by the ending of the file that it stands in
@@ -237,7 +237,7 @@ def _of_pictures(case: Case) -> str:
     """With all sums right: whether the pictures are still some."""
     if case.subject.layout != "picture":
         return ""
-    from fuzz_mutations import members
+    from fuzz_archives import members
     from PIL import Image
 
     for header, body in members((case.inside / case.file).read_bytes()):

@@ -565,7 +565,7 @@ def _seal_samples(tar: Path, table: Path) -> None:
     """Set the sum of every image in its record and in the table right."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from fuzz_mutations import members, sealed_header, tar_of
+    from fuzz_archives import members, sealed_header, tar_of
 
     found, sums, image = members(tar.read_bytes()), {}, b""
     for place, (header, body) in enumerate(found):

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plain_scores import plain_scores
 from scipy.special import expit
 
-from synthgen_evaluate.analysis.counts import count, macro_f1, plain_scores
+from synthgen_evaluate.analysis.counts import count
+from synthgen_evaluate.analysis.resampled import macro_f1
 from synthgen_evaluate.analysis.results import Estimate, Verdict
 
 sys.path.append(str(Path(__file__).parent / "benchmarks"))

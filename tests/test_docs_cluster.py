@@ -94,8 +94,10 @@ def kubernetes_script() -> str:
 
 @pytest.mark.parametrize(
     ("script", "variable"),
-    [(slurm_script, "SLURM_ARRAY_TASK_ID"), (kubernetes_script, "JOB_COMPLETION_INDEX")],
-    ids=["slurm", "kubernetes"],
+    [
+        pytest.param(slurm_script, "SLURM_ARRAY_TASK_ID", id="slurm"),
+        pytest.param(kubernetes_script, "JOB_COMPLETION_INDEX", id="kubernetes", marks=pytest.mark.slow),
+    ],
 )
 def test_the_tasks_of_an_array_do_a_set_between_them(tmp_path: Path, script: Any, variable: str) -> None:
     missing = []

@@ -13,7 +13,7 @@ from scipy.stats import t as student
 
 from synthgen_evaluate.analysis import bootstrap as module
 from synthgen_evaluate.analysis.bootstrap import Resamples, band, bootstrap, draw, with_interval
-from synthgen_evaluate.analysis.counts import count, macro_f1
+from synthgen_evaluate.analysis.counts import count
 from synthgen_evaluate.analysis.estimators import (
     Line,
     own_trend,
@@ -21,6 +21,7 @@ from synthgen_evaluate.analysis.estimators import (
     slopes_difference,
 )
 from synthgen_evaluate.analysis.pairing import Blocks, RunEpochs, complete_blocks
+from synthgen_evaluate.analysis.resampled import macro_f1
 from synthgen_evaluate.analysis.results import Estimate
 from synthgen_evaluate.analysis.trends import (
     MIN_POINTS,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simulated_studies import DEFAULTS
 from test_evaluate_compare import compared, fake_runs
 from test_evaluate_contrasts import contrasted, study
 
@@ -17,7 +18,6 @@ from synthgen_evaluate.analysis import checks
 from synthgen_evaluate.analysis.estimators import Line, jackknife
 from synthgen_evaluate.analysis.pairing import Blocks
 from synthgen_evaluate.analysis.results import Estimate
-from synthgen_evaluate.analysis.simulation import DEFAULTS
 from synthgen_evaluate.analysis.uncertainty import Paired
 from synthgen_evaluate.reporting.report import write_report
 from synthgen_evaluate.reporting.stored import stored

@@ -17,10 +17,10 @@ from synthgen_evaluate.analysis.results import Comparison, Verdict
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.judgement import Judgement
 from synthgen_evaluate.metrics import scores
+from synthgen_evaluate.predictions import Predictions
 from synthgen_evaluate.runs import (
     Arm,
     Member,
-    Predictions,
     Run,
     SuiteRecord,
     read_suite_records,

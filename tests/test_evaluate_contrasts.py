@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from simulated_studies import DEFAULTS, Variation, simulate_study
 
 from synthgen_evaluate.analysis.checks import CHECKS
 from synthgen_evaluate.analysis.contrasts import (
@@ -25,7 +26,6 @@ from synthgen_evaluate.analysis.power import needs, power, smallest_effect, stat
 from synthgen_evaluate.analysis.results import Contrast, Estimate, OrderedTrend, Variance, Verdict
 from synthgen_evaluate.analysis.scoring import Scored
 from synthgen_evaluate.analysis.significance import sidak
-from synthgen_evaluate.analysis.simulation import DEFAULTS, Variation, simulate_study
 from synthgen_evaluate.judgement import DEFAULT, Judgement
 from synthgen_evaluate.runs import Arm
 

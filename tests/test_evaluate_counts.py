@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_scores import plain_scores
 
-from synthgen_evaluate.analysis import counts as module
-from synthgen_evaluate.analysis.counts import FEW_IMAGES, Counts, count, location_scores, macro_f1, plain_scores
+from synthgen_evaluate.analysis.counts import FEW_IMAGES, Counts, count, location_scores
+from synthgen_evaluate.analysis.resampled import BLOCK, macro_f1
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.metrics import Scores, scores
 
@@ -121,7 +122,7 @@ def test_a_location_drawn_often_counts_as_often() -> None:
 def test_many_resamples_do_not_depend_on_threads_or_on_what_is_computed_beside_them() -> None:
     split = make_split(n=2000, n_locations=30, n_classes=40, n_run_epochs=5)
     counts = count(split.run_epochs())
-    weights = draws(np.random.default_rng(1), 2 * module.BLOCK + 77, len(counts.locations))
+    weights = draws(np.random.default_rng(1), 2 * BLOCK + 77, len(counts.locations))
     once = macro_f1(counts, weights, threads=1)
     for threads in (2, 3, 8, None):
         assert (macro_f1(counts, weights, threads=threads) == once).all()

@@ -15,7 +15,8 @@ from synthgen_evaluate.design.suite import read_suite
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.runs import Run, read_suite_records
 from synthgen_evaluate.tasks.simulated.simulate import simulate
-from synthgen_evaluate.training.execute import open_suite, run_suite
+from synthgen_evaluate.training.execute import run_suite
+from synthgen_evaluate.training.plan import open_suite
 
 SUITE = """
 name = "small"
@@ -72,6 +73,7 @@ def traps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_and_predict_the_same_images_with_the_results_of_one(
     traps: Path, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from simulated_studies import DEFAULTS, Variation, simulate_study
 
 from synthgen_evaluate.analysis.estimators import (
     Line,
@@ -21,7 +22,6 @@ from synthgen_evaluate.analysis.estimators import (
 )
 from synthgen_evaluate.analysis.pairing import Blocks, RunEpochs, complete_blocks
 from synthgen_evaluate.analysis.significance import EXACT_BLOCKS, sign_flip_p
-from synthgen_evaluate.analysis.simulation import DEFAULTS, Variation, simulate_study
 from synthgen_evaluate.analysis.trends import Scale, effective_robustness, fit_trend, to_scale
 from synthgen_evaluate.errors import EvaluateError
 

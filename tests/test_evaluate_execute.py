@@ -40,6 +40,7 @@ def finished(world: Path) -> Path:
     return world / "runs"
 
 
+@pytest.mark.slow
 def test_the_same_suite_twice_gives_identical_results(world: Path, finished: Path, tmp_path: Path) -> None:
     run_suite(read_suite(world / "suite.toml"), tmp_path, device="cpu")
     assert results(tmp_path) == results(finished)
@@ -88,6 +89,7 @@ def test_killed_at_any_moment_ends_with_the_same_results_and_repeats_no_finished
     assert not list(out.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_suite_and_do_each_run_once(
     world: Path, finished: Path, tmp_path: Path, start: Start
 ) -> None:

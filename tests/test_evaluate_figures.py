@@ -17,6 +17,9 @@ from PIL import Image
 from synthgen_evaluate.analysis.results import Comparison
 from synthgen_evaluate.analysis.trends import fit_trend
 from synthgen_evaluate.metrics import Scores
+from synthgen_evaluate.reporting import figures as drawing
+from synthgen_evaluate.reporting.figure_effects import PANELS
+from synthgen_evaluate.reporting.figure_scatter import factors
 from synthgen_evaluate.reporting.figure_style import (
     COLORS,
     DASHES,
@@ -32,7 +35,7 @@ from synthgen_evaluate.reporting.figure_style import (
     shown,
     trend_line,
 )
-from synthgen_evaluate.reporting.figures import PANELS, draw_figures, factors
+from synthgen_evaluate.reporting.figures import draw_figures
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -88,6 +91,12 @@ def test_many_arms_look_different_and_differ_in_gray_too() -> None:
 @pytest.fixture(scope="module")
 def figures() -> dict[str, dict[str, bytes]]:
     return draw_figures(made())
+
+
+@pytest.fixture(autouse=True)
+def only_svg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other formats, which take most of the time, are those of ``figures``."""
+    monkeypatch.setattr(drawing, "NO_DATE", {"svg": drawing.NO_DATE["svg"]})
 
 
 def axes_of(svg: bytes) -> list[list[list[str]]]:

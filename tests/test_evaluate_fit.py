@@ -83,14 +83,14 @@ def test_a_line_that_does_not_fit_is_noted_with_the_scale_on_which_it_does() -> 
     straight = replace(table, id_f1=stats.norm.cdf(x[table.epoch - 1] + 0.05 * stats.norm.ppf(table.id_f1)))
     noise = 0.01 * np.random.default_rng(0).standard_normal(len(table.arm))
     straight = replace(straight, ood_f1=stats.norm.cdf(0.6 * stats.norm.ppf(straight.id_f1) - 0.9 + noise))
-    notes = curved(line_fits(scored(straight)))
+    notes = curved(line_fits(scored(straight)), "macro-F1")
     (within,) = (note for note in notes if note.startswith("The line within runs"))
     assert "does not fit on the logit scale" in within
     assert within.endswith("no curve is shown on the probit scale.")
-    assert curved(line_fits(scored(straight, line=replace(LINE, scale="probit")))) == ()
+    assert curved(line_fits(scored(straight, line=replace(LINE, scale="probit"))), "macro-F1") == ()
     bent = Estimate(value=1.0, low=0.5, high=1.5, p=0.01, n=5)
     everywhere = [LineFit(line=line, scale=s, bend=bent) for line in ("between", "within") for s in ("logit", "linear")]
-    assert all(note.endswith("it fits on no other scale.") for note in curved(everywhere))
+    assert all(note.endswith("it fits on no other scale.") for note in curved(everywhere, "macro-F1"))
 
 
 def test_what_cannot_be_told_is_not_tested() -> None:

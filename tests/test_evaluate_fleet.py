@@ -21,8 +21,9 @@ from synthgen.engines.request import Request
 from synthgen_evaluate.design.suite import read_suite
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.training import fleet
-from synthgen_evaluate.training.execute import open_suite, run_suite
+from synthgen_evaluate.training.execute import run_suite
 from synthgen_evaluate.training.fleet import run_fleet
+from synthgen_evaluate.training.plan import open_suite
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wilds.*", "ignore::DeprecationWarning:ogb.*")
 

@@ -126,11 +126,11 @@ def test_resnet18_for_small_images_keeps_their_pixels_until_its_second_stage() -
     "architecture",
     [
         "timm:resnet10t",
-        "timm:deit_tiny_patch16_224",
-        "timm:swin_tiny_patch4_window7_224",
+        pytest.param("timm:deit_tiny_patch16_224", marks=pytest.mark.slow),
+        pytest.param("timm:swin_tiny_patch4_window7_224", marks=pytest.mark.slow),
         "open_clip:RN50",
         "open_clip:ViT-S-32-alt",
-        "open_clip:MobileCLIP-S1",
+        pytest.param("open_clip:MobileCLIP-S1", marks=pytest.mark.slow),
     ],
 )
 def test_models_of_other_packages_are_built_for_the_images_and_learn_from_them(architecture: str) -> None:

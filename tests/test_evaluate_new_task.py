@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from comparisons import made
 from PIL import Image
 from toy_task import write_quilts
 
+from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.reporting.report_tables import tables
 from synthgen_evaluate.tasks import known, wilds
 from synthgen_evaluate.tasks.base import Words
 from synthgen_evaluate.tasks.spec import TaskSpec, open_task
@@ -38,7 +42,13 @@ n = 12
 source = {{ kind = "fractals", categories = 2, points = 500 }}
 """
 ROW = sets.WildsSet(
-    words=Words(cluster="habitat", clusters="habitats", id="from the usual habitat", ood="from either habitat"),
+    words=Words(
+        metric="macro-F1",
+        cluster="habitat",
+        clusters="habitats",
+        id="from the usual habitat",
+        ood="from either habitat",
+    ),
     version="1.0",
     metadata="metadata.csv",
     columns=("img_filename", "y", "split", "place"),
@@ -111,3 +121,19 @@ def test_a_task_that_is_not_known_is_refused_with_those_that_are(evaluate_here: 
     told = evaluate_here("finetune", "x", "--kind", "quilts", "--out", "y")
     assert told.returncode == 2
     assert "'quilts' is not one of iwildcam, fmow, camelyon17, rxrx1" in told.stderr
+
+
+def test_a_task_whose_metric_cannot_be_compared_by_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(ROW, words=replace(ROW.words, metric="accuracy"))
+    monkeypatch.setitem(sets.SETS, "waterbirds", row)
+    monkeypatch.setattr(wilds, "TASKS", wilds.tasks())
+    with pytest.raises(EvaluateError, match="task waterbirds: metric 'accuracy'; arms can be compared by macro-F1"):
+        known.kinds()
+
+
+def test_tables_take_the_name_of_the_metric_from_the_task() -> None:
+    comparison = made()
+    renamed = replace(comparison, words=replace(comparison.words, metric="macro-F2"))
+    for one, other in zip(tables(comparison).values(), tables(renamed).values(), strict=True):
+        found = [[table.caption, *(column.title for column in table.columns)] for table in (one, other)]
+        assert [text.replace("acro-F1", "acro-F2") for text in found[0]] == found[1]

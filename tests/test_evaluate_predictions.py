@@ -20,10 +20,10 @@ import pytest
 from synthgen_evaluate.analysis.load import load_runs
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.metrics import scores
+from synthgen_evaluate.predictions import Predictions
 from synthgen_evaluate.runs import (
     Arm,
     Member,
-    Predictions,
     Run,
     SuiteRecord,
     write_json,

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 from scipy.special import logit
+from simulated_studies import DEFAULTS, Variation, simulate_study
 
 from synthgen_evaluate.analysis.estimators import Line, difference, robustness
 from synthgen_evaluate.analysis.pairing import RunEpochs, complete_blocks
-from synthgen_evaluate.analysis.simulation import DEFAULTS, Variation, simulate_study
 from synthgen_evaluate.analysis.trends import effective_robustness, fit_trend
 
 LINE = Line(epsilon=0.5 / 8154)

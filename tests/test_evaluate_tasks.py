@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.tasks.base import SPLITS, Split, Task
-from synthgen_evaluate.tasks.known import kinds
+from synthgen_evaluate.tasks.known import kinds, words_of
 from synthgen_evaluate.tasks.simulated.simulate import simulate
 from synthgen_evaluate.tasks.spec import TaskSpec, open_task
 from synthgen_evaluate.tasks.wilds.reading import import_wilds
@@ -291,11 +292,6 @@ def test_a_task_in_a_suite_file_is_checked() -> None:
     assert set(SETS) <= set(kinds())
 
 
-def test_an_unknown_kind_is_refused_naming_those_there_are(sets: Path) -> None:
-    with pytest.raises(EvaluateError, match="'imagenet': unknown; must be one of iwildcam, fmow, camelyon17, rxrx1"):
-        opened(sets, "imagenet")
-
-
 def test_importing_the_tasks_imports_neither_torch_nor_wilds() -> None:
     code = (
         "import sys, synthgen_evaluate.tasks.spec as spec; spec.kinds()\n"
@@ -416,3 +412,22 @@ def test_a_broken_or_vanished_image_is_named(copy: Path, kind: str) -> None:
             next(split.decode(np.array([number]), SIZE))
         assert split.files[number] in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_simulated_set_is_a_task_of_its_own_with_the_same_images(sets: Path, tmp_path: Path) -> None:
+    own, copied = opened(sets, "simulated"), opened(sets, "iwildcam")
+    assert own.class_names == copied.class_names
+    for name, split in copied.splits.items():
+        for field in fields(Split):
+            assert np.array_equal(getattr(own.splits[name], field.name), getattr(split, field.name))
+    assert own.identity == {**copied.identity, "kind": "simulated", "digest": own.identity["digest"]}
+    simulate(tmp_path / "larger", n_classes=4, n_locations=6, n_images=90, size=SIZE + 8)
+    assert opened(tmp_path / "larger", "iwildcam").identity == copied.identity  # of the metadata alone
+    assert opened(tmp_path / "larger", "simulated").identity["digest"] != own.identity["digest"]
+    assert words_of(own.identity).clusters == "simulated cameras"
+
+
+def test_a_real_set_is_not_taken_for_a_simulated_one(copy: Path) -> None:
+    (copy / "simulated.json").unlink()
+    with pytest.raises(EvaluateError, match=r"simulated\.json: missing; `evaluate simulate"):
+        opened(copy, "simulated")

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.images.pixels import Stored
+from synthgen_evaluate.predictions import Predictions
 from synthgen_evaluate.recipe import Recipe
-from synthgen_evaluate.runs import Predictions, Run, RunConfig
+from synthgen_evaluate.runs import Run, RunConfig
 from synthgen_evaluate.training.execute import make_accelerator
 from synthgen_evaluate.training.train import DivergedError, EvaluationSet, LabelledImages, learning_rate, shares, train
 

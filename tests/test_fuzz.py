@@ -12,7 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import fuzz
+import fuzz_archives
+import fuzz_bytes
 import fuzz_mutations
+import fuzz_values
 import pytest
 from fuzz_judge import Case, Wrong, judged, strict
 from fuzz_page import distinct, section, with_own, with_section
@@ -114,10 +117,10 @@ PLANTED = {
     "a new file of somebody else": (AGAIN, wrote("../victim/new/x"), "outside"),
     "a colour in a table": (EXPORT, wrote("out/table.md", "\x1b[31m"), "escape"),
     "a colour in a name": (EXPORT, wrote("out/\x1b[31m.png"), "escape"),
-    "code in a page": (EXPORT, wrote("out/page.html", fuzz_mutations.MARK), "code in text"),
-    "code in Markdown": (EXPORT, wrote("out/README.md", fuzz_mutations.MARK), "code in text"),
+    "code in a page": (EXPORT, wrote("out/page.html", fuzz_values.MARK), "code in text"),
+    "code in Markdown": (EXPORT, wrote("out/README.md", fuzz_values.MARK), "code in text"),
     "a formula": (EXPORT, wrote("out/table.csv", 'name,n\n"=1+1",2\n'), "code in text"),
-    "code in a table": (EXPORT, wrote("out/table.tex", fuzz_mutations.TEX), "code in text"),
+    "code in a table": (EXPORT, wrote("out/table.tex", fuzz_values.TEX), "code in text"),
 }
 
 
@@ -174,7 +177,7 @@ def test_a_changed_record_that_verify_finds_right_is_another_answer(
 def test_changed_images_that_are_found_right_are_another_answer(world: fuzz.World, sandbox: Sandbox) -> None:
     case = case_of(world, sandbox, "tar", "set/data/fractal-train-000001.tar")
     path = sandbox.inside / case.file
-    path.write_bytes(fuzz_mutations.flip(path.read_bytes(), random.Random(0)))
+    path.write_bytes(fuzz_bytes.flip(path.read_bytes(), random.Random(0)))
     assert [one.kind for one in answers(VERIFY, case, sandbox)] == ["answer"]
 
 
@@ -182,10 +185,10 @@ def test_a_picture_of_another_size_is_another_answer_though_all_sums_are_right(
     world: fuzz.World, sandbox: Sandbox
 ) -> None:
     path = sandbox.inside / "set/data/fractal-train-000001.tar"
-    found = fuzz_mutations.members(path.read_bytes())
+    found = fuzz_archives.members(path.read_bytes())
     header, body = found[0]
     found[0] = (header, body[:16] + b"\0\0\0\x01" + body[20:])
-    path.write_bytes(fuzz_mutations.tar_of(found))
+    path.write_bytes(fuzz_archives.tar_of(found))
     assert seal(sandbox.inside / "set", samples=True)
     case = case_of(world, sandbox, "image in a tar", "set/data/fractal-train-000001.tar", sealed=True)
     assert [one.kind for one in answers(VERIFY, case, sandbox)] == ["answer"]
@@ -295,6 +298,7 @@ def test_forbidden_outcomes_are_told_by_cause() -> None:
     assert "- traceback: ValueError in x.py: f (2 times)" in text
 
 
+@pytest.mark.slow
 def test_every_command_of_the_campaign_may_end_as_it_does_where_nothing_is_changed(world: fuzz.World) -> None:
     for one in SUBJECTS:
         for command in one.commands:

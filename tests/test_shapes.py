@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
+from simulated_studies import simulate_study
 
 from fractaldb.ifs import IFS
 from fractaldb.render import Style, drawing
 from synthgen_evaluate.analysis.bootstrap import Draws
 from synthgen_evaluate.analysis.estimators import Line, robustness_difference
 from synthgen_evaluate.analysis.pairing import complete_blocks
-from synthgen_evaluate.analysis.simulation import simulate_study
 
 BLOCKS = complete_blocks(simulate_study(np.random.default_rng(0)), ("arm 0", "arm 1"))  # 15 blocks
 LINE = Line(epsilon=0.001)

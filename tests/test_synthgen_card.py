@@ -14,11 +14,11 @@ import pytest
 from conftest import Command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from origins import read_origin
 from PIL import Image
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.markdown import escaped, fenced
-from synthgen.dataset.encode import read_origin
 from synthgen.dataset.manifest import DOCUMENTS, Manifest, read_manifest
 from synthgen.dataset.plan import Plan, Segment
 from synthgen.dataset.quality import Quality, measure
@@ -43,6 +43,9 @@ HOSTILE = [
 
 Render = Callable[[str], str]
 of_diffusion = pytest.mark.parametrize("manifest", ["diffusion"], indirect=True)
+of_diffusion_slowly = pytest.mark.parametrize(
+    "manifest", ["fractal", pytest.param("diffusion", marks=pytest.mark.slow)], indirect=True
+)
 
 
 @pytest.fixture(scope="module", params=["fractal", "diffusion"])
@@ -368,6 +371,7 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
 
 
+@of_diffusion_slowly
 def test_the_loading_snippets_run(published: Path, tmp_path: Path, synthgen: Command) -> None:
     for name in ("datasets", "webdataset", "torchvision", "mlcroissant"):
         pytest.importorskip(name)
@@ -394,6 +398,7 @@ def test_the_loading_snippets_run(published: Path, tmp_path: Path, synthgen: Com
     assert lines[3].startswith(f"({side}, {side}) ")
 
 
+@of_diffusion_slowly
 def test_the_command_makes_the_same_bytes(
     published: Path, manifest: Manifest, tmp_path: Path, synthgen: Command, categories: Path
 ) -> None:

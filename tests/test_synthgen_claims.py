@@ -80,7 +80,7 @@ def put(url: str, data: bytes) -> None:
 FOREIGN = b'{"worker": "far-7", "shard": 2, "done": 3, "of": 10, "rate": 1.5, "beat": 4, "failed": ""}'
 
 
-@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("n", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_drivers_on_one_bucket_share_the_shards_without_doing_any_twice(
     tmp_path: Path, s3: str, log: str, start: Start, n: int
 ) -> None:
@@ -179,7 +179,9 @@ def test_a_worker_that_dies_is_replaced_by_its_own_driver_without_a_wait(
     assert objects(s3) == filled(tmp_path / "set")
 
 
-@pytest.mark.parametrize("mark", ["", "other"], ids=["same bytes", "other bytes"])
+@pytest.mark.parametrize(
+    "mark", [pytest.param("", id="same bytes", marks=pytest.mark.slow), pytest.param("other", id="other bytes")]
+)
 def test_a_frozen_worker_is_harmless_when_it_wakes_after_its_shard_was_taken_over(
     tmp_path: Path, s3: str, log: str, start: Start, mark: str
 ) -> None:

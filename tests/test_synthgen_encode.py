@@ -3,7 +3,6 @@ import json
 import shutil
 import subprocess
 import zlib
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from origins import read_origin
 from PIL import Image, PngImagePlugin
 
 from synthgen.common.errors import SynthgenError
-from synthgen.dataset.encode import PLAIN_PACKET, Origin, encode_image, read_origin, xmp_packet
+from synthgen.dataset.encode import PLAIN_PACKET, Origin, encode_image, xmp_packet
 from synthgen.kinds.fractaldb.render import encode_png
 
 FORMATS = ("png", "jpg", "webp")
@@ -164,56 +164,6 @@ def test_a_prompt_too_long_for_a_jpeg_is_refused_and_fits_a_png() -> None:
         encoded(noise(8), "jpg", prompt=prompt)
     for image_format in ("png", "webp"):
         assert read_origin(encoded(noise(8), image_format, prompt=prompt))["prompt"] == prompt
-
-
-def with_packet(packet: bytes) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(file, "webp", xmp=packet)
-    return file.getvalue()
-
-
-def test_without_a_packet_there_is_no_origin() -> None:
-    for kind in ("png", "jpeg", "webp"):
-        file = io.BytesIO()
-        Image.new("RGB", (4, 4)).save(file, kind)
-        assert read_origin(file.getvalue()) == {}
-
-
-@pytest.mark.parametrize(
-    "packet",
-    [
-        b"no xml",
-        xmp_packet(ORIGIN)[:-40],
-        xmp_packet(ORIGIN).decode().encode("utf-16"),
-        b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>",
-        b"<!DOCTYPE x [<!ENTITY a 'aaaaaaaaaa'>]>" + xmp_packet(ORIGIN),
-        b"<?xml version='1.0' encoding='none'?><a\xff/>",
-    ],
-)
-def test_a_packet_that_cannot_be_read_gives_no_origin(packet: bytes) -> None:
-    assert read_origin(with_packet(packet)) == {}
-
-
-def test_properties_written_as_elements_by_other_programs_are_read_too() -> None:
-    packet = xmp_packet(ORIGIN).decode()
-    start, _, rest = packet.partition(' synthgen:seed="18446744073709551615"')
-    packet = start + rest.replace("<dc:description>", "<synthgen:seed>7</synthgen:seed><dc:description>", 1)
-    assert read_origin(with_packet(packet.encode())) == TOLD | {"seed": "7"}
-
-
-@given(st.binary(max_size=64))
-def test_bytes_that_are_no_image_are_refused(data: bytes) -> None:
-    with pytest.raises(SynthgenError, match=r"\d+ bytes that are not a PNG, JPEG or WebP image"):
-        read_origin(data)
-
-
-@given(data=st.data(), image_format=st.sampled_from(FORMATS))
-def test_a_damaged_file_is_refused_or_read_but_never_breaks(data: st.DataObject, image_format: str) -> None:
-    file = bytearray(encoded(noise(8), image_format))
-    for _ in range(data.draw(st.integers(1, 4))):
-        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
-    with suppress(SynthgenError):
-        assert read_origin(bytes(file)).keys() <= TOLD.keys()
 
 
 def test_pillow_reads_the_packet() -> None:

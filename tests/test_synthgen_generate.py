@@ -81,7 +81,7 @@ def resume(command: list[str], out: Path, undisturbed: dict[str, bytes]) -> None
     assert {path: after[path] for path in finished} == {path: before[path] for path in finished}
 
 
-@pytest.mark.parametrize("k", [1, 9, 22])
+@pytest.mark.parametrize("k", [9, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 22))])
 def test_a_run_killed_after_k_shards_resumes_to_identical_bytes(
     tmp_path: Path,
     command: list[str],
@@ -97,7 +97,7 @@ def test_a_run_killed_after_k_shards_resumes_to_identical_bytes(
     resume(command, tmp_path / "set", undisturbed)
 
 
-@pytest.mark.parametrize("case", range(2))
+@pytest.mark.parametrize("case", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_killed_at_any_time_twice_over_resumes_to_identical_bytes(
     tmp_path: Path,
     command: list[str],
@@ -358,7 +358,7 @@ sys.exit(cli.main())
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_device_that_fills_up_in_mid_shard_gives_one_line_and_the_run_resumes(
     tmp_path: Path, categories: Path, workers: int
 ) -> None:

@@ -96,7 +96,7 @@ def test_a_shard_that_ends_each_attempt_is_given_up_told_and_done_by_a_later_run
     why += f" (traceback in {logs[-1]})" if logs else ""
     lines = [line for line in told.splitlines() if not line.startswith("generate: ")]
     assert lines == [
-        f"synthgen: {out}: 1 shards were given up (pretend-train-000003: {why}); the others are finished: run the same"
+        f"synthgen: {out}: 1 shard given up (pretend-train-000003: {why}); the others are finished: run the same"
         " command again to retry them"
     ]
     assert Counter(index for _, _, index in read_log(log))[33] == ATTEMPTS
@@ -157,7 +157,9 @@ def insist(process: Popen) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("end", [interrupt, preempt, preempt_all, insist])
+@pytest.mark.parametrize(
+    "end", [interrupt, preempt, *(pytest.param(end, marks=pytest.mark.slow) for end in (preempt_all, insist))]
+)
 def test_a_signal_ends_a_run_cleanly_and_it_resumes(
     tmp_path: Path,
     log: str,

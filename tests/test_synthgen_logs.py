@@ -52,7 +52,7 @@ def raised(error: BaseException, cause: BaseException | None = None) -> BaseExce
         return caught
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_bug_stops_at_the_third_shard_and_its_traceback_is_in_a_log_without_the_token(
     tmp_path: Path, workers: int
 ) -> None:

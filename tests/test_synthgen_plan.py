@@ -180,13 +180,13 @@ def edited(tmp_path: Path, change: Any) -> Path:
         (lambda r: r["content"].update(seed=2), r"its content was edited: digest [0-9a-f]{16}, recorded [0-9a-f]{16}"),
         (lambda r: r["content"]["categories"][0]["rows"][0].__setitem__(2, 0.5), r"its content was edited"),
         (lambda r: r.update(digest="0" * 64), r"its content was edited"),
-        (lambda r: r.update(n=99), r"n: 99; the segments contain 100, of 3000 images"),
-        (lambda r: r.update(segments=[], n=0), r"n: 0; the segments contain 0"),
+        (lambda r: r.update(n=99), r"n: 99 images; the segments contain 100"),
+        (lambda r: r.update(segments=[], n=0), r"n: 0 images; its content describes 3000"),
         (lambda r: r["segments"][0].update(start=5), r"segments: they are not consecutive from 0"),
         (lambda r: r["segments"][0].update(shard_size=0), r"segments: "),
         (
             lambda r: (r["segments"][0].update(stop=3001), r.update(n=3001)),
-            r"n: 3001; the segments contain 3001, of 3000",
+            r"n: 3001 images; its content describes 3000",
         ),
     ],
 )

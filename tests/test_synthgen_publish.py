@@ -1,60 +1,31 @@
-import hashlib
-import http.client
-import io
-import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
 from conftest import Command
 from files import contents
-from hub import TOKEN, Hub, broken_promises, serving
+from hub import broken_promises
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
-from processes import installed
+from publishable import SMALL, N, diffusion_set, fractal_set, wanted
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.masking import secrets_in, shown, without
-from synthgen.dataset.manifest import DOCUMENTS, read_manifest
-from synthgen.dataset.plan import read_plan
-from synthgen.dataset.shard import read_shard
-from synthgen.publishing.export import export
-from synthgen.publishing.names import class_folders
+from synthgen.dataset.manifest import DOCUMENTS
 from synthgen.publishing.publish import publish
 from synthgen.publishing.upload import arrange
-from synthgen.storage import object_store
 from synthgen.storage.folder import Folders
 from synthgen.storage.outlet import File, Standing
-
-N, SIZE = 40, 32
-SMALL = ("--size", SIZE, "--points", 1000, "--workers", 1)
-Told = list[tuple[str, int, str]]  # key, label, sha256 of the RGB pixels
 
 pytestmark = [  # of third parties
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning:webdataset"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-def fractal_set(out: Path, synthgen_here: Command, categories: Path, n: int = N) -> Path:
-    done = synthgen_here("fractal", "--out", out, "--categories", categories, "--n", n, "--shard-size", 15, *SMALL)
-    assert done.returncode == 0, done.stderr
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -64,161 +35,13 @@ def fractals(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command, c
 
 @pytest.fixture(scope="module")
 def diffusion(tmp_path_factory: pytest.TempPathFactory, synthgen_here: Command) -> Path:
-    out = tmp_path_factory.mktemp("publish") / "diffusion"
-    prompts = Path(__file__).parents[1] / "prompts/quickstart.txt"
-    command = ("sd", "--prompts", prompts, "--model", "tiny", "--steps", 1, "--batch", 20, "--size", SIZE)
-    done = synthgen_here(*command, "--n", N, "--shard-size", 20, "--out", out)
-    assert done.returncode == 0, done.stderr
-    return out
-
-
-@pytest.fixture(params=["fractals", "diffusion"])
-def dataset(request: pytest.FixtureRequest) -> Path:
-    found: Path = request.getfixturevalue(request.param)
-    return found
+    return diffusion_set(tmp_path_factory.mktemp("publish") / "diffusion", synthgen_here)
 
 
 @pytest.fixture
 def copied(fractals: Path, tmp_path: Path) -> Path:
     """A set of one's own, as it was before anything was published."""
     return Path(shutil.copytree(fractals, tmp_path / "set", ignore=shutil.ignore_patterns(*DOCUMENTS)))
-
-
-def wanted(directory: Path) -> dict[str, bytes]:
-    """What is to stand where a set was published."""
-    top = {*DOCUMENTS, "plan.json", "SHA256SUMS", "manifest.json"}
-    own = {name: data for name, data in contents(directory).items() if "/" in name or name in top}
-    assert top <= own.keys()
-    return own
-
-
-def in_bucket(url: str) -> dict[str, bytes]:
-    """What stands in a bucket of moto's, which runs in this process."""
-    from moto.s3.models import s3_backends
-
-    bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    keys = s3_backends["123456789012"]["aws"].buckets[bucket].keys
-    return {name.removeprefix(f"{prefix}/"): key.value for name, key in list(keys.items()) if name.startswith(prefix)}
-
-
-# Reading back
-
-READ = """
-import hashlib, json, sys
-import datasets, numpy as np
-for path, arguments, ways in json.loads(sys.argv[1]):
-    for streaming in ways:
-        loaded = datasets.load_dataset(path, split="train", streaming=streaming, **arguments)
-        rows = []
-        for row in loaded:
-            (image,) = [row[name] for name in ("png", "jpg", "webp") if name in row]
-            pixels = hashlib.sha256(np.asarray(image.convert("RGB")).tobytes()).hexdigest()
-            rows.append((row["__key__"], row["cls"], pixels))
-        names = getattr((loaded.features or {}).get("cls"), "names", None)
-        print(json.dumps([names, rows]))
-"""
-
-
-def by_datasets(cache: Path, hub: Hub, *calls: tuple[str, dict[str, Any], list[bool]]) -> list[tuple[Any, Told]]:
-    """Class names and rows that load_dataset gives, by path, arguments and whether it is to stream."""
-    environment = {"HF_HOME": str(cache), "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN}
-    done = subprocess.run(
-        [sys.executable, "-c", READ, json.dumps(calls)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    return [(names, [(key, label, digest) for key, label, digest in rows]) for names, rows in found]
-
-
-def pixels(image: Image.Image) -> str:
-    return hashlib.sha256(np.asarray(image.convert("RGB")).tobytes()).hexdigest()
-
-
-def by_webdataset(urls: list[str]) -> Told:
-    webdataset = pytest.importorskip("webdataset")
-    samples = webdataset.WebDataset(urls, shardshuffle=False).decode("pil")
-    endings = ("png", "jpg", "webp")
-    return [(s["__key__"], s["cls"], pixels(next(s[e] for e in endings if e in s))) for s in samples]
-
-
-def by_croissant(path: Path, cache: Path) -> Told:
-    croissant = pytest.importorskip("mlcroissant")
-    from mlcroissant._src.operation_graph.operations import extract
-
-    extract.EXTRACT_PATH = extract.EXTRACT_PATH.__class__(cache)  # it takes tars of one relative name for the same
-    rows = croissant.Dataset(str(path)).records("images")
-    return [(row["images/key"].decode(), row["images/label"], pixels(row["images/image"])) for row in rows]
-
-
-def by_harness(path: str) -> tuple[tuple[str, ...], list[int], list[str]]:
-    from synthgen_evaluate.design.sources import ShardSource
-    from synthgen_evaluate.images.sources import open_source
-
-    source = open_source(ShardSource(kind="shards", path=path), SIZE)
-    images = source.decode(np.arange(source.n_images), SIZE)
-    digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
-    return source.class_names, source.labels.tolist(), digests
-
-
-def by_torchvision(folder: Path, class_names: tuple[str, ...]) -> Counter[tuple[int, str]]:
-    torchvision = pytest.importorskip("torchvision")
-    loaded = torchvision.datasets.ImageFolder(str(folder))
-    labels = {row.folder: row.label for row in class_folders(class_names)}
-    return Counter((labels[loaded.classes[target]], pixels(image)) for image, target in loaded)
-
-
-def test_a_set_published_to_a_folder_to_s3_and_to_the_hub_is_read_alike_by_every_client(
-    dataset: Path, tmp_path: Path, s3: str, s3_server: str, synthgen: Command, synthgen_here: Command
-) -> None:
-    import s3fs
-
-    folder, url, plan = tmp_path / "there", f"{s3}/sets/one", read_plan(dataset / "plan.json")
-    items = [item for path in sorted((dataset / "data").glob("*.tar")) for item in read_shard(path)]
-    images = [pixels(Image.open(io.BytesIO(item.image))) for item in items]
-    samples = [plan.sample(i) for i in range(N)]
-    expected = [(sample.key, sample.label, image) for sample, image in zip(samples, images, strict=True)]
-    classes = list(plan.content.class_names)
-
-    for target in (folder, url):
-        done = synthgen_here("publish", dataset, "--to", target)
-        assert done.returncode == 0, done.stderr
-        assert f"{target}: {len(wanted(dataset))} files sent" in done.stdout
-    assert contents(folder) == in_bucket(url) == wanted(dataset)
-    with serving() as hub:
-        environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
-        done = synthgen(
-            "publish", dataset, "--to", "hf://datasets/ann/set", "--public", env={**os.environ, **environment}
-        )
-        assert done.returncode == 0, done.stderr
-        there = hub.head("ann/set")
-        assert there.pop(".gitattributes")
-        assert there == wanted(dataset)  # with the repository's name in its card
-
-        stems = [plan.shard(j).stem for j in range(plan.n_shards)]
-        s3fs.S3FileSystem().chmod(url, acl="public-read", recursive=True)  # else only with keys
-        by_http = [f"{s3_server}/{url.removeprefix('s3://')}/data/{stem}.tar" for stem in stems]
-        read = by_datasets(
-            tmp_path / "cache",
-            hub,
-            (str(folder), {}, [True, False]),
-            ("ann/set", {}, [True, False]),
-            ("webdataset", {"data_files": f"{url}/data/*.tar"}, [False]),  # datasets 5.2 cannot stream tars of s3://
-            ("webdataset", {"data_files": by_http}, [True]),
-        )
-        assert [rows for _, rows in read] == [expected] * 6
-        assert [names for names, _ in read[:4]] == [classes] * 4
-        on_hub = [f"{hub.endpoint}/datasets/ann/set/resolve/main/data/{stem}.tar" for stem in stems]
-        assert by_webdataset(on_hub) == expected
-    assert by_webdataset(by_http) == expected
-    assert by_webdataset([str(folder / "data" / f"{stem}.tar") for stem in stems]) == expected
-    assert sorted(by_croissant(folder / "croissant.json", tmp_path / "extracted")) == expected  # files in any order
-    labels = [label for _, label, _ in expected]
-    assert by_harness(str(folder)) == by_harness(url) == (tuple(classes), labels, images)
-    export(read_manifest(folder), tmp_path / "images", layout="imagefolder", shard_bytes=10**9, progress=lambda n: None)
-    assert by_torchvision(tmp_path / "images", tuple(classes)) == Counter(row[1:] for row in expected)
 
 
 # A folder
@@ -351,138 +174,6 @@ def test_a_damaged_file_at_the_target_is_sent_again_and_nothing_else(fractals: P
     assert again.n_sent == 2 + 2  # sums and manifest went away meanwhile
     assert contents(out) == wanted(fractals)
     assert publish(fractals, str(out)).n_sent == 0
-
-
-# S3
-
-
-@dataclass(slots=True)
-class Watched:
-    """What a proxy before an S3 server sees."""
-
-    url: str = ""
-    puts: Counter[str] = field(default_factory=Counter)  # whole files that the server took
-    broken: list[str] = field(default_factory=list)  # promises to readers, after each change
-    fail: list[int] = field(default_factory=list)  # statuses of the next answers to PUT
-    stall_at: int = 0  # the PUT, counted from 1, that is never passed on
-    n: int = 0
-    stalled: threading.Event = field(default_factory=threading.Event)
-    released: threading.Event = field(default_factory=threading.Event)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-@contextmanager
-def watching(server: str, set_url: str) -> Iterator[Watched]:
-    watched = Watched()
-
-    class Proxy(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            key = urlsplit(self.path).path
-            counted = self.command == "PUT" and object_store.PUBLISHED_PROBE not in key
-            with watched.lock:
-                watched.n += counted
-                stalls = counted and watched.n == watched.stall_at
-                if not stalls:
-                    self.pass_on(key, body, counted)
-            if stalls:
-                watched.stalled.set()
-                watched.released.wait(60)
-                self.close_connection = True
-
-        def pass_on(self, key: str, body: bytes, counted: bool) -> None:
-            if counted and watched.fail:
-                self.answer(watched.fail.pop(), b"")
-                return
-            link = http.client.HTTPConnection(urlsplit(server).netloc)
-            link.request(self.command, self.path, body, dict(self.headers))
-            answer = link.getresponse()
-            data = answer.read()
-            link.close()
-            if self.command in ("PUT", "DELETE", "POST"):
-                watched.puts.update([key] * counted)
-                watched.broken += broken_promises(in_bucket(set_url))
-            self.answer(answer.status, data, dict(answer.getheaders()))
-
-        def answer(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
-            self.send_response(status)
-            for name, value in (headers or {}).items():
-                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
-                    self.send_header(name, value)
-            length = (headers or {}).get("Content-Length") if self.command == "HEAD" else None
-            self.send_header("Content-Length", length or str(len(data)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
-
-        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
-
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
-    proxy.daemon_threads = True
-    watched.url = f"http://127.0.0.1:{proxy.server_address[1]}"
-    thread = threading.Thread(target=proxy.serve_forever, daemon=True)
-    thread.start()
-    yield watched
-    watched.released.set()
-    proxy.shutdown()
-    proxy.server_close()
-    thread.join()
-
-
-def command(*arguments: object) -> list[str]:
-    return [installed("synthgen"), *map(str, arguments)]
-
-
-def test_an_upload_to_s3_killed_twice_ends_complete_and_nobody_saw_half_a_set(
-    fractals: Path, s3: str, s3_server: str
-) -> None:
-    url = f"{s3}/sets/one"
-    with watching(s3_server, url) as watched:
-        environment = {**os.environ, "AWS_ENDPOINT_URL": watched.url}
-        for at in (4, 5):  # of the files that are still to go
-            watched.stall_at = watched.n + at
-            watched.stalled.clear()
-            process = subprocess.Popen(command("publish", fractals, "--to", url), env=environment, stderr=-1)
-            assert watched.stalled.wait(60)
-            assert len(in_bucket(url)) >= at - 1
-            process.kill()
-            process.communicate()
-            assert process.returncode == -signal.SIGKILL
-            assert "manifest.json" not in in_bucket(url)
-        watched.stall_at = 0
-        done = subprocess.run(command("publish", fractals, "--to", url), env=environment, capture_output=True)
-        assert done.returncode == 0, done.stderr
-        assert in_bucket(url) == wanted(fractals)
-        assert watched.broken == []
-        assert set(watched.puts.values()) == {1}
-        assert len(watched.puts) == len(wanted(fractals))
-
-
-def test_a_set_grows_in_a_bucket_through_passing_faults_of_the_server(
-    copied: Path, s3: str, s3_server: str, synthgen_here: Command, categories: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import s3fs
-
-    url = f"{s3}/sets/one"
-    with watching(s3_server, url) as watched:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", watched.url)
-        s3fs.S3FileSystem.clear_instance_cache()
-        publish(copied, url)
-        before = Counter(watched.puts)
-        fractal_set(copied, synthgen_here, categories, n=N + 10)
-        watched.fail = [503, 500]
-        publish(copied, url)
-        sent = {Path(name).name for name in watched.puts - before}
-        assert sent >= {"fractal-train-000003.tar", "plan.json", "SHA256SUMS", "manifest.json", "README.md"}
-        assert not any("00000" in name and "000003" not in name for name in sent)
-        assert in_bucket(url) == wanted(copied)
-        assert watched.broken == []
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 # Refusals

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from conftest import Command
 from files import contents
+from origins import read_origin
 from PIL import Image
 from processes import Start, installed, starting
 
 from synthgen.common.errors import SynthgenError
-from synthgen.dataset.encode import read_origin
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.shard import Item, data_path, read_shard
 from synthgen.kinds.diffusion.content import DiffusionContent

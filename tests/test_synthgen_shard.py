@@ -228,15 +228,21 @@ def test_a_shard_that_lost_a_file_is_written_again(tmp_path: Path, lost: Any) ->
     assert contents(tmp_path) == before
 
 
-def test_the_record_of_a_damaged_shard_goes_before_its_tar_is_replaced(tmp_path: Path) -> None:
+def test_a_record_of_other_files_goes_before_the_tar_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path)
-    os.truncate(data_path(tmp_path, SPAN), 100)
+    record = record_path(tmp_path, SPAN)
+    record.write_text(record.read_text().replace(PLAN, "0" * len(PLAN)))
+    real = os.replace
 
-    def watching() -> Any:
-        assert not record_path(tmp_path, SPAN).exists()
-        yield from items()
+    def watching(part: str, path: Path) -> None:
+        assert not record.exists()
+        real(part, path)
 
-    assert write_shard(tmp_path, SPAN, watching(), plan_digest=PLAN, environment={"numpy": "1"}) is not None
+    monkeypatch.setattr(os, "replace", watching)
+    assert write(tmp_path) is not None
+    assert committed(tmp_path, SPAN, PLAN) is not None
 
 
 def test_a_shard_that_another_process_is_writing_is_left_to_it(tmp_path: Path) -> None:

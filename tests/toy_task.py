@@ -12,6 +12,7 @@ from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.tasks.base import Split, Task, TaskKind, Words
 
 WORDS = Words(
+    metric="macro-F1",
     cluster="quilt",
     clusters="quilts",
     id="from quilts that were also in the training images",

@@ -112,7 +112,7 @@ RECORDS = (
     Section(title="log.jsonl of a run", path=f"{RUNS}.training.journal.Row", words="One per epoch."),
     Section(
         title="Predictions",
-        path=f"{RUNS}.runs.Predictions",
+        path=f"{RUNS}.predictions.Predictions",
         words="The columns of `RUNS/<digest>/predictions/<epoch>-<split>.parquet`, one row per image.",
     ),
     Section(title="Record of a suite", path=f"{RUNS}.runs.SuiteRecord", words="In `RUNS`."),

@@ -2,7 +2,7 @@
 
 A block is an architecture x seed; drawing it draws the run of every arm there, with all its epochs.
 Clusters (such as camera locations) are drawn separately for the ID and the OOD split, the same ones for every run;
-their macro-F1 comes from ``counts.macro_f1``. Since all arms share the draws, differences between arms are paired.
+their macro-F1 comes from ``resampled.macro_f1``. Since all arms share the draws, differences between arms are paired.
 What cannot be estimated in a resample is NaN there, and intervals leave it out.
 """
 

@@ -66,6 +66,7 @@ def compare(
     ordered = ordered_trends(scored, done, judgement) if chosen.baseline in scored.table.arm else ()
     fits = line_fits(scored)
     # 6. The results in words.
+    metric = chosen.words.metric
     return Comparison(
         suites=chosen.suites,
         task=chosen.task,
@@ -92,10 +93,11 @@ def compare(
         notes=(
             *filter(None, [several_tests(effects)]),
             *copies(chosen.finished),
-            *curved(fits),
-            *notes(arms, rows, effects, scored.line.epsilon),
+            *curved(fits, metric),
+            *notes(arms, rows, effects, epsilon=scored.line.epsilon, metric=metric),
         ),
-        summary=summary(arms, chosen.finished, effects, ordered, scope) + (beside.summary if beside else ()),
+        summary=summary(arms, chosen.finished, effects, ordered, scope=scope, metric=metric)
+        + (beside.summary if beside else ()),
         words=chosen.words,
         unverified=unverified(chosen.finished),
     )

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..errors import EvaluateError
 from ..metrics import Scores, scores
-from ..runs import Arm, Member, Run, State, SuiteRecord, image_ids, read_suite_records
+from ..predictions import image_ids
+from ..runs import Arm, Member, Run, State, SuiteRecord, read_suite_records
 
 ID_SPLIT, OOD_SPLIT = "id_test", "test"
 VAL_SPLIT = "val"  # WILDS's split for choosing epochs: other clusters than those of training and test

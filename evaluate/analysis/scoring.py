@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from ..errors import EvaluateError
 from .bootstrap import Resamples, draw
-from .counts import Counts, LocationScores, count, location_scores, macro_f1
+from .counts import Counts, LocationScores, count, location_scores
 from .estimators import Line
 from .load import VAL_SPLIT, EvaluatedEpoch, LoadedRun, Predicted
 from .pairing import Array, RunEpochs
+from .resampled import macro_f1
 from .trends import Scale, clip_epsilon
 from .uncertainty import Clusters
 

@@ -30,7 +30,7 @@ ALWAYS = (Verdict.COLLAPSED, Verdict.SAME_RUNS, Verdict.DEPENDS, Verdict.CANNOT_
 
 
 def notes(
-    arms: Sequence[ArmSummary], rows: Sequence[Row], effects: Sequence[Contrast], epsilon: float
+    arms: Sequence[ArmSummary], rows: Sequence[Row], effects: Sequence[Contrast], *, epsilon: float, metric: str
 ) -> tuple[str, ...]:
     """What a reader should know before believing the numbers, one sentence each."""
     found = []
@@ -41,17 +41,17 @@ def notes(
     for arm in arms:
         name, own = arm.arm.name, [row for row in final if row.arm == arm.arm.name]
         if own and arm.trend is None:
-            found.append(f"{name}: no trend, which takes {MIN_POINTS} points with different ID macro-F1.")
+            found.append(f"{name}: no trend, which takes {MIN_POINTS} points with different ID {metric}.")
     beyond = ", ".join(f"{s.arm.name} ({s.extrapolated} of {s.finished} runs)" for s in arms if s.extrapolated)
     if beyond:
         found.append(
-            f"Effective robustness rests on extrapolating the baseline's trend to other ID macro-F1: {beyond}."
+            f"Effective robustness rests on extrapolating the baseline's trend to other ID {metric}: {beyond}."
         )
     trend = arms[0].trend
     if trend and trend.slope <= 0:
         found.append(
             f"The baseline's trend does not rise (slope {signed(trend.slope, 2)}): it predicts no higher OOD"
-            " macro-F1 for higher ID macro-F1, so effective robustness means little here."
+            f" {metric} for higher ID {metric}, so effective robustness means little here."
         )
     for effect in effects:
         if 0 < effect.units < effect.n:
@@ -87,7 +87,9 @@ def summary(
     finished: Sequence[LoadedRun],
     effects: Sequence[Contrast],
     ordered: Sequence[OrderedTrend],
+    *,
     scope: str,
+    metric: str,
 ) -> tuple[str, ...]:
     """What was measured, and what it says about each arm's effective robustness and ordered factors."""
     baseline = arms[0].arm.name
@@ -96,7 +98,7 @@ def summary(
     published = all(epoch.n_id is None for run in finished for epoch in run.epochs)
     if published:
         pairs = count(len(finished), "published pair")
-        sentences = [f"{pairs} of ID and OOD macro-F1 ({architectures}); no predictions."]
+        sentences = [f"{pairs} of ID and OOD {metric} ({architectures}); no predictions."]
     else:
         sentences = [
             f"{len(finished)} of {sum(arm.planned for arm in arms)} planned fine-tuning runs are finished"
@@ -174,7 +176,7 @@ def fading(effects: Sequence[Contrast]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def curved(fits: Sequence[LineFit]) -> tuple[str, ...]:
+def curved(fits: Sequence[LineFit], metric: str) -> tuple[str, ...]:
     """A sentence for each line that does not fit on the comparison's scale, which is that of the first entry."""
     found = []
     for line, words in WHOSE.items():
@@ -184,9 +186,9 @@ def curved(fits: Sequence[LineFit]) -> tuple[str, ...]:
         straight = [fit.scale for fit in others if fit.bend.low is not None and not fit.bend.side]
         where = f"no curve is shown on the {' or '.join(straight)} scale" if straight else "it fits on no other scale"
         found.append(
-            f"The line {words} does not fit on the {first.scale} scale: OOD macro-F1 in the middle of the ID scores"
+            f"The line {words} does not fit on the {first.scale} scale: OOD {metric} in the middle of the ID scores"
             f" lies {estimate(first.bend)} points from a straight line (p = {first.bend.p:.2g}), so that arms of"
-            f" different ID macro-F1 may seem to differ; {where}."
+            f" different ID {metric} may seem to differ; {where}."
         )
     return tuple(found)
 

@@ -62,7 +62,6 @@ def semantics(
 
     ``n_classes`` takes the first classes of the group in the seed's order of turns, and ``n`` as many
     images, balanced over the classes to within one; both are all by default.
-    ``equal_sizes`` says what to ask for if groups are to be of equal size.
     """
     members = _members(labels, class_names, taxonomy, group, seed)
     needed = 2 if n_classes is None else n_classes
@@ -82,17 +81,6 @@ def semantics(
     rule += f" {len(members)} classes with level {parse_group(group)} in {taxonomy}"
     rule += "" if n is None and n_classes is None else f", in the order of seed {seed}"
     return _of(classes, indices, labels, class_names, rule=rule)
-
-
-def equal_sizes(
-    labels: NDArray[np.int64], class_names: tuple[str, ...], taxonomy: Taxonomy, groups: Sequence[str], *, seed: int
-) -> tuple[int, int]:
-    """The most classes, and images balanced over them, that ``semantics`` can take from each of the groups."""
-    members = [_members(labels, class_names, taxonomy, group, seed) for group in groups]
-    n_classes = min(map(len, members))
-    sizes = np.bincount(labels, minlength=len(class_names))
-    smallest = min((int(sizes[label]) for classes in members for label in classes[:n_classes]), default=0)
-    return n_classes, n_classes * smallest
 
 
 def _members(

@@ -11,8 +11,8 @@ from ..analysis.power import units_needed
 from ..analysis.results import Comparison, Contrast, Verdict
 from ..analysis.significance import sidak_level
 from ..analysis.uncertainty import FEWEST_UNITS
-from .report_tables import first_table, sources
-from .table import Table
+from .effect_tables import first_table, sources
+from .table_model import Table
 
 ROWS = 7  # arms of the table
 NAMED = 3  # most arms that a sentence names

@@ -76,7 +76,7 @@ def shown(name: str, limit: int = 44) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """One axis of OOD over ID macro-F1."""
+    """One axis of OOD over ID scores."""
 
     label: str
     start: float  # scale units
@@ -114,7 +114,7 @@ def frame(comparison: Comparison, scale: Scale) -> Frame:
         start, end = (low.min(), high.max()) if alike else (low[i], high[i])
         margin = max(0.07 * (end - start), (least - (end - start)) / 2, 0.1 * least)
         start, end = float(start - margin), float(end + margin)
-        label = f"{name} macro-F1 (%), split {split}, {scale} scale"
+        label = f"{name} {comparison.words.metric} (%), split {split}, {scale} scale"
         axes.append(Axis(label=label, start=start, end=end, ticks=_ticks(start, end, scale)))
     return Frame(x=axes[0], y=axes[1], alike=alike)
 

@@ -52,7 +52,7 @@
   });
   const group = make("g", {
     role: "group",
-    "aria-label": "Runs; the arrow keys move from one to the next by ID macro-F1",
+    "aria-label": `Runs; the arrow keys move from one to the next by ${data.fields[4]}`,
   });
   const points = data.points.map(point => {
     const arm = data.arms[point.arm];

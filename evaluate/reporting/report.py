@@ -36,7 +36,8 @@ from .figure_style import looks
 from .figures import draw_figures
 from .glossary import linked
 from .report_data import scatter_data
-from .report_tables import is_published, table_files, tables
+from .report_tables import table_files, tables
+from .score_tables import is_published
 from .stored import FORMAT, stored
 
 KIND = "synthgen comparison"

@@ -13,9 +13,7 @@ from ..analysis.formatting import NONE, percent, signed
 from ..analysis.results import ArmSummary, Comparison, Row
 from ..analysis.trends import Scale
 from .figure_style import Axis, Frame, coincident, frame, in_front, line_on_scale, looks, on_scale, trend_line
-from .report_tables import is_published
-
-FIELDS = ("Arm", "Architecture", "Seed", "Epoch", "ID macro-F1", "OOD macro-F1", "Effective robustness", "Source")
+from .score_tables import is_published
 
 
 def scatter_data(comparison: Comparison) -> dict[str, Any]:
@@ -29,11 +27,12 @@ def scatter_data(comparison: Comparison) -> dict[str, Any]:
     scales: tuple[Scale, ...] = get_args(Scale)
     boxes = {scale: frame(comparison, scale) for scale in scales}
     style = looks(comparison)
-    names = [summary.arm.name for summary in comparison.arms]
+    names, metric = [summary.arm.name for summary in comparison.arms], comparison.words.metric
+    scores = f"ID {metric}", f"OOD {metric}"
     rows = sorted(comparison.rows, key=partial(in_front, comparison))  # those that lie on top come last
     return {
         "scale": comparison.scale,
-        "fields": FIELDS,
+        "fields": ("Arm", "Architecture", "Seed", "Epoch", *scores, "Effective robustness", "Source"),
         "arms": [
             {"name": s.arm.name, "factor": s.arm.factor, "baseline": s.arm.name == comparison.baseline}
             | {"color": style[s.arm.name].color, "path": style[s.arm.name].path, "dash": style[s.arm.name].dasharray}

@@ -9,10 +9,10 @@ from typing import Any
 from ..analysis.contrasts import WHOSE
 from ..analysis.formatting import estimate, p_value, percent, plain
 from ..analysis.results import ClusterSizes, Comparison, Component, LineFit
-from .table import Table, capital, filled, interval
+from .table_model import Table, capital, interval, table_of
 
 
-def line_fits(comparison: Comparison) -> Table:
+def fit_table(comparison: Comparison) -> Table:
     """Whether lines are straight: a row for each line and scale."""
     columns = (
         ("Line", "name"),
@@ -25,16 +25,16 @@ def line_fits(comparison: Comparison) -> Table:
         record = {"line": fit.line, "scale": fit.scale, **interval("bend_points", fit.bend), "p": fit.bend.p}
         return None, (WHOSE[fit.line], fit.scale, estimate(fit.bend), p_value(fit.bend.p)), record
 
-    known = [fit for fit in comparison.fit if fit.bend.value is not None]
+    metric, known = comparison.words.metric, [fit for fit in comparison.fit if fit.bend.value is not None]
     caption = (
-        "Is a line of OOD over ID macro-F1 straight? How far OOD macro-F1 in the middle of the ID scores lies above a"
+        f"Is a line of OOD over ID {metric} straight? How far OOD {metric} in the middle of the ID scores lies above a"
         f" straight line between their ends. The comparison is on the {comparison.scale} scale."
     )
-    return filled("fit", caption, columns, map(row, known))
+    return table_of("fit", caption, columns, map(row, known))
 
 
-def components(comparison: Comparison) -> Table:
-    """The variance of OOD macro-F1 by its sources."""
+def components_table(comparison: Comparison) -> Table:
+    """The variance of OOD scores by its sources."""
     columns = (
         ("Source", "name"),
         ("Share (%)", "number"),
@@ -50,13 +50,14 @@ def components(comparison: Comparison) -> Table:
         return None, (part.name, *numbers, differences), record
 
     caption = (
-        "Variance of OOD macro-F1 by its source, beyond the mean of each arm at each epoch, by Henderson's method 3."
-        " Estimates below 0 are shown as 0. What the arms of a block have in common cancels in their difference."
+        f"Variance of OOD {comparison.words.metric} by its source, beyond the mean of each arm at each epoch, by"
+        " Henderson's method 3. Estimates below 0 are shown as 0. What the arms of a block have in common cancels in"
+        " their difference."
     )
-    return filled("components", caption, columns, map(row, comparison.components.parts))
+    return table_of("components", caption, columns, map(row, comparison.components.parts))
 
 
-def cluster_sizes(comparison: Comparison) -> Table:
+def sizes_table(comparison: Comparison) -> Table:
     """The clusters of either split's test images, and how many equal ones they are worth."""
     words = comparison.words
     columns = (
@@ -75,4 +76,4 @@ def cluster_sizes(comparison: Comparison) -> Table:
         f"{capital(words.clusters)} of the test images: the effective number is that of equally large ones that would"
         " tell as much, (sum n)² / sum n² for n images each."
     )
-    return filled("sizes", caption, columns, map(row, comparison.clusters))
+    return table_of("sizes", caption, columns, map(row, comparison.clusters))

@@ -1,7 +1,6 @@
 """What all fine-tuning tasks have in common: splits of labelled images in clusters, and the words for them.
 
-A task is classification with a shift between its splits.  It is scored by macro-F1 as WILDS defines it
-(``metrics.scores``), the metric that the bootstrap can resample by clusters.
+A task is classification with a shift between its splits.
 """
 
 from __future__ import annotations
@@ -21,12 +20,15 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test", "id_val", "id_test")  # ID is id_test, OOD is test
 NEEDED = ("train", "test", "id_test")
+MACRO_F1 = "macro-F1"  # as WILDS defines it: ``macro_f1`` of ``metrics.scores``, and of ``analysis.resampled``
+METRICS = (MACRO_F1,)  # those that the analysis can resample by clusters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """What a task's clusters and splits are called, for reports and messages."""
+    """What a task's metric, clusters and splits are called, for reports and messages."""
 
+    metric: str  # what arms are compared by: one of METRICS
     cluster: str  # images of one depend on each other: "camera location", "slide"
     clusters: str  # plural of ``cluster``
     id: str  # describes the ID images, after "images": "from camera locations that were also in the training images"
@@ -34,6 +36,7 @@ class Words:
 
 
 UNKNOWN = Words(  # for a task that a suite's record does not name, such as that of published scores
+    metric=MACRO_F1,
     cluster="cluster",
     clusters="clusters",
     id="from the distribution of the training images",

@@ -7,17 +7,24 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from .base import UNKNOWN, TaskKind, Words
+from ..errors import EvaluateError
+from .base import METRICS, UNKNOWN, TaskKind, Words
 
 KNOWN = [
     "synthgen_evaluate.tasks.wilds",
+    "synthgen_evaluate.tasks.simulated",
 ]
 
 
 @cache
 def kinds() -> dict[str, TaskKind]:
-    """All tasks, by their names in suite files."""
+    """All tasks, by their names in suite files; raises EvaluateError for an unknown metric."""
     found: list[TaskKind] = [kind for name in KNOWN for kind in import_module(name).TASKS]
+    for kind in found:
+        if kind.words.metric not in METRICS:
+            raise EvaluateError(
+                f"task {kind.name}: metric {kind.words.metric!r}; arms can be compared by {', '.join(METRICS)}"
+            )
     return {kind.name: kind for kind in found}
 
 

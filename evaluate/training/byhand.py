@@ -171,7 +171,8 @@ def finetune(task: TaskSpec, checkpoint: str | None, settings: Settings, out: Pa
         raise EvaluateError(words)
     suite = replace(suite, name=_name(suite))
 
-    from .execute import open_suite, run_suite
+    from .execute import run_suite
+    from .plan import open_suite
 
     outcome = run_suite(suite, out, device=settings.device)
     for line in outcome.failed:

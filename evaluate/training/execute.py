@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,30 +15,25 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 
 from synthgen.common.logs import Repeats, failure_of, is_bug
-from synthgen.common.printing import say
 from synthgen.common.processes import worker_name
 from synthgen.storage.disk import free_space
-from synthgen.storage.inside import check_folder
 from synthgen.storage.logs import forget, go_beside, keep
 
-from ..design.choice import Chosen, captions_of, choose
 from ..design.selection import write_selection
 from ..design.suite import Suite
-from ..errors import EvaluateError, FailedRunError, told_here
-from ..images.pixelfile import busy
+from ..errors import EvaluateError, FailedRunError
 from ..images.pixels import PixelCache
 from ..models import n_parameters
 from ..runs import Run, write_suite_record
-from ..tasks.base import Task
-from ..tasks.spec import open_task
 from . import checkpoints
-from .grid import Grid, Step, make_grid, suite_record
+from .grid import Step, suite_record
 from .inputs import Images, pretraining_images, shown, split_images, task_images
 from .journal import set_state
+from .locking import is_free, locked
+from .plan import Plan, open_suite
 from .train import train
 
 TIMEOUT = timedelta(days=30)  # of a process that waits for another, which decodes, or holds a run, for all
-LOCK = "lock"  # file in a run's directory
 
 
 class BusyError(Exception):
@@ -59,52 +52,6 @@ class Outcome:
     kept: int  # runs that were finished before
     failed: tuple[str, ...]  # one line per run
     left: int = 0  # runs for which there was no time
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Plan:
-    """A suite with its sources and its task opened: what there is to do."""
-
-    suite: Suite
-    task: Task
-    chosen: dict[str, Chosen]  # by arm
-    captions: dict[str, tuple[str, ...]]  # by arm, if its objective reads them
-    grid: Grid
-
-    def steps(self, share: tuple[int, int] = (0, 1)) -> list[Step]:
-        """The runs of a share (i, k): every k-th pre-training from the i-th, with what starts from it."""
-        index, n = share
-        chains = {chain: number for number, chain in enumerate(dict.fromkeys(map(_chain, self.grid.steps)))}
-        return [step for step in self.grid.steps if chains[_chain(step)] % n == index]
-
-    def todo(self, out: Path, share: tuple[int, int] = (0, 1)) -> list[Step]:
-        """The runs of a share that are not done."""
-        return [step for step in self.steps(share) if not step.run(out).done]
-
-
-def _chain(step: Step) -> str:
-    """The digest of the run that a run's path begins with."""
-    return step.config.digest if step.checkpoint is not None or step.config.init is None else step.config.init
-
-
-def open_suite(suite: Suite, only: Collection[str] = ()) -> Plan:
-    """Open the sources and the task of a suite and lay out its runs, for the arms in ``only`` if it names any.
-
-    Raises EvaluateError if a source, the task or a checkpoint cannot be used as the suite requires.
-    """
-    names = [arm.name for arm in suite.arms]
-    for name in only:
-        if name not in names:
-            raise EvaluateError(f"--only {name}: no such arm; there are {', '.join(names)}")
-    task = open_task(suite.task)
-    chosen = {arm.name: choose(arm, suite.image_size) for arm in suite.arms if arm.pretraining}
-    captions = {
-        arm.name: captions_of(arm, chosen[arm.name])
-        for arm in suite.arms
-        if arm.pretraining and suite.recipe(arm).objective == "image-text"
-    }
-    grid = make_grid(suite, task, chosen, captions, set(only) or set(names))
-    return Plan(suite=suite, task=task, chosen=chosen, captions=captions, grid=grid)
 
 
 def make_accelerator(device: str, precision: str) -> Accelerator:
@@ -206,7 +153,7 @@ def run_step(
     go_beside(out)
     run, main = step.run(out), accelerator.is_main_process
     with ExitStack() as stack:
-        free = not main or (_free(step, out, wait) and stack.enter_context(_locked(run, title, wait)))
+        free = not main or (is_free(step, out, wait) and stack.enter_context(locked(run, title, wait)))
         if not _agreed(free, accelerator):
             raise BusyError
         show = stack.enter_context(shown(title, step.config.recipe.epochs, "epochs", accelerator))
@@ -324,30 +271,3 @@ def _check_disk(out: Path, plan: Plan, todo: Sequence[Step], cache: PixelCache) 
             f"{out}: the remaining runs need about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free;"
             " free some space, use another --out or a smaller --cache-gb"
         )
-
-
-def _free(step: Step, out: Path, wait: bool) -> bool:
-    """Whether no other process is working on the pre-training that a run starts from."""
-    if wait or step.config.init is None or step.checkpoint is not None:
-        return True
-    before = Run(directory=out / step.config.init)
-    return before.done or not busy(before.directory / LOCK)
-
-
-@contextmanager
-def _locked(run: Run, title: str, wait: bool) -> Iterator[bool]:
-    """Hold a run's lock; yields False if another process holds it and it is not to ``wait``."""
-    with told_here():
-        check_folder(run.directory)
-    run.directory.mkdir(parents=True, exist_ok=True)
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(run.directory / LOCK, flags, 0o666), "rb") as file:
-        held = True
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            held = wait
-            if wait:
-                say(f"{title}: another process is working on it; waiting")
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield held

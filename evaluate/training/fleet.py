@@ -26,7 +26,8 @@ from synthgen.storage.logs import go_beside
 
 from ..design.suite import Suite
 from ..errors import EvaluateError, FailedRunError
-from .execute import Outcome, Plan, open_suite
+from .execute import Outcome
+from .plan import Plan, open_suite
 
 GRACE = 10.0  # seconds that a worker has to reach its next check for signals
 STARTS = 4  # attempts at a worker that is killed, including the first

@@ -14,7 +14,7 @@ from synthgen.common.progress import progress
 
 from ..design.choice import Chosen
 from ..images.pixels import Identified, PixelCache
-from ..runs import Predictions
+from ..predictions import Predictions
 from ..tasks.base import Task
 from .train import EvaluationSet, LabelledImages
 

@@ -28,8 +28,9 @@ from synthgen.storage.atomic import write_atomically
 from ..errors import EvaluateError
 from ..images.pixels import Pixels
 from ..models import load_backbone
+from ..predictions import Predictions
 from ..recipe import Recipe
-from ..runs import Predictions, Run, RunConfig, write_json
+from ..runs import Run, RunConfig, write_json
 from .augment import Draws, apply, batches, draw, resident, to_batch
 from .journal import Checkpoint, log_epoch, set_state
 from .objectives import Batch, Learner, make_learner

@@ -28,6 +28,11 @@ def _escaped(match: re.Match[str]) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things, as "1 shard" and "3 shards"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def printable_json(record: object) -> str:
     """JSON with one value per line, that parses to the same texts but consists of printable characters."""
     text = json.dumps(record, indent=1, ensure_ascii=False)

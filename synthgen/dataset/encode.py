@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
-from xml.etree import ElementTree
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
@@ -30,7 +29,7 @@ RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 # Of https://cv.iptc.org/newscodes/digitalsourcetype: made by a model trained on samples, or by an algorithm alone.
 GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 DRAWN = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicMedia"
-# Property of the packet -> its name in the result of read_origin.
+# Property of the packet -> its name in ``values`` of xmp_packet.
 PROPERTIES = {
     "xmp:CreatorTool": "tool",
     "Iptc4xmpExt:DigitalSourceType": "source_type",
@@ -120,31 +119,3 @@ def xmp_packet(origin: Origin) -> bytes:
         f"<dc:description><rdf:Alt>{description}</rdf:Alt></dc:description>"
         '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
     ).encode()
-
-
-def read_origin(data: bytes) -> dict[str, str]:
-    """What an image file says about its origin: tool, source_type, model, revision, prompt, seed, index.
-
-    Contains only the properties that are there; empty if there is no readable XMP packet.  Raises SynthgenError if the
-    bytes are not a PNG, JPEG or WebP image.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=("png", "jpeg", "webp")) as image:
-            packet = image.info.get("xmp", b"")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise SynthgenError(f"{len(data)} bytes that are not a PNG, JPEG or WebP image; give an image file") from None
-    if b"<!DOCTYPE" in packet:  # no packet has one, and entities can grow without bound
-        return {}
-    try:
-        root = ElementTree.fromstring(packet.rstrip(b"\0 ").decode())
-    except (ElementTree.ParseError, UnicodeDecodeError):
-        return {}
-    found: dict[str, str] = {}
-    for description in root.iter(f"{{{RDF}}}Description"):
-        # RDF has two ways of writing a property; other programs may have converted one to the other.
-        written = description.attrib | {child.tag: child.text or "" for child in description}
-        for key, name in PROPERTIES.items():
-            prefix, _, tag = key.partition(":")
-            if (value := written.get(f"{{{NAMESPACES[prefix]}}}{tag}")) is not None:
-                found[name] = value
-    return found

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import counted
 from synthgen.dataset.plan import Plan, ShardSpan, read_plan
 from synthgen.dataset.shard import Shard, data_name, mismatch, read_record, record_name, table_name
 from synthgen.storage.places import store_of
@@ -65,10 +66,10 @@ class Manifest:
 
     def made(self, out: str, classes: str) -> str:
         """What is now at ``out``, in words; ``classes`` is what the kind calls its classes."""
-        left = "" if self.complete else f"; {self.plan.n - self.n_samples} images are left to other tasks"
+        left = "" if self.complete else f"; {counted(self.plan.n - self.n_samples, 'image')} left to other tasks"
         return (
-            f"{out}: {self.n_samples} images of {len(self.plan.content.class_names)} {classes} in {len(self.shards)}"
-            f" shards, {self.n_bytes / 1e6:.1f} MB, plan {self.plan.digest[:16]}{left}"
+            f"{out}: {counted(self.n_samples, 'image')} of {len(self.plan.content.class_names)} {classes} in"
+            f" {counted(len(self.shards), 'shard')}, {self.n_bytes / 1e6:.1f} MB, plan {self.plan.digest[:16]}{left}"
         )
 
 
@@ -113,10 +114,11 @@ def check_own(manifest: Manifest) -> None:
     """Raise SynthgenError if shards belong to another plan: they, or the plan, are not what was there before."""
     if manifest.foreign:
         first, more = manifest.foreign[0], len(manifest.foreign) - 1
+        others = f" and {counted(more, 'other shard')} belong" if more else " belongs"
         raise SynthgenError(
-            f"{manifest.directory}: data/{first.filename}{f' and {more} other shards' if more else ''} belong to plan"
-            f" {first.plan_digest[:16]}, plan.json is {manifest.plan.digest[:16]}: restore what was edited, or choose"
-            " another --out; verify --repair restores edited records"
+            f"{manifest.directory}: data/{first.filename}{others} to plan {first.plan_digest[:16]}, plan.json is"
+            f" {manifest.plan.digest[:16]}: restore what was edited, or choose another --out; verify --repair"
+            " restores edited records"
         )
 
 

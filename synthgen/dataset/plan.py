@@ -198,10 +198,10 @@ def read_plan(path: Place) -> Plan:
     for place, (segment, start) in enumerate(zip(segments, starts, strict=False)):
         if segment.shard_size < 1 or segment.start != start or segment.stop <= start:
             raise SynthgenError(f"{path}: segments: they are not consecutive from 0 (see number {place})")
-    if stored.n != starts[-1] or not 1 <= stored.n <= content.n_available:
-        raise SynthgenError(
-            f"{path}: n: {stored.n}; the segments contain {starts[-1]}, of {content.n_available} images"
-        )
+    if stored.n != starts[-1]:
+        raise SynthgenError(f"{path}: n: {stored.n} images; the segments contain {starts[-1]}")
+    if not 1 <= stored.n <= content.n_available:
+        raise SynthgenError(f"{path}: n: {stored.n} images; its content describes {content.n_available}")
     plan = Plan(name=stored.name, content=content, segments=segments, origin=stored.origin)
     if plan.n_shards > MAX_SHARDS:
         raise SynthgenError(

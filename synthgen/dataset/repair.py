@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,23 +18,21 @@ from synthgen.dataset.scan import Defect
 from synthgen.dataset.shard import (
     Shard,
     data_name,
+    drafted,
     mismatch,
     read_record,
     read_shard,
     record_name,
     record_text,
-    restore_table,
-    rewrite_shard,
     table_bytes,
     table_name,
+    write_tar,
 )
 from synthgen.dataset.verify import Papers, read_papers
 from synthgen.kinds.base import Renderer
 from synthgen.storage import logs
-from synthgen.storage.atomic import write_if_new
-from synthgen.storage.inside import target
 from synthgen.storage.places import store_of
-from synthgen.storage.reading import open_file
+from synthgen.storage.reading import open_file, read_file
 
 
 def repair(
@@ -113,10 +113,7 @@ def _repair_shard(
     if data_name(span) not in names:
         record = next((record for record in records if record.sha256 == standing), None)
         if record is not None:  # otherwise it is unknown what the tar depends on
-            record = restore_table(
-                directory, span, record, lambda: table_bytes([item.record for item in read_shard(tar)])
-            )
-            write_if_new(target(directory, record_name(span)), record_text(record))
+            _restore(directory, span, *_with_table(directory, span, record, partial(_table_of, tar)))
             return _table_note(directory, span, recorded)
         sums = {standing} if standing else set[str]()
     else:
@@ -124,23 +121,60 @@ def _repair_shard(
         # A checksum that matches a tar found to be damaged proves nothing, unless the tar comes out the same: then it
         # was not damaged.
         sums = sums | {str(standing)} if sums - {standing} else set()
-    renderer = renderer_of()
-    items = renderer.render(plan.sample(index) for index in range(span.start, span.stop))
-    written = rewrite_shard(
-        directory,
-        span,
-        items,
-        plan_digest=plan.digest,
-        environment=renderer.environment,
-        known=records,
-        sums=sums,
-        standing=standing,
-    )
-    if written is None:
-        raise _NotAsItWasError(f"{data_name(span)}: another process is writing it; run again when it is done")
-    if sums and written.sha256 not in sums:
-        raise _NotAsItWasError(f"{data_name(span)}: {_unlike(written, records)}")
+    _redraw(directory, plan, span, renderer_of(), records, sums, standing)
     return _table_note(directory, span, recorded)
+
+
+def _redraw(
+    directory: Path,
+    plan: Plan,
+    span: ShardSpan,
+    renderer: Renderer,
+    records: list[Shard],
+    sums: set[str],
+    standing: str | None,
+) -> None:
+    """Draw a shard again, and replace its files if its tar has one of the checksums ``sums``, or none is known.
+
+    Files that come out as they are already are not touched; the existing tar has the checksum ``standing``.
+    """
+    items = renderer.render(plan.sample(index) for index in range(span.start, span.stop))
+    with drafted(directory, span, lambda: False) as draft:
+        if draft is None:
+            raise _NotAsItWasError(f"{data_name(span)}: another process is writing it; run again when it is done")
+        drawn, rows = write_tar(draft.file, span, items, plan.digest, renderer.environment)
+        if sums and drawn.sha256 not in sums:
+            raise _NotAsItWasError(f"{data_name(span)}: {_unlike(drawn, records)}")
+        record = next((record for record in records if record.sha256 == drawn.sha256), drawn)
+        table, record = _with_table(directory, span, record, lambda: rows)
+        if drawn.sha256 == standing:
+            _restore(directory, span, table, record)
+        else:
+            draft.commit(table, record_text(record))
+
+
+def _with_table(directory: Path, span: ShardSpan, record: Shard, made: Callable[[], bytes]) -> tuple[bytes, Shard]:
+    """The table that matches a shard's record, else the one that ``made`` gives, with the record that is then true.
+
+    That is another one if pyarrow now writes the same rows in other bytes.
+    """
+    with suppress(OSError):
+        table = read_file(directory / table_name(span))
+        if hashlib.sha256(table).hexdigest() == record.table_sha256:
+            return table, record
+    table = made()
+    return table, replace(record, table_n_bytes=len(table), table_sha256=hashlib.sha256(table).hexdigest())
+
+
+def _table_of(tar: Path) -> bytes:
+    return table_bytes([item.record for item in read_shard(tar)])
+
+
+def _restore(directory: Path, span: ShardSpan, table: bytes, record: Shard) -> None:
+    """Write what is damaged or missing beside an intact tar."""
+    store = store_of(directory)
+    store.update(store.target(directory, table_name(span)), table)
+    store.update(store.target(directory, record_name(span)), record_text(record))
 
 
 def _present(sum_: str | None) -> set[str]:

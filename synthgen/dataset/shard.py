@@ -9,10 +9,9 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from typing import IO, Annotated, Any, TypeVar
 
 from pydantic import Field, with_config
@@ -23,11 +22,9 @@ from synthgen.common.records import STRICT
 from synthgen.dataset.plan import ShardSpan
 from synthgen.dataset.tar import END, IMAGES, member, read_samples
 from synthgen.storage import reading
-from synthgen.storage.atomic import claimed, move_into_place, reporting_full_disk, write_if_new
-from synthgen.storage.inside import target
 from synthgen.storage.places import store_of
-from synthgen.storage.reading import opened, read_file
-from synthgen.storage.store import Place
+from synthgen.storage.reading import opened
+from synthgen.storage.store import Draft, Place
 
 P = TypeVar("P", bound=Place)
 
@@ -140,64 +137,21 @@ def write_shard(
 
     Raises SynthgenError if a disk is full, or a folder of the set is a link; nothing half-written is left behind.
     """
-    store = store_of(directory)
-
-    def stands() -> bool:
-        return committed(directory, span, plan_digest) is not None
-
-    tar, table, record = (store.target(directory, name(span)) for name in (data_name, table_name, record_name))
-    with store.draft(tar, table, record, stands) as draft:
+    with drafted(directory, span, lambda: committed(directory, span, plan_digest) is not None) as draft:
         if draft is None:
             return None
         shard, rows = write_tar(draft.file, span, items, plan_digest, environment)
         return shard if draft.commit(rows, record_text(shard)) else None
 
 
-def rewrite_shard(
-    directory: Path,
-    span: ShardSpan,
-    items: Iterable[Item],
-    *,
-    plan_digest: str,
-    environment: dict[str, str],
-    known: Collection[Shard],
-    sums: Collection[str],
-    standing: str | None,
-) -> Shard | None:
-    """Write a damaged shard again, and replace the existing files once the new tar is known to be the original one.
+def drafted(directory: P, span: ShardSpan, stands: Callable[[], bool]) -> AbstractContextManager[Draft | None]:
+    """A draft of a shard's files, which nothing else writes; see ``Store.draft``.
 
-    That is the case if its SHA-256 is one of ``sums``, or ``sums`` is empty; otherwise the existing files stay.  A
-    record among ``known`` with the same checksum is kept, and so is a table that matches this record.  Files that come
-    out as they are already are not touched; the existing tar has the SHA-256 ``standing``.  Returns the shard as it was
-    drawn, or None if another process is writing it; raises as write_shard does.
+    Raises SynthgenError if a folder of the set is a link.
     """
-    path, record_place = target(directory, data_name(span)), target(directory, record_name(span))
-    with reporting_full_disk(path), claimed(path) as file:
-        if file is None:
-            return None
-        shard, table = write_tar(file, span, items, plan_digest, environment)
-        if sums and shard.sha256 not in sums:
-            return shard
-        record = next((old for old in known if old.sha256 == shard.sha256), shard)
-        record = restore_table(directory, span, record, lambda: table)
-        if shard.sha256 != standing:
-            move_into_place(file, path)
-        write_if_new(record_place, record_text(record))
-        return shard
-
-
-def restore_table(directory: Path, span: ShardSpan, record: Shard, made: Callable[[], bytes]) -> Shard:
-    """Write the table of a shard again, unless it matches the record; returns the record that is then true.
-
-    That is another one if pyarrow now writes the same rows in other bytes.
-    """
-    path = target(directory, table_name(span))
-    with suppress(OSError):
-        if hashlib.sha256(read_file(path)).hexdigest() == record.table_sha256:
-            return record
-    data = made()
-    write_if_new(path, data)
-    return replace(record, table_n_bytes=len(data), table_sha256=hashlib.sha256(data).hexdigest())
+    store = store_of(directory)
+    tar, table, record = (store.target(directory, name(span)) for name in (data_name, table_name, record_name))
+    return store.draft(tar, table, record, stands)
 
 
 def write_tar(

@@ -11,6 +11,7 @@ from typing import Protocol
 from synthgen.common.errors import SynthgenError
 from synthgen.common.logs import Failure, Repeats, failure_of
 from synthgen.common.masking import one_line, secrets_in, shown
+from synthgen.common.printing import counted
 from synthgen.common.processes import worker_name
 from synthgen.dataset.plan import Plan, ShardSpan
 from synthgen.dataset.shard import Item, write_shard
@@ -147,8 +148,8 @@ class FailedShardsError(SynthgenError):
         first = "; ".join(f"{done.span.stem}: {done.failed}" for done in failed[:3])
         more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
         super().__init__(
-            f"{directory}: {len(failed)} shards were given up ({first}{more}); the others are finished: run the same"
-            " command again to retry them"
+            f"{directory}: {counted(len(failed), 'shard')} given up ({first}{more}); the others are finished: run"
+            " the same command again to retry them"
         )
 
 

@@ -114,10 +114,15 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def write_if_new(path: Path, data: bytes) -> None:
     """Like ``write_atomically``, but leave a file alone that has this content already, directly or through a link."""
-    with suppress(OSError):  # including that of a pipe, which is replaced
-        if read_regular(path) == data:
-            return
-    write_atomically(path, data)
+    if not has(path, data):
+        write_atomically(path, data)
+
+
+def has(path: Path, data: bytes) -> bool:
+    """Whether a file has this content, directly or through a link; a pipe, which would block, has none."""
+    with suppress(OSError):
+        return read_regular(path) == data
+    return False
 
 
 def move_into_place(file: IO[bytes], path: Path) -> None:

@@ -16,6 +16,7 @@ from synthgen.common.errors import SynthgenError
 from synthgen.common.masking import secrets_in
 from synthgen.storage.atomic import (
     claimed,
+    has,
     held,
     move_into_place,
     open_own,
@@ -143,7 +144,6 @@ class Folders(Publishable[Path]):
             if file is None or stands():
                 yield None
                 return
-            record.unlink(missing_ok=True)  # its tar is damaged or gone
             yield _LockedDraft(file, tar, table, record)
 
     def clear(self, directory: Path) -> None:
@@ -202,9 +202,11 @@ class _LockedDraft:
     record: Path
 
     def commit(self, table: bytes, record: bytes) -> bool:
-        write_atomically(self.table, table)
+        if not has(self.record, record):  # then it vouches for other files
+            self.record.unlink(missing_ok=True)
+        write_if_new(self.table, table)
         move_into_place(self.file, self.tar)
-        write_atomically(self.record, record)
+        write_if_new(self.record, record)
         return True
 
 

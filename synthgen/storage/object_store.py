@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,19 +18,19 @@ from synthgen.storage.folder import FOLDERS
 from synthgen.storage.inside import check_name
 from synthgen.storage.outlet import Outlet, refuse_public
 from synthgen.storage.regular import LIMIT
-from synthgen.storage.retries import refused, with_retries
+from synthgen.storage.retries import with_retries
 from synthgen.storage.store import FOLDERS as SETS
 from synthgen.storage.store import Publishable
 
 if TYPE_CHECKING:
     from upath import UPath
+from synthgen.storage.object_writes import ChangingClaim, Upload, create_object, remove_object, start_of, write_object
 
 # Protocol -> the extra of this package that installs its client; hf:// comes with huggingface_hub.
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 ON_DISK = ("file", "local")  # protocols of URLs of local files
 PROBE = "claims/write-test"
 PUBLISHED_PROBE = ".synthgen-write-test"
-COMPARED = 1 << 18  # first bytes of a tar, by which it is distinguished from another worker's
 
 
 class ObjectStore(Publishable["UPath"]):
@@ -113,7 +111,7 @@ class ObjectStore(Publishable["UPath"]):
 
     def write(self, path: UPath, data: bytes) -> None:
         with _reporting_writes(path):
-            _send(path, data)
+            write_object(path, data)
 
     def update(self, path: UPath, data: bytes) -> None:
         with _reporting_reads(path):
@@ -123,7 +121,7 @@ class ObjectStore(Publishable["UPath"]):
 
     def create(self, path: UPath, data: bytes) -> bool:
         with _reporting_writes(path):
-            return _created(path, data)
+            return create_object(path, data)
 
     def replace(self, path: UPath, data: bytes, *, unchanged: Callable[[], bool], first: Callable[[], object]) -> bool:
         if not unchanged():
@@ -133,8 +131,7 @@ class ObjectStore(Publishable["UPath"]):
         return True
 
     def remove(self, path: UPath) -> None:
-        with suppress(FileNotFoundError):
-            with_retries(lambda: path.fs.rm_file(path.path))
+        remove_object(path)
 
     def remove_folder(self, folder: UPath) -> None:
         """Do nothing: object stores have no folders."""
@@ -145,16 +142,16 @@ class ObjectStore(Publishable["UPath"]):
         path.fs.put_file(str(source), path.path)
 
     @contextmanager
-    def draft(self, tar: UPath, table: UPath, record: UPath, stands: Callable[[], bool]) -> Iterator[_Upload | None]:
+    def draft(self, tar: UPath, table: UPath, record: UPath, stands: Callable[[], bool]) -> Iterator[Upload | None]:
         def standing() -> bool:
             record.fs.invalidate_cache()
-            return _start_of(record, 1) is not None and with_retries(stands)  # one request if there is no record
+            return start_of(record, 1) is not None and with_retries(stands)  # one request if there is no record
 
         if standing():
             yield None
             return
         with reporting_full_disk(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
-            yield _Upload(file, tar, table, record, standing)
+            yield Upload(file, tar, table, record, standing)
 
     def clear(self, directory: UPath) -> None:
         """Do nothing: unfinished objects are invisible, and the store itself removes them."""
@@ -162,13 +159,13 @@ class ObjectStore(Publishable["UPath"]):
     def disk(self, directory: UPath) -> Path:
         return Path(tempfile.gettempdir())
 
-    def claim(self, path: UPath, data: bytes, *, force: bool, timeout: float) -> _Claim | None:
-        claim = _Claim(path, timeout)
+    def claim(self, path: UPath, data: bytes, *, force: bool, timeout: float) -> ChangingClaim | None:
+        claim = ChangingClaim(path, timeout)
         if force:
             with suppress(Exception):  # a claim must not cause a failure
                 claim.renew(data)
             return claim
-        return claim if _created(path, data) else None
+        return claim if create_object(path, data) else None
 
     def is_locked(self, path: UPath) -> bool:
         return False
@@ -258,125 +255,3 @@ def _probe(path: UPath) -> None:
     path.fs.pipe_file(path.path, b"")
     with suppress(Exception):  # another process did; or the keys do not allow it, which is no harm
         path.fs.rm_file(path.path)
-
-
-def _send(path: UPath, data: bytes) -> None:
-    # Not through an open file, which its client writes again when it is garbage-collected.
-    with_retries(lambda: path.fs.pipe_file(path.path, data))
-
-
-def _exists_now(path: UPath) -> bool:
-    """Whether an object exists, as the store has it now."""
-    path.fs.invalidate_cache()
-    return path.exists()
-
-
-def _created(path: UPath, data: bytes) -> bool:
-    def send(mode: str) -> None:
-        path.fs.pipe_file(path.path, data, mode=mode)
-
-    def same() -> bool:
-        with suppress(FileNotFoundError, PermissionError):
-            return with_retries(path.read_bytes, brief=True) == data
-        return False
-
-    return _sent_anew(path, send, same)
-
-
-def _sent_anew(path: UPath, send: Callable[[str], object], same: Callable[[], bool]) -> bool:
-    """Have ``send`` create an object if there is none; whether the object is then the one sent.
-
-    ``send`` takes the mode, "create" or "overwrite".  An object that exists already may be our own, if the response
-    was lost: ``same`` says.  A store without conditional writes is first asked whether the object exists.
-    """
-    try:
-        with_retries(lambda: send("create"), final=_final)
-    except FileExistsError:
-        return same()
-    except Exception:  # perhaps a store without conditional writes
-        if with_retries(lambda: _exists_now(path)):
-            return same()
-        with_retries(lambda: send("overwrite"))
-    return True
-
-
-def _unsupported(error: Exception) -> bool:
-    """Whether a store may have refused because it does not support the request; clients report it in several ways."""
-    return isinstance(error, TypeError) or getattr(error, "errno", None) in (errno.EINVAL, errno.ENOSYS)
-
-
-def _final(error: Exception) -> bool:
-    return refused(error) or _unsupported(error)
-
-
-def _start_of(path: UPath, n: int) -> bytes | None:
-    """The first ``n`` bytes of an object; None if there is none."""
-    try:
-        return bytes(with_retries(lambda: path.fs.cat_file(path.path, start=0, end=n), final=_final))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if _unsupported(error):  # S3 refuses ranges of an empty object
-            return bytes(with_retries(path.read_bytes)[:n])
-        raise
-
-
-class _Claim:
-    """An object created on the condition that there is none; it counts as long as it keeps changing."""
-
-    def __init__(self, path: UPath, timeout: float) -> None:
-        self._path, self._timeout, self._renewed = path, timeout, time.monotonic()
-
-    @property
-    def lost(self) -> bool:
-        return time.monotonic() - self._renewed > self._timeout
-
-    def renew(self, data: bytes) -> None:
-        self._path.fs.pipe_file(self._path.path, data)
-        self._renewed = time.monotonic()
-
-    def drop(self) -> None:
-        if not self.lost:
-            with suppress(Exception):
-                self._path.fs.rm_file(self._path.path)
-
-
-class _Upload:
-    """A shard being sent to a store, to which another worker may be sending the same shard.
-
-    The tar is first written to an unnamed local file, which disappears with its process.  The bytes of a worker on
-    another kind of machine differ: a tar never replaces one that was not there at the start, and the record comes
-    last, once the tar and the table are known to be ours.
-    """
-
-    def __init__(self, file: IO[bytes], tar: UPath, table: UPath, record: UPath, standing: Callable[[], bool]) -> None:
-        self.file = file
-        self._tar, self._table, self._record, self._standing = tar, table, record, standing
-        self._overwrite = with_retries(lambda: _exists_now(tar))  # damaged, or left by a killed worker
-
-    def commit(self, table: bytes, record: bytes) -> bool:
-        if self._standing():  # we were slow or suspended, and another worker did it
-            return False
-        self.file.flush()
-        self.file.seek(0)
-        start = self.file.read(COMPARED)
-
-        def tar_is_ours() -> bool:
-            """Whether it begins as ours does; one drawn on another kind of machine differs in its first images."""
-            return _start_of(self._tar, len(start)) == start
-
-        if self._overwrite:
-            with_retries(lambda: self._put("overwrite"))
-        elif not _sent_anew(self._tar, self._put, tar_is_ours):
-            return False
-        _send(self._table, table)
-        if not self._overwrite or tar_is_ours():
-            _send(self._record, record)
-            if tar_is_ours() and _start_of(self._table, len(table) + 1) == table:
-                return True
-        OBJECTS.remove(self._record)  # without a record the shard is written again
-        return False
-
-    def _put(self, mode: str) -> None:
-        self.file.seek(0)
-        self._tar.fs.put_file(f"/dev/fd/{self.file.fileno()}", self._tar.path, mode=mode)

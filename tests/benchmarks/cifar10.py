@@ -26,8 +26,9 @@ from synthgen_evaluate.design.interventions import quantity
 from synthgen_evaluate.images.pixels import PixelCache
 from synthgen_evaluate.images.sources import ImageFolder
 from synthgen_evaluate.metrics import scores
+from synthgen_evaluate.predictions import Predictions
 from synthgen_evaluate.recipe import Recipe
-from synthgen_evaluate.runs import Predictions, Run, RunConfig
+from synthgen_evaluate.runs import Run, RunConfig
 from synthgen_evaluate.training.execute import make_accelerator
 from synthgen_evaluate.training.train import EvaluationSet, LabelledImages, train
 

@@ -22,15 +22,18 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # helpers of the tests
 
 import numba
 import numpy as np
+from plain_scores import plain_scores
 
 from synthgen_evaluate.analysis.bootstrap import Resamples, bootstrap, draw
 from synthgen_evaluate.analysis.contrasts import contrast_arms
-from synthgen_evaluate.analysis.counts import count, location_scores, macro_f1, plain_scores
+from synthgen_evaluate.analysis.counts import count, location_scores
 from synthgen_evaluate.analysis.estimators import Line, own_trend
 from synthgen_evaluate.analysis.pairing import RunEpochs, complete_blocks
+from synthgen_evaluate.analysis.resampled import macro_f1
 from synthgen_evaluate.analysis.scoring import Scored
 from synthgen_evaluate.analysis.trends import clip_epsilon
 from synthgen_evaluate.analysis.uncertainty import Clusters

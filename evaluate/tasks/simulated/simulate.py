@@ -29,6 +29,7 @@ from ...runs import stored, write_json
 from .animals import MOST_SPECIES, burst_pose, generator, species
 from .scenery import is_night, picture, scene
 
+RECORD = "simulated.json"  # how a set was made
 FORMAT = 1  # of the drawings: raised when the same arguments give different pictures
 SHARES = {"train": 0.50, "val": 0.08, "test": 0.20, "id_val": 0.08, "id_test": 0.14}  # of the images
 DAYS = {"train": (0, 1, 2, 3, 4, 5), "id_val": (6,), "id_test": (7, 8, 9)}  # last digit of a burst's day
@@ -104,7 +105,7 @@ def simulate(
         if progress:
             progress(n_images, n_images)
         return
-    write_json(out / "simulated.json", {"format": FORMAT, **arguments})
+    write_json(out / RECORD, {"format": FORMAT, **arguments})
     frames = plan(seed=seed, n_classes=n_classes, n_locations=n_locations, n_images=n_images)
     _draw_missing(base / "train", frames, seed, size, progress)
     names = ["empty", *(species(seed, y).name for y in range(1, n_classes))]
@@ -117,7 +118,7 @@ def simulate(
 
 def settled(out: Path, asked: Mapping[str, int | None]) -> dict[str, int]:
     """Arguments of ``simulate``: those given, else those of the set that is at ``out``, else DEFAULTS."""
-    record = out / "simulated.json"
+    record = out / RECORD
     there = stored(record, dict[str, Any]) if record.exists() else {}
     known = {name: value for name, value in there.items() if name in DEFAULTS and type(value) is int}
     return {**DEFAULTS, **known, **{name: value for name, value in asked.items() if value is not None}}
@@ -147,7 +148,7 @@ def _claim(out: Path, arguments: dict[str, int]) -> None:
     """Refuse a directory that holds anything but a started or finished set with the same arguments."""
     if out.exists() and not out.is_dir():
         raise EvaluateError(f"{out}: not a directory")
-    record = out / "simulated.json"
+    record = out / RECORD
     if not record.exists():
         if out.exists() and any(path.name.partition(".json.")[0] != "simulated" for path in out.iterdir()):
             raise EvaluateError(f"{out}: not empty and not a simulated set; choose a new directory")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..base import SPLITS, Words
+from ..base import MACRO_F1, SPLITS, Words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +61,7 @@ DOWN = "WILDS's original download host has been down for months"
 SETS = {
     "iwildcam": WildsSet(
         words=Words(
+            metric=MACRO_F1,
             cluster="camera location",
             clusters="camera locations",
             id="from camera locations that were also in the training images",
@@ -82,6 +83,7 @@ SETS = {
     ),
     "fmow": WildsSet(
         words=Words(
+            metric=MACRO_F1,
             cluster="country",
             clusters="countries",
             id="from the years of the training images",
@@ -103,6 +105,7 @@ SETS = {
     ),
     "camelyon17": WildsSet(
         words=Words(
+            metric=MACRO_F1,
             cluster="slide",
             clusters="slides",
             id="from the hospitals of the training images",
@@ -122,6 +125,7 @@ SETS = {
     ),
     "rxrx1": WildsSet(
         words=Words(
+            metric=MACRO_F1,
             cluster="experiment",
             clusters="experiments",
             id="from experiments that were also in the training images",

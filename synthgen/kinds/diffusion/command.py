@@ -11,7 +11,7 @@ from typer.exceptions import Exit
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.options import local
-from synthgen.common.printing import say
+from synthgen.common.printing import counted, say
 from synthgen.engines.options import with_request
 from synthgen.engines.request import Request
 
@@ -136,8 +136,8 @@ def sd(
     say(manifest.made(out, "classes"))
     if failed:
         say(
-            f"synthgen: {len(failed)} images are still black, constant, not finite or flagged after all attempts, as"
-            f" their records say: {', '.join(failed[:10])}",
+            f"synthgen: {counted(len(failed), 'image')} still black, constant, not finite or flagged after all"
+            f" attempts, as their records say: {', '.join(failed[:10])}",
             file=sys.stderr,
         )
         raise Exit(1)

@@ -201,7 +201,7 @@ def render(content: FractalContent, samples: Iterable[Sample]) -> Iterator[Item]
 def encode_png(image: NDArray[np.uint8], colors: NDArray[np.uint8]) -> bytes:
     """A palette PNG: uint8 indices [height, width] and RGB colours [n_colors, 3]; 1 bit per pixel for two colours.
 
-    It states its origin, as encode.read_origin reads it.  Written here because no library
+    It states its origin in an XMP packet (``encode.PLAIN_PACKET``).  Written here because no library
     writes these as fast: run-length coding (zlib's Z_RLE) of packed bits is both smaller and
     quicker on sparse fractals than zlib's other strategies.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from .pairing import Array, RunEpochs
+from synthgen_evaluate.analysis.pairing import Array, RunEpochs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A table of a report, and what fills its cells and records."""
+"""A table in two forms, from its rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Table:
     records: tuple[Mapping[str, Any], ...]  # for CSV; scores are fractions, differences percentage points
 
 
-def filled(
+def table_of(
     name: str,
     caption: str,
     columns: Sequence[tuple[str, str]],
@@ -50,7 +50,7 @@ def filled(
 
 
 def interval(name: str, value: Estimate) -> dict[str, float | None]:
-    """The value and its limits under a name, for a record."""
+    """An estimate and its ends as columns of a record."""
     return {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
 
 

@@ -1,0 +1,279 @@
+"""Records, samples and images that came from elsewhere are read strictly, and refused in one line."""
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from files import contents, edit
+from PIL import Image
+from strangers import CLAIM, ESCAPE, GOLDEN, MAKE, PROMPTS, RECORD, TAR, Command, refused
+
+from synthgen.common.errors import SynthgenError
+from synthgen.dataset.shard import read_shard
+from synthgen.dataset.tar import END, member
+from synthgen.kinds.diffusion import tiny
+
+# Records
+
+DEEP = b'{"a":' * 5000 + b"1" + b"}" * 5000
+STRANGE = {b"{}": "format", b"null": "the file", b"[]": "the file", DEEP: "nested lists", b"\xff": "UTF-8", b"": "JSON"}
+
+
+@pytest.mark.parametrize("data", STRANGE, ids=range(len(STRANGE)))
+def test_a_plan_that_is_none_is_refused_in_one_line(data: bytes, half: Path, synthgen_here: Command) -> None:
+    (half / "plan.json").write_bytes(data)
+    for command in (("status", half), ("verify", half), (*MAKE, half)):
+        refused(synthgen_here(*command), "plan.json: ", STRANGE[data])
+
+
+BROKEN_PLANS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "n: ": lambda plan: plan.update(n="24"),
+    "colour: unknown key; perhaps a later version": lambda plan: plan.update(colour=1),
+    "content.colour: unknown key": lambda plan: plan["content"].update(colour=1),
+    "content.size: 1000000000": lambda plan: plan["content"].update(size=10**9),
+    "content.layout: ": lambda plan: plan["content"].update(layout=[-1, -1, 1000]),
+    "content.categories: there is none": lambda plan: plan["content"].update(categories=[]),
+    "content.categories.0.rows: there is none": lambda plan: plan["content"]["categories"][0].update(rows=[]),
+    "origin.batch: ": lambda plan: plan["origin"].update(batch=10**12),
+    "segments.0.stop: ": lambda plan: plan["segments"][0].update(stop=24.0),
+    "format 2; this version reads format 1": lambda plan: plan.update(format=2, kind=None),
+    "kind: ": lambda plan: plan.update(kind=ESCAPE),
+    "at most 1,000,000 shards": lambda plan: plan.update(
+        n=2400, segments=[{"start": 0, "stop": 2400, "shard_size": 1}]
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_PLANS)
+def test_a_value_of_a_plan_that_cannot_be_is_named(
+    what: str, half: Path, synthgen_here: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "shards" in what:
+        monkeypatch.setattr("synthgen.dataset.plan.MAX_SHARDS", 1000)
+        what = "at most 1,000 shards"
+        change = BROKEN_PLANS["at most 1,000,000 shards"]
+    else:
+        change = BROKEN_PLANS[what]
+    plan = json.loads((half / "plan.json").read_text())
+    change(plan)
+    (half / "plan.json").write_text(json.dumps(plan))
+    refused(synthgen_here("status", half), "plan.json: ", what)
+
+
+@pytest.mark.parametrize("data", [b"{}", b"null", DEEP, b'{"index": 0, "colour": 1}', b'{"index": NaN}', b"\xff\xfe"])
+def test_a_completion_record_that_is_none_is_absent_and_a_fault(
+    data: bytes, whole: Path, synthgen_here: Command
+) -> None:
+    (whole / RECORD).write_bytes(data)
+    assert json.loads(synthgen_here("status", whole, "--json").stdout)["n_shards_done"] == 2
+    told = synthgen_here("verify", whole)
+    assert told.returncode == 1
+    assert f"{RECORD}: " in told.stdout
+    told = synthgen_here("verify", whole, "--repair")
+    assert told.returncode == 0, told
+    assert "repaired: shard 0\n" in told.stdout
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rate": float("nan")},
+        {"rate": -1},
+        {"rate": float("inf")},
+        {"done": 10**400},
+        {"done": "3"},
+        {"shard": -1},
+        {"shard": 10**9},
+        {"shard": 0},  # in the place of another one's
+        {"colour": 1},
+    ],
+)
+def test_a_strange_claim_is_left_out(change: dict[str, Any], half: Path, synthgen_here: Command) -> None:
+    (half / "claims").mkdir()
+    path = half / "claims/fractal-train-000001.json"
+    path.write_text(json.dumps(CLAIM))
+    assert len(json.loads(synthgen_here("status", half, "--json").stdout)["workers"]) == 1
+    path.write_text(json.dumps(CLAIM | change))
+    told = synthgen_here("status", half, "--json")
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["workers"] == []
+
+
+@pytest.mark.parametrize("data", [b"{}", b"null", b"[1]", DEEP, b'{"shards": [{}]}', b'{"shards": NaN}'])
+def test_a_manifest_that_is_none_is_a_fault_that_is_mended(data: bytes, whole: Path, synthgen_here: Command) -> None:
+    before = contents(whole)
+    (whole / "manifest.json").write_bytes(data)
+    told = synthgen_here("verify", whole)
+    assert told.returncode == 1
+    assert "manifest.json: cannot be read" in told.stdout
+    told = synthgen_here("verify", whole, "--repair")
+    assert told.returncode == 0
+    assert "repaired: manifest.json\n" in told.stdout
+    assert contents(whole) == before
+
+
+@pytest.mark.parametrize(
+    ("cls", "record"),
+    [
+        (b"1" * 32, b"{}"),
+        (b"-1", b"{}"),
+        (b"1_0", b"{}"),
+        ("١".encode(), b"{}"),
+        (b"0", DEEP),
+        (b"0", b'{"a": NaN}'),
+        (b"0", b'{"a": "\\ud800"}'),
+        (b"0", b'{"a": 1, "a": 2}'),
+        (b"0", b"[]"),
+        (b"0", b'{"a": ' + b"1" * 5000 + b"}"),
+    ],
+)
+def test_a_sample_whose_class_or_record_is_none_is_named(cls: bytes, record: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(member("a.png", b"x") + member("a.cls", cls) + member("a.json", record) + END)
+    with pytest.raises(SynthgenError, match=r"x\.tar: sample a: its (cls|json)"):
+        list(read_shard(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"steps": "5"}, "steps: "),
+        ({"steps": 10**9}, "steps: 1000000000 is not 1 to 1000"),
+        ({"size": 10**9}, "size: 1000000000 is not"),
+        ({"batch": 0}, "batch: 0 is not"),
+        ({"seed": "1" * 30}, "seed: "),
+        ({"scheduler": ESCAPE}, "scheduler: "),
+        ({"guidance": float("nan")}, "NaN"),
+        ({"prompt": None}, "prompt: "),
+    ],
+)
+def test_a_record_that_no_image_can_be_made_from_is_refused(
+    change: dict[str, Any], key: str, synthgen_here: Command, tmp_path: Path
+) -> None:
+    shard = sorted((GOLDEN / "diffusion-finished/data").glob("*.tar"))[0]
+    record = next(read_shard(shard)).record | change
+    (tmp_path / "x.json").write_text(json.dumps(record))
+    told = synthgen_here("sd", "--from-record", tmp_path / "x.json", "--out", tmp_path / "x.png")
+    refused(told, "x.json: ", key)
+    (tmp_path / "x.json").write_text("{}")
+    refused(synthgen_here("sd", "--from-record", tmp_path / "x.json", "--out", tmp_path / "x.png"), "x.json: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("model_index.json", DEEP * 100, "nested too deeply"),
+        ("model_index.json", b"null", "a JSON NoneType, not an object"),
+        ("model_index.json", b'{"_class_name": "\\u001b]0;x"}', "_class_name "),
+        ("unet/config.json", b'{"sample_size": 1000000000}', "these give no size in pixels up to 4096"),
+        ("vae/config.json", b'{"block_out_channels": [' + b"1," * 10**5 + b"1]}", "these give no size in pixels"),
+        ("unet/diffusion_pytorch_model.safetensors", None, "a pipe, not a regular file"),
+        ("tokenizer/vocab.json", None, "a pipe, not a regular file"),
+    ],
+)
+def test_a_model_of_strange_files_is_refused_in_one_line(
+    name: str, data: bytes | None, what: str, synthgen_here: Command, tmp_path: Path, soon: None
+) -> None:
+    folder = Path(shutil.copytree(tiny.MODEL, tmp_path / "model"))
+    (folder / name).unlink()
+    if data is None:
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).write_bytes(data)
+    line = ("sd", "--prompts", PROMPTS, "--n", "4", "--model", folder, "--dry-run")
+    refused(synthgen_here(*line), str(folder), what)
+
+
+# Previews
+
+
+def replace_first_image(directory: Path, data: bytes) -> None:
+    """In the tar alone, under its name."""
+    path = directory / TAR
+    items = list(read_shard(path))
+    first = items[0]
+    parts = [member(f"{first.key}.png", data), member(f"{first.key}.cls", b"%d" % first.label)]
+    parts.append(member(f"{first.key}.json", json.dumps(first.record).encode()))
+    for item in items[1:]:
+        parts.append(member(f"{item.key}.png", item.image))
+        parts.append(member(f"{item.key}.cls", b"%d" % item.label))
+        parts.append(member(f"{item.key}.json", json.dumps(item.record).encode()))
+    path.write_bytes(b"".join(parts) + END)
+    edit(directory / RECORD, n_bytes=path.stat().st_size)
+
+
+def huge_png(side: int) -> bytes:
+    """One that claims so many pixels a side."""
+    import struct
+    import zlib
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+
+
+def jpeg() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (huge_png(60_000), "cannot be decoded"),
+        (huge_png(10_000), "has 10000 x 10000 pixels, planned 32 x 32"),
+        (jpeg(), "cannot be decoded (not a PNG)"),
+        (b"", "cannot be decoded"),
+    ],
+    ids=["60000", "10000", "jpeg", "empty"],
+)
+def test_a_preview_decodes_no_image_that_verify_would_refuse(
+    data: bytes, what: str, whole: Path, synthgen_here: Command, tmp_path: Path
+) -> None:
+    replace_first_image(whole, data)
+    told = synthgen_here("verify", whole)
+    assert what in told.stdout
+    assert "Warning" not in told.stderr
+    told = synthgen_here("preview", whole, "--out", tmp_path / "look", "--per-class", "100")
+    refused_after_progress = [line for line in told.stderr.splitlines() if line.startswith("synthgen: ")]
+    assert told.returncode == 2
+    assert len(refused_after_progress) == 1
+    assert what in refused_after_progress[0]
+    assert "Traceback" not in told.stderr
+    assert "Warning" not in told.stderr
+
+
+COLUMNS: dict[str, Callable[[pa.Table], pa.Table]] = {
+    "column weight is of the type string": lambda table: _cast(table, "weight", pa.string()),
+    "column label is of the type double": lambda table: _cast(table, "label", pa.float64()),
+    "column key is of the type binary": lambda table: _cast(table, "key", pa.binary()),
+    "no column 'label'": lambda table: table.drop_columns(["label"]),
+}
+
+
+def _cast(table: pa.Table, name: str, kind: pa.DataType) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, name, table[name].cast(kind))
+
+
+@pytest.mark.parametrize("what", COLUMNS)
+def test_a_table_of_other_columns_is_refused_by_name(
+    what: str, whole: Path, synthgen_here: Command, tmp_path: Path
+) -> None:
+    name = "metadata/fractal-train-000001.parquet"
+    pq.write_table(COLUMNS[what](pq.read_table(whole / name)), whole / name)
+    edit(whole / "data/fractal-train-000001.json", table_n_bytes=(whole / name).stat().st_size)
+    refused(synthgen_here("preview", whole, "--out", tmp_path / "look"), f"{whole / name}: ", what)
+    (whole / name).write_bytes(b"PAR1" + bytes(100) + b"PAR1")
+    edit(whole / "data/fractal-train-000001.json", table_n_bytes=(whole / name).stat().st_size)
+    refused(synthgen_here("preview", whole, "--out", tmp_path / "look"), f"{whole / name}: damaged table")
