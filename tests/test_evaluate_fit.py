@@ -77,6 +77,15 @@ def test_the_quadratic_term_is_that_of_least_squares_with_dummies() -> None:
         assert bend_of(table, slope).p == pytest.approx(2 * stats.t.sf(abs(value) / error, n - 1))
 
 
+def test_a_model_is_one_point_however_many_of_its_epochs_are_compared() -> None:
+    table = study(3, epochs=1)
+    twice = {name: np.concatenate([getattr(table, name)] * 2) for name in RunEpochs.__slots__}
+    twice["epoch"][len(table.arm) :] += 1
+    line = replace(LINE, slope="between")
+    again = bend(RunEpochs(**twice), np.ones(2 * len(table.arm), bool), line)
+    assert again.p == pytest.approx(bend_of(table, "between").p)
+
+
 def test_a_line_that_does_not_fit_is_noted_with_the_scale_on_which_it_does() -> None:
     x = np.linspace(-2, 1, 6)
     table = study(2)

@@ -53,12 +53,17 @@ def bend(table: RunEpochs, compared: NDArray[np.bool_], line: Line) -> Estimate:
     own = compared if line.slope == "between" else np.ones(len(table.arm), np.bool_)
     if not own.any():
         return Estimate()
+    arm, architecture, seed = (column[own] for column in (table.arm, table.architecture, table.seed))
     x, y = (to_scale(f1[own], line.scale, line.epsilon) for f1 in (table.id_f1, table.ood_f1))
-    runs = _numbers(table.arm[own], table.architecture[own], table.seed[own])
-    means = _numbers(table.arm[own]) if line.slope == "between" else runs
-    groups = _numbers(table.architecture[own])
+    runs = _numbers(arm, architecture, seed)
+    if line.slope == "between":  # one point a model, whatever the number of its compared epochs
+        x, y = (np.bincount(runs, v) / np.bincount(runs) for v in (x, y))
+        one = np.unique(runs, return_index=True)[1]
+        runs, arm, architecture, seed = runs[one], arm[one], architecture[one], seed[one]
+    means = _numbers(arm) if line.slope == "between" else runs
+    groups = _numbers(architecture)
     if groups.max() + 1 < FEWEST:
-        groups = _numbers(table.architecture[own], table.seed[own])
+        groups = _numbers(architecture, seed)
     n = int(groups.max()) + 1
     if n < FEWEST:
         return Estimate(note=TOO_FEW)
