@@ -14,10 +14,10 @@ from scipy.stats import t as student
 
 from .estimators import Line, difference, fit_slopes, paired_robustness
 from .mixed import mixed_model
+from .pairing import Paired
 from .results import CheckResult, Estimate, StoredAs
 from .significance import LEVEL
 from .trends import Scale
-from .uncertainty import Paired
 
 FEWEST_ARCHITECTURES = 3
 
@@ -45,7 +45,7 @@ def check(paired: Paired, line: Line) -> tuple[CheckResult, ...]:
 
 def other_scale(paired: Paired, line: Line, *, scale: Scale) -> Estimate | None:
     """The difference on another scale; None on the line's own."""
-    return None if scale == line.scale else difference(paired.final, replace(line, scale=scale))
+    return None if scale == line.scale else difference(paired.final, replace(line, scale=scale), every=paired.every)
 
 
 def noisy_id(paired: Paired, line: Line) -> Estimate:
@@ -53,7 +53,7 @@ def noisy_id(paired: Paired, line: Line) -> Estimate:
 
     It assumes equal noise in ID and OOD scores on the scale (Fuller 1987, "Measurement Error Models").
     """
-    return difference(paired.final, replace(line, fit="orthogonal"))
+    return difference(paired.final, replace(line, fit="orthogonal"), every=paired.every)
 
 
 def own_trend(paired: Paired, line: Line) -> Estimate:

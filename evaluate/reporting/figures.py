@@ -226,7 +226,7 @@ def _scatter(comparison: Comparison) -> Figure:
 
 
 def _factors(comparison: Comparison) -> Figure:
-    """One panel per factor: the baseline and the factor's arms, with trends and 95% bands, on the same axes."""
+    """One panel per factor: the baseline and the factor's arms, with trends and bands, on the same axes."""
     panels = factors(comparison)
     columns = 1 if len(panels) == 1 else 2
     lines = max(len(arms) for arms in panels.values()) + 1
@@ -265,7 +265,7 @@ def _factors(comparison: Comparison) -> Figure:
 
 
 def _forest(comparison: Comparison) -> Figure:
-    """Effects on effective robustness with 95% intervals, grouped by factor, and the equivalence margin."""
+    """Effects on effective robustness with intervals, grouped by factor, and the equivalence margin."""
     lines: list[str | Contrast] = []
     for factor in dict.fromkeys(effect.arm.factor for effect in comparison.effects):
         lines += [factor, *(effect for effect in comparison.effects if effect.arm.factor == factor)]
@@ -278,7 +278,8 @@ def _forest(comparison: Comparison) -> Figure:
     for height, line in enumerate(lines):
         if isinstance(line, Contrast):
             _draw_effect(axes, height, line, style[line.arm.name])
-    _beside(axes, -1, ("difference (95% interval)", "blocks", "adjusted p"), color=SOFT)
+    titles = (f"difference ({comparison.judgement.confidence} interval)", "blocks", "adjusted p")
+    _beside(axes, -1, titles, color=SOFT)
     names = [shown(line.arm.name if isinstance(line, Contrast) else line, 30) for line in lines]
     axes.set_yticks(range(len(lines)), names)
     for line, label in zip(lines, axes.get_yticklabels(), strict=True):
@@ -379,7 +380,8 @@ def _common(comparison: Comparison) -> list[Line2D | Patch]:
         handles.append(_mark("h", SOFT, 6.5, filled=True, label="last epoch of a run"))
         handles.append(_mark("h", SOFT, 4, filled=False, label="earlier epoch"))
     if any(summary.band for summary in comparison.arms):
-        handles.append(Patch(color=SOFT, alpha=0.15, linewidth=0, label="95% band of a trend"))
+        label = f"{comparison.judgement.confidence} band of a trend"
+        handles.append(Patch(color=SOFT, alpha=0.15, linewidth=0, label=label))
     return handles
 
 

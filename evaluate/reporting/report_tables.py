@@ -162,7 +162,7 @@ def _arms(comparison: Comparison) -> Table:
         ("OOD macro-F1 (%)", "number"),
         ("ER (points)", "number"),
         (f"ER from {reference.arm} (points)" if reference else "", "number"),
-        ("Trend slope (95% interval)", "number"),
+        (f"Trend slope ({comparison.judgement.confidence} interval)", "number"),
         ("Trend R²", "number"),
         ("Trend points", "number"),
     )
@@ -201,7 +201,7 @@ def _arms(comparison: Comparison) -> Table:
     caption = (
         f"Macro-F1 as published: mean ± sd over models. Trends are on the {comparison.scale} scale."
         if published
-        else "What models were pre-trained on, and macro-F1 at the compared epoch: mean ± sd over finished runs,"
+        else f"What models were pre-trained on, and macro-F1 {comparison.judgement.when}: mean ± sd over finished runs,"
         f" architectures and seeds together. Trends are on the {comparison.scale} scale, one point per model; ER"
         " is effective robustness, here from the trend of the baseline"
         f"{f' or of {reference.arm}' if reference else ''}."
@@ -238,20 +238,23 @@ def _effects(comparison: Comparison) -> Table:
         record |= {"p": e.robustness.p, "p_adjusted": e.p_adjusted, "verdict": verdict, "smallest_points": e.smallest}
         return name, (name, factor, level, str(e.units), *intervals, *values, verdict, plain(e.smallest)), record
 
-    tests = sum(effect.primary for effect in comparison.effects)
+    tests, judgement = sum(effect.primary for effect in comparison.effects), comparison.judgement
     caption = (
-        f"Arm minus {comparison.baseline} at the {comparison.judgement.epoch} epoch, {comparison.scope}: macro-F1, and"
-        " effective robustness (ER), which is OOD macro-F1 at equal ID macro-F1. Intervals are 95%"
+        f"Arm minus {comparison.baseline} {judgement.when}, {comparison.scope}: macro-F1, and effective robustness"
+        f" (ER), which is OOD macro-F1 at equal ID macro-F1. Intervals are {judgement.confidence}"
         f"{f', simultaneous over the {tests} primary comparisons' if tests > 1 else ''}; adjusted p agrees with them:"
-        " it is below 0.05 if the interval of ER leaves out 0. The last column is the effect that 80% of such studies"
-        " find."
+        f" it is below {judgement.level:g} if the interval of ER leaves out 0. The last column is the effect that 80%"
+        " of such studies find."
     )
     return _table("effects", caption, columns, map(row, comparison.effects))
 
 
 def _epochs(comparison: Comparison) -> Table:
     columns = [("Arm", "name"), ("Epoch", "number")]
-    columns += [(f"{what}, difference in points (95% interval)", "number") for what in ("ID", "OOD", "ER")]
+    columns += [
+        (f"{what}, difference in points ({comparison.judgement.confidence} interval)", "number")
+        for what in ("ID", "OOD", "ER")
+    ]
 
     def row(effect: Contrast, at: AtEpoch) -> tuple[str, Sequence[str], Mapping[str, Any]]:
         cells = (effect.arm.name, str(at.epoch), *map(estimate, (at.id, at.ood, at.robustness)))
@@ -272,14 +275,15 @@ def _checks(comparison: Comparison) -> Table:
         tuple(dict.fromkeys(one.name for effect in comparison.effects for one in by_part(effect)[part]))
         for part in ("sensitivity", "checks")
     )
+    sure = comparison.judgement.confidence
     columns = (
         ("Arm", "name"),
-        ("Line between models: slope (95% interval)", "number"),
+        (f"Line between models: slope ({sure} interval)", "number"),
         ("ER, difference in points (interval)", "number"),
-        ("Line within runs: slope (95% interval)", "number"),
+        (f"Line within runs: slope ({sure} interval)", "number"),
         ("ER, difference in points (interval) ", "number"),
         (f"ER on these {comparison.words.clusters}, points (interval)", "number"),
-        ("Slope within runs, difference (95% interval)", "number"),
+        (f"Slope within runs, difference ({sure} interval)", "number"),
         ("p of slopes", "number"),
         ("Shares of the variance (%)", "text"),
         (f"Without the largest {comparison.words.cluster}, points", "number"),
@@ -391,7 +395,7 @@ def _worst(comparison: Comparison) -> Table:
 
     known = [summary for summary in comparison.arms if summary.worst_location is not None]
     caption = (
-        f"OOD macro-F1 at the compared epoch, over all {words.clusters} of the OOD images and over the one where"
+        f"OOD macro-F1 {comparison.judgement.when}, over all {words.clusters} of the OOD images and over the one where"
         " a run has its lowest score."
     )
     return _table("worst", caption, columns, map(row, known))
@@ -409,8 +413,8 @@ def _clusters(comparison: Comparison) -> Table:
         return None, (str(one.location), f"{one.n_images:,}{few}", *map(percent, one.macro_f1)), record
 
     caption = (
-        f"OOD macro-F1 at every {words.cluster} of the OOD images, over the classes that occur there: mean over runs at"
-        f" the last evaluated epoch. {_capital(words.clusters)} with fewer than {FEW_IMAGES} images are never the"
+        f"OOD macro-F1 at every {words.cluster} of the OOD images, over the classes that occur there: mean over runs"
+        f" {comparison.judgement.when}. {_capital(words.clusters)} with fewer than {FEW_IMAGES} images are never the"
         " worst, since theirs is 0 or 1 by chance."
     )
     return _table("locations", caption, columns, map(row, sorted(comparison.locations, key=lambda one: -one.n_images)))
