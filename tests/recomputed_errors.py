@@ -192,11 +192,15 @@ class Pairs:
             return Found(value=value, n=n, note=f"{u} independent pre-training runs are too few for an interval")
         each = values(view, beta)
         units = [np.mean([v for v, k in zip(each, self.units, strict=True) if k == unit]) for unit in set(self.units)]
-        line, lines = 0.0, 2
+        line, lines, by_chance = 0.0, 2, 0.0
         if slope is not None:
-            moved = [mean(view, one) for one in self.slopes_without(view, slope, scale)]
-            lines = len(moved)
-            line = (lines - 1) * float(np.var(moved))
+            slopes = self.slopes_without(view, slope, scale)
+            lines = len(slopes)
+            line = (lines - 1) * float(np.var([mean(view, one) for one in slopes]))
+            steeper, flatter = (np.array(values(view, beta + step)) for step in (0.01, -0.01))
+            pulls = [np.mean([v for v, k in zip(steeper - flatter, self.units, strict=True) if k == unit]) / 0.02
+                     for unit in set(self.units)]  # fmt: skip
+            by_chance = (lines - 1) * float(np.var(slopes) * np.var(pulls, ddof=1) / u)
         of_splits, cells, freedoms = [0.0, 0.0], 0.0, [np.inf, np.inf]
         for number, split in enumerate(("id", "ood") if clusters else ()):
             images = self.study.clusters(split)[1]
@@ -225,9 +229,22 @@ class Pairs:
             p=float(2 * stats.t.sf(abs(value) / error, freedom)),
             low=float(max(value - half, -100)),
             high=float(min(value + half, 100)),
-            parts={**named, "cells": float(cells), "freedoms": [None if d == np.inf else float(d) for d in degrees]},
+            parts={
+                **named,
+                "cells": float(cells),
+                "freedoms": [None if d == np.inf else float(d) for d in degrees],
+                "fine_tunings": self.fine_tunings(each),
+                "by_chance": by_chance,
+            },
             n=n,
         )
+
+    def fine_tunings(self, values: list[float]) -> float:
+        """The part of the variance of the mean over units that comes from the blocks within each."""
+        of = [[v for v, k in zip(values, self.units, strict=True) if k == unit] for unit in set(self.units)]
+        freedom = sum(len(group) - 1 for group in of)
+        within = sum(float(np.var(group)) * len(group) for group in of) / freedom if freedom else 0.0
+        return within * sum(1 / len(group) for group in of) / len(of) ** 2
 
 
 def level_of(tests: int) -> float:

@@ -271,7 +271,7 @@ def test_an_arm_without_runs_leaves_nothing_to_tell() -> None:
 def test_an_interval_is_students_with_the_standard_error_of_few_blocks() -> None:
     resamples = np.random.default_rng(0).normal(3, 2, 50_000)
     resamples[:10] = np.nan
-    found = with_interval(Estimate(value=2.9, n=6), resamples, level=0.9)
+    found = with_interval(Estimate(value=2.9, n=6), resamples, level=0.1)
     half = student.ppf(0.95, 5) * np.nanstd(resamples, ddof=1) * np.sqrt(6 / 5)
     assert (found.low, found.high) == pytest.approx((2.9 - half, 2.9 + half))
     alone = with_interval(Estimate(value=2.9, n=1), resamples)
@@ -289,7 +289,7 @@ def test_the_interval_of_a_mean_of_blocks_is_students() -> None:
 
 def test_a_band_holds_the_middle_of_the_resamples_at_each_point() -> None:
     resamples = np.stack([np.arange(1001.0), 5 - 2 * np.arange(1001.0)])
-    low, high = band(resamples, level=0.9)
+    low, high = band(resamples, level=0.1)
     assert (low.tolist(), high.tolist()) == (pytest.approx([50, -1895]), pytest.approx([950, -95]))
 
 

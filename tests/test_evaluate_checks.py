@@ -16,9 +16,8 @@ from test_evaluate_contrasts import contrasted, study
 
 from synthgen_evaluate.analysis import checks
 from synthgen_evaluate.analysis.estimators import Line, jackknife
-from synthgen_evaluate.analysis.pairing import Blocks
+from synthgen_evaluate.analysis.pairing import Blocks, Paired
 from synthgen_evaluate.analysis.results import Estimate
-from synthgen_evaluate.analysis.uncertainty import Paired
 from synthgen_evaluate.reporting.report import write_report
 from synthgen_evaluate.reporting.stored import stored
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.judgement import Judgement
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.predictions import Predictions
+from synthgen_evaluate.reporting.report import write_report
 from synthgen_evaluate.runs import (
     Arm,
     Member,
@@ -185,6 +187,28 @@ def test_the_best_epoch_is_chosen_by_val_alone(tmp_path: Path) -> None:
             skill = 0.8 if epoch == 4 else 0.3
             Run(directory=tmp_path / member.finetune).write_predictions(epoch, "val", predictions("test", skill, epoch))
     assert {row.epoch for row in compared(tmp_path).rows if row.final} == {4}
+
+
+def test_a_report_says_that_epochs_are_averaged_and_at_which_level(tmp_path: Path) -> None:
+    fake_runs(tmp_path / "runs", {"scratch": 0.3, "fractals": 0.5})
+    edit_suite(tmp_path / "runs", judgement=Judgement(epoch="mean", line="within", level=0.2, scale="probit"))
+    comparison = compared(tmp_path / "runs")
+    runs = [
+        [row for row in comparison.rows if row.finetune == one] for one in {row.finetune for row in comparison.rows}
+    ]
+    assert [sum(row.final for row in rows) for rows in runs] == [1] * len(runs)
+    for summary in comparison.arms:
+        means = [np.mean([row.id.macro_f1 for row in rows]) for rows in runs if rows[0].arm == summary.arm.name]
+        assert summary.id_mean == pytest.approx(np.mean(means))
+        assert summary.id_sd == pytest.approx(np.std(means, ddof=1))
+        assert summary.trend is None or summary.trend.n == len(means)
+    assert any("averaged over all evaluated epochs" in sentence for sentence in comparison.summary)
+    page = write_report(comparison, tmp_path / "out").read_text()
+    assert "averaged over all evaluated epochs, for effective robustness" in html.unescape(page)
+    assert "80% interval" in page
+    assert "probit scale" in page
+    own = compared(tmp_path / "runs", scale="logit")
+    assert (own.scale, own.chosen_after) == ("logit", ("scale logit",))
 
 
 def test_identical_predictions_of_different_runs_are_named(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from synthgen_evaluate.analysis.contrasts import (
     ordered_trends,
     paired,
 )
-from synthgen_evaluate.analysis.estimators import Line
+from synthgen_evaluate.analysis.estimators import Line, difference, robustness
 from synthgen_evaluate.analysis.mixed import mixed_model
 from synthgen_evaluate.analysis.pairing import RunEpochs, complete_blocks
 from synthgen_evaluate.analysis.power import needs, power, smallest_effect, stated_variance, units_needed, with_units
@@ -241,6 +241,46 @@ def test_an_advantage_that_is_gone_at_the_last_epoch_is_not_called_one() -> None
     assert found.epochs[0].robustness.low > 1
     assert found.epochs[-1].robustness.value == found.robustness.value
     assert found.conclusion.verdict not in (Verdict.HIGHER, Verdict.LOWER)
+
+
+def test_epochs_are_averaged_if_the_judgement_says_so() -> None:
+    table = study(6, effects=(0, 2.0), gains=(0, 0.2))
+    judgement = Judgement(epoch="mean", line="within", clusters="these")
+    (found,) = contrasted(table, judgement, compared=np.ones(len(table.arm), bool))
+    blocks = complete_blocks(table, BOTH)
+    assert found.robustness.value == pytest.approx(difference(blocks, LINE).value)
+    values = robustness(blocks, LINE, np.ones((1, 15)))[0]
+    assert found.robustness.parts.units == pytest.approx(np.var(values[:, 1] - values[:, 0], ddof=1) / 15)
+    assert found.ood.value == pytest.approx(100 * float((blocks.ood_f1[:, 1] - blocks.ood_f1[:, 0]).mean()))
+    (last,) = contrasted(table, replace(judgement, epoch="last"))
+    assert found.robustness.parts.units < 0.8 * last.robustness.parts.units
+    assert found.epochs == last.epochs
+    assert found.checks[2].estimate.value != last.checks[2].estimate.value
+
+
+def test_runs_of_unequal_length_are_averaged_over_their_own_epochs() -> None:
+    table = study(6)
+    kept = (table.epoch < 5) | (table.seed > 0)
+    short = RunEpochs(**{name: getattr(table, name)[kept] for name in RunEpochs.__slots__})
+    judgement = Judgement(epoch="mean", line="within")
+    (found,) = contrasted(short, judgement, compared=np.ones(len(short.arm), bool))
+    runs = [[short.ood_f1[short.run == run].mean() for run in np.unique(short.run[short.arm == arm])] for arm in BOTH]
+    assert found.ood.value == pytest.approx(100 * (np.mean(runs[1]) - np.mean(runs[0])))
+    assert [one.epoch for one in found.epochs] == [1, 2, 3, 4]
+
+
+def test_another_level_widens_intervals_and_decides_verdicts() -> None:
+    table = study(14, effects=(0, 1.0), architectures=4)
+    for level in (0.05, 0.01, 0.3):
+        (found,) = contrasted(table, Judgement(level=level))
+        for one in (found.robustness, found.ood, found.here, found.epochs[0].ood, found.lines[1].estimate):
+            assert one.parts is not None
+            half = one.parts.error * stats.t.ppf(1 - level / 2, one.parts.freedom)
+            assert (one.low, one.high) == pytest.approx((one.value - half, one.value + half))
+        assert power(found.smallest, found.robustness.parts.error, found.robustness.parts.freedom, level=level) == (
+            pytest.approx(0.8)
+        )
+        assert (found.robustness.p < level) == (found.robustness.low > 0)
 
 
 def test_the_unit_is_the_pre_training_run() -> None:

@@ -14,10 +14,11 @@ from simulated_studies import DEFAULTS, Variation, simulate_study
 
 from synthgen_evaluate.analysis.estimators import (
     Line,
+    beyond,
     difference,
+    fit_slopes,
     jackknife,
     robustness,
-    slope_difference,
     slopes_difference,
 )
 from synthgen_evaluate.analysis.pairing import Blocks, RunEpochs, complete_blocks
@@ -105,9 +106,9 @@ def test_the_values_behind_a_mean_are_the_blocks_own(values: list[float]) -> Non
 
 
 def test_the_mean_of_the_values_is_the_estimate_also_where_it_is_no_mean() -> None:
-    for found in (difference(pairs(2), LINE), slope_difference(pairs(2), LINE)):
-        assert np.mean(found.contributions) == pytest.approx(found.value)
-        assert found.p == pytest.approx(sign_flip_p(found.contributions))
+    found = difference(pairs(2), LINE)
+    assert np.mean(found.contributions) == pytest.approx(found.value)
+    assert found.p == pytest.approx(sign_flip_p(found.contributions))
 
 
 def test_leaving_out_a_block_is_the_same_as_not_having_it() -> None:
@@ -124,20 +125,31 @@ def test_leaving_out_a_block_is_the_same_as_not_having_it() -> None:
 # --- Lines and effective robustness
 
 
-@pytest.mark.parametrize("epochs", [1, 4])
-def test_the_slope_is_that_of_regression_with_runs_or_blocks_as_fixed_effects(epochs: int) -> None:
-    blocks = pairs(4, epochs=epochs)
+@pytest.mark.parametrize("slope", ["within", "between"])
+def test_the_slope_is_that_of_regression_with_runs_or_arms_as_fixed_effects(slope: Any) -> None:
+    blocks = pairs(4, epochs=4)
     x, y = on_scale(blocks)
     n, k, _ = x.shape
     block, arm, _ = np.indices(x.shape)
-    cells = block * k + arm if epochs > 1 else block
+    cells = block * k + arm if slope == "within" else arm
     dummies = (cells.ravel()[:, None] == np.unique(cells)).astype(float)
-    design = np.column_stack([x.ravel(), dummies, *([] if epochs > 1 else [arm.ravel()])])
-    slope = np.linalg.lstsq(design, y.ravel())[0][0]
+    models, of_models = ((x, y), dummies) if slope == "within" else ((x.mean(2), y.mean(2)), dummies[::4])
+    design = np.column_stack([models[0].ravel(), of_models])
+    slope_of_all = np.linalg.lstsq(design, models[1].ravel())[0][0]
     x0, y0 = x[:, 0].mean(1), y[:, 0].mean(1)
-    predicted = 1 / (1 + np.exp(-(y0[:, None, None] + slope * (x - x0[:, None, None]))))
+    predicted = 1 / (1 + np.exp(-(y0[:, None, None] + slope_of_all * (x - x0[:, None, None]))))
     expected = 100 * (blocks.ood_f1 - predicted).mean(2)
-    assert robustness(blocks, LINE, np.ones((1, n)))[0] == pytest.approx(expected, abs=1e-9)
+    line = replace(LINE, slope=slope)
+    assert robustness(blocks, line, np.ones((1, n)))[0] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_slope_within_runs_is_that_of_all_epochs_also_where_one_is_compared() -> None:
+    table = study(4)
+    last, every = (complete_blocks(table, BOTH, where=table.epoch >= first) for first in (6, 1))
+    weights = np.ones((1, len(last)))
+    found = robustness(last, LINE, weights, every=every)
+    assert found == pytest.approx(beyond(last, LINE, fit_slopes(every, every, LINE, weights)))
+    assert np.isnan(robustness(last, LINE, weights)).all()
 
 
 def test_the_baselines_own_trend_is_that_of_the_trends_module() -> None:
@@ -159,9 +171,9 @@ def test_an_orthogonal_line_is_the_first_principal_axis() -> None:
 
 
 @pytest.mark.parametrize("through", ["blocks", "baseline"])
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_many_weights_and_scores_at_once_are_each_as_alone(through: Any, epochs: int) -> None:
-    rng, line = np.random.default_rng(7), replace(LINE, through=through)
+@pytest.mark.parametrize(("epochs", "slope"), [(1, "between"), (3, "within")])
+def test_many_weights_and_scores_at_once_are_each_as_alone(through: Any, epochs: int, slope: Any) -> None:
+    rng, line = np.random.default_rng(7), replace(LINE, through=through, slope=slope)
     several = [pairs(seed, epochs=epochs) for seed in range(3)]
     weights = rng.multinomial(15, np.full(15, 1 / 15), 3).astype(float)
     ids, oods = (np.stack([getattr(one, name) for one in several]) for name in ("id_f1", "ood_f1"))
@@ -190,11 +202,11 @@ def test_scores_that_are_the_same_in_every_resample_give_the_estimate_in_each() 
 # --- What is found
 
 
-def test_moving_along_the_line_is_no_effect() -> None:
-    for epochs in (1, 6):
-        found = difference(pairs(9, gains=(0, 0.7), epochs=epochs, variation=CALM), LINE)
-        assert found.value == pytest.approx(0, abs=1e-9)
-        assert (found.p, set(found.contributions)) == (1.0, {0.0})
+@pytest.mark.parametrize(("epochs", "slope"), [(1, "between"), (6, "between"), (6, "within")])
+def test_moving_along_the_line_is_no_effect(epochs: int, slope: Any) -> None:
+    found = difference(pairs(9, gains=(0, 0.7), epochs=epochs, variation=CALM), replace(LINE, slope=slope))
+    assert found.value == pytest.approx(0, abs=1e-9)
+    assert (found.p, set(found.contributions)) == (1.0, {0.0})
 
 
 def test_a_planted_difference_is_recovered() -> None:
@@ -204,12 +216,6 @@ def test_a_planted_difference_is_recovered() -> None:
     assert found.p < 0.001
     noisy = difference(pairs(10, effects=(0, 2.5), gains=(0, 0.4)), LINE)
     assert noisy.low < 2.5 < noisy.high
-
-
-def test_a_planted_slope_is_recovered() -> None:
-    slopes = slope_difference(pairs(11, slopes=(0, -0.3), variation=CALM), LINE)
-    assert slopes.value == pytest.approx(-0.3, abs=1e-6)
-    assert slopes.p < 0.001
 
 
 # --- Awkward data
@@ -235,7 +241,6 @@ def test_without_blocks_or_spread_nothing_is_known() -> None:
     blocks = pairs(14)
     flat = difference(replace(blocks, id_f1=np.full_like(blocks.id_f1, 0.4)), LINE)
     assert (flat.n, flat.value, flat.p) == (15, None, None)
-    assert slope_difference(pairs(14, epochs=1), LINE).value is None
 
 
 def test_runs_pair_by_architecture_and_seed_and_the_rest_is_counted() -> None:
@@ -267,8 +272,8 @@ def test_scores_of_0_and_1_stay_finite(scale: Scale) -> None:
     ids, oods = blocks.id_f1.copy(), blocks.ood_f1.copy()
     ids[0, 0, 0], ids[1, 1, -1], oods[2, 0], oods[3, 1, 0] = 0, 1, 0, 1
     line = replace(LINE, scale=scale)
-    for found in (difference(replace(blocks, id_f1=ids, ood_f1=oods), line), slope_difference(blocks, line)):
-        assert np.isfinite([found.value, found.low, found.high, found.p]).all()
+    found = difference(replace(blocks, id_f1=ids, ood_f1=oods), line)
+    assert np.isfinite([found.value, found.low, found.high, found.p]).all()
 
 
 @pytest.mark.parametrize(

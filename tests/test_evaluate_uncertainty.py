@@ -12,19 +12,16 @@ from test_evaluate_contrasts import scored, study
 
 from synthgen_evaluate.analysis.contrasts import paired
 from synthgen_evaluate.analysis.estimators import Line
-from synthgen_evaluate.analysis.pairing import RunEpochs
+from synthgen_evaluate.analysis.pairing import Paired, RunEpochs
 from synthgen_evaluate.analysis.results import Variance
 from synthgen_evaluate.analysis.uncertainty import (
     Clusters,
-    Paired,
     estimate,
     id_difference,
-    line_slope,
     ood_difference,
     robustness_difference,
-    unbridged,
 )
-from synthgen_evaluate.judgement import DEFAULT
+from synthgen_evaluate.judgement import DEFAULT, Judgement
 
 LINE = Line(epsilon=1e-4, slope="between")
 BOTH = ("arm 0", "arm 1")
@@ -135,6 +132,53 @@ def test_the_difference_and_every_part_of_its_variance_are_those_of_plain_loops(
     assert found.p == pytest.approx(2 * stats.t.sf(abs(value) / total**0.5, freedom))
 
 
+def test_the_error_of_averaged_epochs_is_that_of_their_mean_scores() -> None:
+    rng = np.random.default_rng(3)
+    table, clusters = with_clusters(study(3, epochs=4), rng)
+    every = paired(scored(table, compared=np.ones(len(table.arm), bool)), BOTH, Judgement(epoch="mean"))
+    last, first = table.epoch == 4, table.epoch == 1
+    means: Any = {
+        name: getattr(clusters, name).reshape(-1, 4, getattr(clusters, name).shape[1]).mean(1)[np.cumsum(first) - 1]
+        for name in ("id_f1", "ood_f1")
+    }
+    averages: Any = {name: getattr(table, name).reshape(-1, 4).mean(1).repeat(4) for name in ("id_f1", "ood_f1")}
+    one = paired(scored(replace(table, **averages), compared=last), BOTH, DEFAULT)
+    for measure in (id_difference, ood_difference):
+        found, expected = (
+            estimate(measure, pairs, None, own) for pairs, own in ((every, clusters), (one, replace(clusters, **means)))
+        )
+        for name in ("units", "id_clusters", "ood_clusters", "cells"):
+            assert getattr(found.parts, name) == pytest.approx(getattr(expected.parts, name)), name
+        assert found.value == pytest.approx(expected.value)
+
+
+def test_what_fine_tunings_of_one_pre_training_run_add_is_told_from_what_it_adds_itself() -> None:
+    table = study(4, architectures=8, seeds=4, epochs=1)
+    rng = np.random.default_rng(0)
+    errors = []
+    for _ in range(200):
+        shape = (2, 8, 4)
+        effect = 0.02 * rng.standard_normal((2, 8, 1)) + 0.03 * rng.standard_normal(shape)
+        own = replace(table, start=np.char.add(table.arm, table.architecture), ood_f1=0.4 + effect.ravel())
+        errors.append(estimate(ood_difference, paired(scored(own), BOTH, DEFAULT), None, None).parts)
+    assert np.mean([one.units for one in errors]) == pytest.approx(2 * (4 + 9 / 4) / 8, rel=0.1)
+    assert np.mean([one.fine_tunings for one in errors]) == pytest.approx(2 * 9 / 4 / 8, rel=0.1)
+    assert estimate(ood_difference, paired(scored(table), BOTH, DEFAULT), None, None).parts.fine_tunings == 0
+
+
+def test_what_the_line_adds_by_chance_is_what_it_adds_where_arms_are_alike() -> None:
+    alike, apart = (
+        [
+            estimate(partial(robustness_difference, line=LINE), simple(seed, gains=(0, gain))[0], LINE, None)
+            for seed in range(60)
+        ]
+        for gain in (0, 0.5)
+    )
+    chance = np.mean([one.parts.by_chance for one in alike])
+    assert chance == pytest.approx(np.mean([one.parts.line for one in alike]), rel=0.5)
+    assert np.mean([one.parts.line for one in apart]) > 20 * np.mean([one.parts.by_chance for one in apart])
+
+
 def test_without_clusters_the_error_of_a_mean_is_students() -> None:
     pairs, clusters = simple(5)
     for measure, scores in ((id_difference, pairs.final.id_f1), (ood_difference, pairs.final.ood_f1)):
@@ -188,14 +232,3 @@ def test_limits_stay_within_what_is_possible() -> None:
     wild = replace(table, ood_f1=np.where(table.arm == "arm 1", np.resize([0.0, 1.0], len(table.arm)), 0.5))
     found = estimate(ood_difference, paired(scored(wild), BOTH, DEFAULT), None, None)
     assert -100 <= found.low <= found.high <= 100
-
-
-def test_the_slope_between_models_is_that_of_least_squares_with_arms_as_fixed_effects() -> None:
-    pairs, _ = simple(8)
-    x, y = logit(pairs.final.id_f1[..., 0]), logit(pairs.final.ood_f1[..., 0])
-    arm = np.indices(x.shape)[1]
-    design = np.column_stack([x.ravel(), arm.ravel() == 0, arm.ravel() == 1])
-    assert line_slope(pairs, LINE).value == pytest.approx(np.linalg.lstsq(design.astype(float), y.ravel())[0][0])
-    assert unbridged(pairs, LINE) == ""
-    flat = replace(pairs, final=replace(pairs.final, id_f1=np.full_like(pairs.final.id_f1, 0.4)))
-    assert unbridged(flat, LINE).startswith("no line of OOD over ID macro-F1, since ID scores do not differ")

@@ -21,6 +21,7 @@ from scipy.stats import t as student
 from ..errors import EvaluateError
 from .pairing import Array, Blocks, of_rows
 from .results import Estimate
+from .significance import LEVEL
 
 CHUNK = 512  # resamples at a time, so that one contrast's arrays stay in the cache
 
@@ -83,7 +84,7 @@ def bootstrap(
         return np.concatenate(list(pool.map(one, range(0, len(resamples.blocks), CHUNK))), axis=-1)
 
 
-def with_interval(estimate: Estimate, values: Annotated[Array, "n_resamples"], *, level: float = 0.95) -> Estimate:
+def with_interval(estimate: Estimate, values: Annotated[Array, "n_resamples"], *, level: float = LEVEL) -> Estimate:
     """The estimate with the limits value +- t quantile (n - 1) x bootstrap standard error x sqrt(n / (n - 1)).
 
     ``values`` [n_resamples] may hold NaN, which are left out; n are the blocks behind the estimate. A bootstrap of
@@ -95,12 +96,12 @@ def with_interval(estimate: Estimate, values: Annotated[Array, "n_resamples"], *
     if estimate.value is None or estimate.n < 2 or len(kept) < 2:
         return replace(estimate, low=None, high=None)
     error = float(kept.std(ddof=1)) * (estimate.n / (estimate.n - 1)) ** 0.5
-    half = float(student.ppf((1 + level) / 2, estimate.n - 1)) * error
+    half = float(student.ppf(1 - level / 2, estimate.n - 1)) * error
     return replace(estimate, low=estimate.value - half, high=estimate.value + half)
 
 
 def band(
-    values: Annotated[Array, "n n_resamples"], *, level: float = 0.95
+    values: Annotated[Array, "n n_resamples"], *, level: float = LEVEL
 ) -> tuple[Annotated[Array, "n"], Annotated[Array, "n"]]:
     """Percentile limits of a trend at each of n points: low [n] and high [n].
 
@@ -110,5 +111,5 @@ def band(
     kept = values[:, np.isfinite(values).all(axis=0)]
     if not kept.shape[1]:
         return np.full(len(values), np.nan), np.full(len(values), np.nan)
-    low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    low, high = np.quantile(kept, [level / 2, 1 - level / 2], axis=1)
     return low, high

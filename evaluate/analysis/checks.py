@@ -13,11 +13,12 @@ import numpy as np
 from scipy.stats import t as student
 
 from .estimators import Line, difference, fit_slopes, paired_robustness
+from .lines import unbridged
 from .mixed import mixed_model
+from .pairing import Paired
 from .results import CheckResult, Estimate, StoredAs
 from .significance import LEVEL
 from .trends import Scale
-from .uncertainty import Paired, unbridged
 
 FEWEST_ARCHITECTURES = 3
 
@@ -46,7 +47,7 @@ def check(paired: Paired, line: Line) -> tuple[CheckResult, ...]:
 def along(paired: Paired, line: Line) -> Estimate:
     """The difference from a line, or why the line does not reach from one arm to the other."""
     why = unbridged(paired, line) if len(paired) else ""
-    return Estimate(note=why) if why else difference(paired.final, line)
+    return Estimate(note=why) if why else difference(paired.final, line, every=paired.every)
 
 
 def other_scale(paired: Paired, line: Line, *, scale: Scale) -> Estimate | None:

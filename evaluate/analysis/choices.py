@@ -14,17 +14,19 @@ from typing import get_args
 
 import numpy as np
 
-from .pairing import complete_blocks
+from .lines import unbridged
+from .pairing import Paired, complete_blocks
 from .results import Choice, Choices
 from .scoring import Scored
+from .significance import LEVEL
 from .trends import Scale, Slope
-from .uncertainty import Paired, estimate, robustness_difference, unbridged
+from .uncertainty import estimate, robustness_difference
 
 METRICS = ("macro_f1", "recall", "accuracy")  # of ``metrics.Scores``
 MOST_EPOCHS = 3  # the first, one in the middle, and the last that all paired runs have
 
 
-def choices(scored: Scored, paired: Paired, epochs: Sequence[int]) -> Choices:
+def choices(scored: Scored, paired: Paired, epochs: Sequence[int], *, level: float = LEVEL) -> Choices:
     """The difference in effective robustness of the second arm under every combination of choices.
 
     ``epochs`` are those that all paired runs have. Combinations without a line are left out, as are other metrics of
@@ -48,7 +50,7 @@ def choices(scored: Scored, paired: Paired, epochs: Sequence[int]) -> Choices:
                 line = replace(scored.line, scale=scale, slope=slope)
                 if unbridged(pairs, line):
                     continue
-                one = estimate(partial(robustness_difference, line=line), pairs, line, None)
+                one = estimate(partial(robustness_difference, line=line), pairs, line, None, level=level)
                 if one.value is not None:
                     found.append(Choice(scale=scale, epoch=epoch, line=slope, metric=metric, estimate=one))
     return Choices(choices=tuple(found))

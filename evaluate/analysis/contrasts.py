@@ -8,28 +8,25 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..judgement import DEFAULT, Judgement
 from ..runs import Arm
 from .checks import check
 from .choices import choices
-from .estimators import Line, slope_difference
-from .pairing import complete_blocks
+from .estimators import Line
+from .lines import line_slope, slope_difference, unbridged
+from .pairing import Paired, complete_blocks, units_of
 from .power import TARGET, power, smallest_effect, units_needed
 from .results import AtEpoch, Choices, Conclusion, Contrast, Estimate, OnLine, OrderedTrend, Verdict
 from .scoring import Scored
-from .significance import sidak, sidak_level
+from .significance import LEVEL, sidak, sidak_level
 from .trends import Slope
 from .uncertainty import (
-    Paired,
     estimate,
     id_difference,
-    line_slope,
     ood_difference,
     robustness_difference,
     step,
-    unbridged,
     without_largest,
 )
 
@@ -65,7 +62,7 @@ def paired(scored: Scored, arms: Sequence[str], judgement: Judgement) -> Paired:
     final = complete_blocks(scored.table, arms, where=scored.compared)
     names = [architecture for architecture, _ in final.names]
     architectures = np.unique(names, return_inverse=True)[1].astype(np.intp)
-    units = _units([scored.table.start[rows].ravel().tolist() for rows in final.rows])
+    units = units_of([scored.table.start[rows[rows >= 0]].tolist() for rows in final.rows])
     return Paired(
         final=final,
         every=complete_blocks(scored.table, arms),
@@ -74,50 +71,40 @@ def paired(scored: Scored, arms: Sequence[str], judgement: Judgement) -> Paired:
     )
 
 
-def _units(starts: Sequence[Sequence[str]]) -> NDArray[np.intp]:
-    """A number from 0 for each block; blocks with a run from the same weights have one, whatever links them."""
-    numbers = list(range(len(starts)))
-    first: dict[str, int] = {}
-    for block, own in enumerate(starts):
-        for start in own:
-            old, new = numbers[first.setdefault(start, block)], numbers[block]
-            numbers = [old if number == new else number for number in numbers]
-    return np.unique(np.array(numbers, np.intp), return_inverse=True)[1].astype(np.intp)
-
-
 def _contrast(scored: Scored, arm: Arm, pairs: Paired, judgement: Judgement, *, tests: int | None) -> Contrast:
     """One arm against the first of ``pairs``; ``tests`` are corrected together, None if this is not one of them."""
-    family, new = tests or 1, judgement.clusters == "new"
+    level = sidak_level(tests or 1, judgement.level)
+    new = judgement.clusters == "new"
     measured = partial(estimate, paired=pairs, clusters=scored.clusters, new_clusters=new)
-    lines = _lines(scored, pairs, judgement, family)
+    lines = _lines(scored, pairs, judgement, level)
     chosen, line = lines[0], replace(scored.line, slope=lines[0].slope)
     robustness = chosen.estimate
     along = partial(robustness_difference, line=line)
-    by_epoch = _by_epoch(scored, pairs, measured, line)
+    by_epoch = _by_epoch(scored, pairs, partial(measured, level=judgement.level), line)
     return Contrast(
         arm=arm,
         unpaired=pairs.final.unpaired[1],
         units=pairs.n_units,
         primary=tests is not None,
-        id=measured(id_difference, line=None, tests=family),
-        ood=measured(ood_difference, line=None, tests=family),
+        id=measured(id_difference, line=None, level=level),
+        ood=measured(ood_difference, line=None, level=level),
         robustness=robustness,
-        p_adjusted=None if robustness.p is None else sidak(robustness.p, family),
-        here=estimate(along, pairs, line, None, tests=family)
+        p_adjusted=None if robustness.p is None else sidak(robustness.p, tests or 1),
+        here=estimate(along, pairs, line, None, level=level)
         if robustness.value is not None
         else Estimate(n=len(pairs)),
         lines=lines,
         epochs=by_epoch,
         without_largest=None if robustness.value is None else without_largest(along, pairs, line, scored.clusters),
-        choices=choices(scored, pairs, [one.epoch for one in by_epoch]),
-        smallest=smallest_effect(robustness.parts, level=sidak_level(family)),
-        slope=slope_difference(pairs.every, scored.line),
+        choices=choices(scored, pairs, [one.epoch for one in by_epoch], level=judgement.level),
+        smallest=smallest_effect(robustness.parts, level=level),
+        slope=slope_difference(pairs, scored.line, level=judgement.level),
         checks=check(pairs, line),
         conclusion=_collapsed(scored, pairs) or _over_lines(lines),
     )
 
 
-def _lines(scored: Scored, pairs: Paired, judgement: Judgement, tests: int) -> tuple[OnLine, ...]:
+def _lines(scored: Scored, pairs: Paired, judgement: Judgement, level: float) -> tuple[OnLine, ...]:
     """The difference along the judgement's line, and along the other one if it can be used.
 
     The other one does not stand in where the judgement's cannot be used: it answers another question, and where slopes
@@ -125,11 +112,11 @@ def _lines(scored: Scored, pairs: Paired, judgement: Judgement, tests: int) -> t
     """
     first: Slope = judgement.line
     second: Slope = "within" if first == "between" else "between"
-    chosen, other = (_on_line(scored, pairs, slope, judgement, tests) for slope in (first, second))
+    chosen, other = (_on_line(scored, pairs, slope, judgement, level) for slope in (first, second))
     return (chosen,) if other.estimate.value is None else (chosen, other)
 
 
-def _on_line(scored: Scored, pairs: Paired, slope: Slope, judgement: Judgement, tests: int) -> OnLine:
+def _on_line(scored: Scored, pairs: Paired, slope: Slope, judgement: Judgement, level: float) -> OnLine:
     line = replace(scored.line, slope=slope)
     why = unbridged(pairs, line) if len(pairs) else ""
     found = Estimate(n=len(pairs), note=why)
@@ -140,10 +127,11 @@ def _on_line(scored: Scored, pairs: Paired, slope: Slope, judgement: Judgement, 
             line,
             scored.clusters,
             new_clusters=judgement.clusters == "new",
-            tests=tests,
+            level=level,
         )
-    conclusion = conclude(found, judgement.margin, tests=tests, units=pairs.n_units)
-    return OnLine(slope=slope, fitted=line_slope(pairs, line), estimate=found, conclusion=conclusion)
+    conclusion = conclude(found, judgement.margin, level=level, units=pairs.n_units)
+    fitted = line_slope(pairs, line, level=judgement.level)
+    return OnLine(slope=slope, fitted=fitted, estimate=found, conclusion=conclusion)
 
 
 def _over_lines(lines: Sequence[OnLine]) -> Conclusion:
@@ -176,11 +164,11 @@ def _by_epoch(scored: Scored, pairs: Paired, measured: Callable[..., Estimate], 
     return tuple(found)
 
 
-def conclude(found: Estimate, margin: float, *, tests: int = 1, units: int = 0) -> Conclusion:
+def conclude(found: Estimate, margin: float, *, level: float = LEVEL, units: int = 0) -> Conclusion:
     """What an estimate supports, by its interval alone, so that no verdict contradicts the interval beside it.
 
     HIGHER or LOWER if it leaves out 0; EQUIVALENT if it lies within the margin; CANNOT_TELL if there is none, or if an
-    effect of the margin would be found in less than 80% of such studies; else NOT_SHOWN.
+    effect of the margin would be found in less than 80% of such studies; else NOT_SHOWN. ``level`` is the interval's.
     """
     if not found.n:
         return Conclusion(verdict=Verdict.CANNOT_TELL, reason="no blocks with runs of all arms")
@@ -192,10 +180,10 @@ def conclude(found: Estimate, margin: float, *, tests: int = 1, units: int = 0) 
         return Conclusion(verdict=Verdict.LOWER)
     if -margin < found.low and found.high < margin:
         return Conclusion(verdict=Verdict.EQUIVALENT, reason=f"within {_points(margin)}")
-    chance = power(margin, found.parts.error, found.parts.freedom, level=sidak_level(tests))
+    chance = power(margin, found.parts.error, found.parts.freedom, level=level)
     if chance >= TARGET:
         return Conclusion(verdict=Verdict.NOT_SHOWN)
-    needed = units_needed(margin, found.parts, units, level=sidak_level(tests))
+    needed = units_needed(margin, found.parts, units, level=level)
     answer = f"{needed} are needed" if needed else "more of these architectures and test images would not be enough"
     why = f"{_units_in_words(units)} find a difference of {_points(margin)} in {100 * chance:.0f}% of studies"
     return Conclusion(verdict=Verdict.CANNOT_TELL, reason=f"{why}; {answer}")
@@ -205,7 +193,8 @@ def _collapsed(scored: Scored, pairs: Paired) -> Conclusion | None:
     """The conclusion if models of an arm learned nothing, which makes any difference meaningless."""
     stated = []
     for k, arm in enumerate(pairs.final.arms):
-        rows = pairs.final.rows[:, k].ravel()
+        rows = pairs.final.rows[:, k]
+        rows = rows[rows >= 0]
         n = int(scored.collapsed[rows].sum())
         if n:
             stated.append(f"{n} of {len(rows)} models of {arm}")
@@ -217,8 +206,10 @@ def _collapsed(scored: Scored, pairs: Paired) -> Conclusion | None:
 
 def _same_runs(scored: Scored, pairs: Paired) -> bool:
     """Whether the two arms are the same runs under two names."""
-    runs = scored.table.run[pairs.final.rows]  # [n_blocks, 2, 1]
-    return bool(len(runs)) and bool((runs[:, 0] == runs[:, 1]).all())
+    if not len(pairs):
+        return False
+    runs = scored.table.run[pairs.final.rows[..., 0]]  # [n_blocks, 2]
+    return bool((runs[:, 0] == runs[:, 1]).all())
 
 
 def _same(arm: Arm, pairs: Paired, baseline: str) -> Contrast:
@@ -293,7 +284,7 @@ def ordered_trend(
     why = unbridged(pairs, line) if len(pairs) else ""
     found = Estimate(n=len(pairs), note=why)
     if not why:
-        found = estimate(partial(step, line=line), pairs, line, scored.clusters, new_clusters=new)
-    return OrderedTrend(
-        factor=factor, levels=levels, step=found, conclusion=conclude(found, judgement.margin, units=pairs.n_units)
-    )
+        along = partial(step, line=line)
+        found = estimate(along, pairs, line, scored.clusters, new_clusters=new, level=judgement.level)
+    conclusion = conclude(found, judgement.margin, level=judgement.level, units=pairs.n_units)
+    return OrderedTrend(factor=factor, levels=levels, step=found, conclusion=conclusion)

@@ -7,15 +7,15 @@ Arms often raise ID macro-F1, so that an error of the slope becomes an effect; `
 baseline's own trend, over all its runs, is no substitute: its slope comes from few architectures, which lie off any
 common line, and called differences too often in simulated studies whose arms raise ID macro-F1.
 
-``difference`` and ``slope_difference`` are for checks, which decide nothing. Blocks are their only source of
-uncertainty, by Tukey's jackknife pseudo-values: each block's value says by how much the estimate changes without the
-block, slope refitted. Their signs are flipped.
+``difference`` is for checks, which decide nothing. Blocks are its only source of uncertainty, by Tukey's jackknife
+pseudo-values: each block's value says by how much the estimate changes without the block, slope refitted. Their signs
+are flipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Literal, TypeVar
 
@@ -50,51 +50,63 @@ class Line:
 
 
 def robustness(
-    blocks: Blocks, line: Line, weights: Weights, *, reference: Sequence[int] = (0,)
+    blocks: Blocks, line: Line, weights: Weights, *, every: Blocks | None = None
 ) -> Annotated[Array, "r n_blocks n_arms"]:
-    """Each run's mean effective robustness in percentage points, [r, n_blocks, n_arms].
+    """Each run's mean effective robustness in percentage points, [r, n_blocks, n_arms]; NaN if ID scores do not vary.
 
     ``weights`` [r, n_blocks] say how often each block counts in the fit; the scores may differ between
-    rows of weights, [r, n_blocks, n_arms, n_epochs]. Lines go through the mean of the runs of the ``reference``
-    arms; the first arm is the baseline. NaN if ID scores do not vary.
+    rows of weights, [r, n_blocks, n_arms, n_epochs]. The first arm is the baseline. ``every`` has all epochs of the
+    same runs, for the slope within them, if ``blocks`` has not.
+    """
+    if line.through == "blocks":
+        return beyond(blocks, line, fit_slopes(blocks, blocks if every is None else every, line, weights))
+    scaled = _on_scale(blocks, line)
+    x, y = (v[..., :1, :] for v in scaled)
+    n = (weights * np.isfinite(x).sum((-2, -1))).sum(-1, keepdims=True)  # [r, 1], points
+    x0, y0 = ((weights * np.nansum(v, (-2, -1))).sum(-1, keepdims=True) / n for v in (x, y))
+    dx, dy = (v - v0[..., None, None] for v, v0 in ((x, x0), (y, y0)))  # [r, n_blocks, 1, n_epochs]
+    return _above(blocks, line, _predicted(scaled[0], x0, y0, _fit(dx, dy, weights, line.fit)))
+
+
+def beyond(
+    blocks: Blocks, line: Line, slopes: Values, *, reference: Sequence[int] = (0,)
+) -> Annotated[Array, "r n_blocks n_arms"]:
+    """How far each run lies above a line through its block, mean over its epochs, percentage points.
+
+    The r lines have these slopes and go through the mean of the block's runs of the ``reference`` arms, on the scale.
     """
     x, y = _on_scale(blocks, line)
-    chosen = list(reference)
-    if line.through == "blocks":
-        slopes = _slopes(x, y, weights, line)
-        x0, y0 = (np.nanmean(v, -1)[..., chosen].mean(-1) for v in (x, y))  # [(r,) n_blocks]
-    else:
-        n = (weights * np.isfinite(x[..., chosen, :]).sum((-2, -1))).sum(-1, keepdims=True)  # [r, 1], points
-        x0, y0 = ((weights * np.nansum(v[..., chosen, :], (-2, -1))).sum(-1, keepdims=True) / n for v in (x, y))
-        dx, dy = (v[..., chosen, :] - v0[..., None, None] for v, v0 in ((x, x0), (y, y0)))  # [r, n_blocks, ...]
-        slopes = _fit(dx, dy, weights, line.fit)
-    predicted = y0[..., None, None] + slopes[:, None, None, None] * (x - x0[..., None, None])
-    beyond = 100 * (blocks.ood_f1 - from_scale(predicted, line.scale))
+    x0, y0 = (np.nanmean(v, -1)[..., list(reference)].mean(-1) for v in (x, y))  # [(r,) n_blocks]
+    return _above(blocks, line, _predicted(x, x0, y0, slopes))
+
+
+def _predicted(x: Array, x0: Array, y0: Array, slopes: Values) -> Array:
+    return np.asarray(y0[..., None, None] + slopes[:, None, None, None] * (x - x0[..., None, None]))
+
+
+def _above(blocks: Blocks, line: Line, predicted: Array) -> Array:
+    values = 100 * (blocks.ood_f1 - from_scale(predicted, line.scale))
     seen = np.isfinite(blocks.ood_f1)
-    return np.asarray(np.where(seen, beyond, 0).sum(-1) / seen.sum(-1))  # NaN without a slope
+    return np.asarray(np.where(seen, values, 0).sum(-1) / seen.sum(-1))  # NaN without a slope
 
 
 def paired_robustness(blocks: Blocks, line: Line, slopes: Values) -> Annotated[Array, "r n_blocks"]:
-    """How far the second arm's runs lie above lines of these slopes through the first's run of their block, points.
-
-    For blocks with one epoch, [(r,) n_blocks, 2, 1].
-    """
-    x, y = _on_scale(blocks, line)
-    predicted = from_scale(y[..., 0, 0] + slopes[:, None] * (x[..., 1, 0] - x[..., 0, 0]), line.scale)
-    return np.asarray(100 * (blocks.ood_f1[..., 1, 0] - predicted))
+    """Effective robustness of the second arm minus that of the first, along lines of these slopes, by block, points."""
+    values = beyond(blocks, line, slopes)
+    return np.asarray(values[..., 1] - values[..., 0])
 
 
 def fit_slopes(final: Blocks, every: Blocks, line: Line, weights: Weights) -> Values:
     """The slope of OOD over ID macro-F1 on the scale for each row of weights, [r]; NaN if it cannot be fitted.
 
-    Between models it is that of the compared epoch of each run, beyond what the arms differ by; the field fits one
+    Between models it is that of run means over the compared epochs, beyond what the arms differ by; the field fits one
     point a model (Taori et al. 2020; Miller et al. 2021). Within runs it is that of all epochs, beyond what runs
     differ by.
     """
     if line.slope == "within":
         x, y = (v - np.nanmean(v, -1, keepdims=True) for v in _on_scale(every, line))
-        return _fit(x, y, weights, line.fit)
-    x, y = (_beyond_arms(v[..., 0], weights)[..., None] for v in _on_scale(final, line))
+    else:
+        x, y = (_beyond_arms(np.nanmean(v, -1), weights)[..., None] for v in _on_scale(final, line))
     return _fit(x, y, weights, line.fit)
 
 
@@ -102,22 +114,6 @@ def _on_scale(blocks: Blocks, line: Line) -> tuple[Points, Points]:
     """ID and OOD scores in units of the scale, [(r,) n_blocks, n_arms, n_epochs]."""
     x, y = (to_scale(f1, line.scale, line.epsilon) for f1 in (blocks.id_f1, blocks.ood_f1))
     return x, y
-
-
-def _slopes(x: Points, y: Points, weights: Weights, line: Line) -> Values:
-    """The slope of y over x [(r,) n_blocks, n_arms, n_epochs] for each row of weights, [r].
-
-    Between models it is that of run means, beyond what the arms differ by. Within runs it is that of epochs; where no
-    run has two, that of the run means within blocks, beyond what the arms differ by.
-    """
-    if line.slope == "between":
-        dx, dy = (_beyond_arms(np.nanmean(v, -1), weights)[..., None] for v in (x, y))
-        return _fit(dx, dy, weights, line.fit)
-    dx, dy = (v - np.nanmean(v, -1, keepdims=True) for v in (x, y))
-    if np.nansum(dx * dx) <= NO_SPREAD:
-        means = (np.nanmean(v, -1) for v in (x, y))
-        dx, dy = (_beyond_arms(v - v.mean(-1, keepdims=True), weights)[..., None] for v in means)
-    return _fit(dx, dy, weights, line.fit)
 
 
 def _beyond_arms(
@@ -145,9 +141,9 @@ def _fit(dx: Points, dy: Points, weights: Weights, fit: str) -> Values:
 # --- Estimators: paired runs and weights [r, n_blocks], how often each block counts, to values [r] --------------
 
 
-def robustness_difference(blocks: Blocks, weights: Weights, *, line: Line) -> Values:
-    """Effective robustness of the second arm minus that of the first, percentage points [r]."""
-    values = robustness(blocks, line, weights)
+def robustness_difference(blocks: Blocks, weights: Weights, *, line: Line, every: Blocks | None = None) -> Values:
+    """Effective robustness of the second arm minus that of the first, percentage points [r]; see ``robustness``."""
+    values = robustness(blocks, line, weights, every=every)
     return _mean(values[..., 1] - values[..., 0], weights)
 
 
@@ -172,31 +168,22 @@ def _points(f1: Array, n: int) -> Array:
 
 def slopes_difference(blocks: Blocks, weights: Weights, *, line: Line) -> Values:
     """The slope within the runs of the second arm minus that within those of the first, on the scale, [r]."""
-    ours, theirs = (_arm_slopes(blocks, line, weights, arm) for arm in (1, 0))
+    ours, theirs = (_slope_within(blocks, line, weights, arm) for arm in (1, 0))
     return ours - theirs
 
 
-def _arm_slopes(blocks: Blocks, line: Line, weights: Weights, arm: int) -> Values:
-    x, y = (values[..., [arm], :] for values in _on_scale(blocks, line))
-    return _slopes(x, y, weights, line)
+def _slope_within(blocks: Blocks, line: Line, weights: Weights, arm: int) -> Values:
+    id_f1, ood_f1 = (f1[..., [arm], :] for f1 in (blocks.id_f1, blocks.ood_f1))
+    own = replace(blocks, arms=blocks.arms[arm : arm + 1], rows=blocks.rows[:, [arm]], id_f1=id_f1, ood_f1=ood_f1)
+    return fit_slopes(own, own, replace(line, slope="within"), weights)
 
 
 # --- Estimates -----------------------------------------------------------------------------------------------
 
 
-def difference(blocks: Blocks, line: Line) -> Estimate:
-    """Effective robustness of the second arm minus that of the first, the baseline, in percentage points."""
-    return jackknife(partial(robustness_difference, line=line), blocks)
-
-
-def slope_difference(blocks: Blocks, line: Line) -> Estimate:
-    """The slope within the runs of the second arm minus that within those of the first, on the scale.
-
-    It cannot be estimated with one evaluated epoch per run. Swapping runs between the arms would call equal
-    slopes different in 13% of studies in which the arm's ID scores rise half as far over the epochs as the
-    baseline's; this does in 6% (2,000 simulated studies).
-    """
-    return jackknife(partial(slopes_difference, line=line), blocks)
+def difference(blocks: Blocks, line: Line, *, every: Blocks | None = None) -> Estimate:
+    """Effective robustness of the second arm minus that of the first, in percentage points; see ``robustness``."""
+    return jackknife(partial(robustness_difference, line=line, every=every), blocks)
 
 
 def jackknife(estimator: Callable[[Data, Array], Array], blocks: Data) -> Estimate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -82,6 +82,12 @@ def complete_blocks(table: RunEpochs, arms: Sequence[str], *, where: NDArray[np.
     return Blocks(names=names, arms=tuple(arms), unpaired=unpaired, rows=places, id_f1=id_f1, ood_f1=ood_f1)
 
 
+def averaged(blocks: Blocks) -> Blocks:
+    """The blocks with the means over epochs as the scores of the only epoch."""
+    id_f1, ood_f1 = (np.nanmean(f1, -1, keepdims=True) for f1 in (blocks.id_f1, blocks.ood_f1))
+    return replace(blocks, rows=blocks.rows[..., :1], id_f1=id_f1, ood_f1=ood_f1)
+
+
 def of_rows(
     scores: Annotated[Array, "n_run_epochs r"], rows: Annotated[NDArray[np.intp], "n_blocks n_arms n_epochs"]
 ) -> Annotated[Array, "r n_blocks n_arms n_epochs"]:
@@ -89,3 +95,32 @@ def of_rows(
     found = scores[rows]
     found[rows < 0] = np.nan
     return np.moveaxis(found, -1, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Paired:
+    """The runs of two arms, paired by block; the first arm is the one that the second is compared with."""
+
+    final: Blocks  # with the epoch that is compared, or with all of them if their mean is
+    every: Blocks  # with all evaluated epochs, in the same order
+    units: Annotated[NDArray[np.intp], "n_blocks"]  # numbers from 0: blocks that share a pre-training run have one
+    architectures: Annotated[NDArray[np.intp], "n_blocks"]  # likewise
+
+    def __len__(self) -> int:
+        return len(self.final)
+
+    @property
+    def n_units(self) -> int:
+        """Independent pre-training runs, or what stands for them."""
+        return int(self.units.max()) + 1 if len(self) else 0
+
+
+def units_of(starts: Sequence[Sequence[str]]) -> NDArray[np.intp]:
+    """A number from 0 for each block; blocks with a run from the same weights have one, whatever links them."""
+    numbers = list(range(len(starts)))
+    first: dict[str, int] = {}
+    for block, own in enumerate(starts):
+        for start in own:
+            old, new = numbers[first.setdefault(start, block)], numbers[block]
+            numbers = [old if number == new else number for number in numbers]
+    return np.unique(np.array(numbers, np.intp), return_inverse=True)[1].astype(np.intp)

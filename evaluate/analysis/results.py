@@ -28,7 +28,7 @@ class Row:
     architecture: str
     seed: int
     epoch: int
-    final: bool  # whether it is the run's compared epoch, the last one by default
+    final: bool  # whether it is the run's compared epoch, the last one by default; the last compared of several
     id: Scores  # fractions
     ood: Scores
     effective_robustness: float | None  # percentage points; None without a baseline trend
@@ -49,6 +49,8 @@ class Variance:
     ood_clusters: float  # clusters of OOD test images
     cells: float  # what single units do at single clusters, which is in the first and the last two
     freedoms: tuple[float, float, float, float]  # degrees of freedom of the first four
+    fine_tunings: float = 0.0  # of that of units: fine-tunings of one pre-training run
+    by_chance: float = 0.0  # that of the line if ID scores differ between arms by no more than their error
 
     @property
     def total(self) -> float:

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EvaluateError
+from ..judgement import Judgement
 from .bootstrap import Resamples, draw
 from .counts import Counts, LocationScores, count, location_scores
 from .estimators import Line
 from .load import VAL_SPLIT, EvaluatedEpoch, LoadedRun, Predicted
 from .pairing import Array, RunEpochs
 from .resampled import macro_f1
-from .trends import Scale, clip_epsilon
+from .trends import clip_epsilon
 from .uncertainty import Clusters
 
 RESAMPLES = 10_000
@@ -34,7 +35,7 @@ class Scored:
     resamples: Resamples | None  # None for scores without predictions
     locations: LocationScores | None  # of the OOD split
     worst: Array | None  # [n_run_epochs], macro-F1 of the OOD location where it is lowest
-    compared: NDArray[np.bool_]  # [n_run_epochs], whether it is its run's compared epoch
+    compared: NDArray[np.bool_]  # [n_run_epochs], whether it is one of its run's compared epochs
     clusters: Clusters | None  # scores without each cluster; None for scores without predictions
     collapsed: NDArray[np.bool_]  # [n_run_epochs], one class predicted, or no better than a constant guess
 
@@ -42,16 +43,15 @@ class Scored:
 def score(
     finished: Sequence[LoadedRun],
     arms: Sequence[str],
+    judgement: Judgement,
     *,
-    scale: Scale,
-    epoch: Literal["last", "best"] = "last",
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Scored:
     """Score finished runs, one per arm and block; ``arms`` has the baseline first, whose blocks are numbered first.
 
-    ``epoch`` is the one of each run that is compared. Raises EvaluateError if it is the best one and a run has no
-    predictions of the split that it is chosen by.
+    The judgement names the scale, and which epochs of each run are compared. Raises EvaluateError if it is the best one
+    and a run has no predictions of the split that it is chosen by.
     """
     blocks = list(dict.fromkeys((run.member.architecture, run.member.seed) for run in finished))
     pairs = sorted(
@@ -74,7 +74,7 @@ def score(
         ood_f1=np.array([epoch.ood.macro_f1 for epoch in epochs]),
     )
     sizes = [n for epoch in epochs for n in (epoch.n_id, epoch.n_ood) if n is not None]
-    line = Line(epsilon=clip_epsilon(min(sizes)) if sizes else PUBLISHED_EPSILON, scale=scale)
+    line = Line(epsilon=clip_epsilon(min(sizes)) if sizes else PUBLISHED_EPSILON, scale=judgement.scale)
     in_domain = _counted([epoch.id_predicted for epoch in epochs])
     out_of_domain = _counted([epoch.ood_predicted for epoch in epochs])
     found = locations = worst = clusters = None
@@ -101,7 +101,7 @@ def score(
             id_f1=macro_f1(in_domain, draws.id_clusters),
             ood_f1=macro_f1(out_of_domain, draws.ood_clusters),
         )
-    chosen = {id(run): _compared(run, epoch) for run in finished}
+    chosen = {id(run): {one.epoch for one in _compared(run, judgement.epoch)} for run in finished}
     return Scored(
         run=runs,
         epoch=epochs,
@@ -110,23 +110,25 @@ def score(
         resamples=found,
         locations=locations,
         worst=worst,
-        compared=np.array([one is chosen[id(run)] for run, one in pairs]),
+        compared=np.array([one.epoch in chosen[id(run)] for run, one in pairs]),
         clusters=clusters,
         collapsed=np.array([_is_collapsed(one) for one in epochs]),
     )
 
 
-def _compared(run: LoadedRun, epoch: Literal["last", "best"]) -> EvaluatedEpoch:
-    """The epoch of a run that is compared; of equally good ones the first."""
+def _compared(run: LoadedRun, epoch: Literal["last", "best", "mean"]) -> Sequence[EvaluatedEpoch]:
+    """The epochs of a run that are compared; of equally good ones the first."""
+    if epoch == "mean":
+        return run.epochs
     if epoch == "last":
-        return run.epochs[-1]
+        return run.epochs[-1:]
     lacking = [one.epoch for one in run.epochs if one.val is None]
     if lacking:
         raise EvaluateError(
             f"{run.label}: epoch {lacking[0]} has no predictions of {VAL_SPLIT}, which the best epoch is chosen by;"
             " compare the last one"
         )
-    return max(run.epochs, key=lambda one: one.val or 0.0)
+    return (max(run.epochs, key=lambda one: one.val or 0.0),)
 
 
 def _without_each(counts: Counts) -> Array:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from synthgen.common.records import plain
+from dataclasses import asdict, dataclass
 
 from ..errors import EvaluateError
 from ..judgement import Judgement
@@ -48,8 +46,7 @@ class Selection:
     def chosen_after(self, given: Mapping[str, object]) -> tuple[str, ...]:
         """What of the judgement was given after the runs, in words: values that differ from those of the suites."""
         suite = self.runs[0].suite
-        stated = {**plain(suite.judgement), "margin": suite.judgement.margin}
-        stated |= {"baseline": suite.baseline, "reference": suite.reference}
+        stated = {**asdict(suite.judgement), "baseline": suite.baseline, "reference": suite.reference}
         return tuple(f"{key} {value}" for key, value in given.items() if value is not None and value != stated.get(key))
 
     @property

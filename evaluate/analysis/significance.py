@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-LEVEL = 0.05  # of the tests
+LEVEL = 0.05  # of tests, and of intervals, if no other is stated
 EXACT_BLOCKS = 14  # up to here all 2^n sign patterns are enumerated
 RESAMPLES = 99_999  # random sign patterns beyond
 CELLS = 2**24  # of a matrix of sign patterns by columns, 128 MiB
@@ -48,15 +48,15 @@ def _signs(n: int) -> Array:
     return np.asarray(1 - 2 * minus, dtype=np.float64)
 
 
-def sidak_level(tests: int) -> float:
-    """The level of each of several tests that keeps their simultaneous one: 1 - (1 - LEVEL)^(1 / tests)."""
-    return float(1 - (1 - LEVEL) ** (1 / tests))
+def sidak_level(tests: int, level: float = LEVEL) -> float:
+    """The level of each of several tests that keeps their simultaneous one: 1 - (1 - level)^(1 / tests)."""
+    return float(1 - (1 - level) ** (1 / tests))
 
 
 def sidak(p: float, tests: int) -> float:
     """p adjusted for the number of tests: 1 - (1 - p)^tests (Sidak 1967), whatever their correlation.
 
-    Unlike a step-down procedure it has simultaneous intervals that agree with it: an interval at the level
-    (1 - 0.05)^(1 / tests) leaves out zero if, and only if, the adjusted p is below 0.05.
+    Unlike a step-down procedure it has simultaneous intervals that agree with it: that at ``sidak_level`` leaves out
+    zero if, and only if, the adjusted p is below the simultaneous level.
     """
     return float(-np.expm1(tests * np.log1p(-p))) if p < 1 else 1.0

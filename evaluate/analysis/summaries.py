@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..runs import Arm
 from .bootstrap import band, bootstrap, with_interval
 from .estimators import Line, own_trend
 from .load import LoadedRun
-from .pairing import Array, Blocks, RunEpochs, complete_blocks
+from .pairing import Array, Blocks, averaged, complete_blocks
 from .results import ArmSummary, Band, Estimate, Location, Row
 from .scoring import Scored
 from .selection import Selection
+from .significance import LEVEL
 from .trends import Trend, effective_robustness, fit_trend, from_scale, to_scale
 from .wording import count
 
@@ -25,6 +25,7 @@ BAND_POINTS = 25  # of an arm's band
 
 def rows_of(scored: Scored, trend: Trend | None) -> tuple[Row, ...]:
     """A row per run and epoch; effective robustness is measured from the baseline's own trend."""
+    final = {id(run): number for number, run in enumerate(scored.run) if scored.compared[number]}.values()
     return tuple(
         Row(
             arm=run.arm.name,
@@ -33,7 +34,7 @@ def rows_of(scored: Scored, trend: Trend | None) -> tuple[Row, ...]:
             architecture=run.member.architecture,
             seed=run.member.seed,
             epoch=epoch.epoch,
-            final=bool(scored.compared[number]),
+            final=number in final,
             id=epoch.id,
             ood=epoch.ood,
             effective_robustness=(
@@ -49,19 +50,20 @@ def rows_of(scored: Scored, trend: Trend | None) -> tuple[Row, ...]:
     )
 
 
-def summarise(scored: Scored, arm: Arm, chosen: Selection) -> ArmSummary:
-    """One arm over its finished runs."""
+def summarise(scored: Scored, arm: Arm, chosen: Selection, *, level: float = LEVEL) -> ArmSummary:
+    """One arm over its finished runs; intervals miss the truth in a share ``level`` of studies."""
     planned = [run for run in chosen.runs if run.arm.name == arm.name]
-    table, own = scored.table, (scored.table.arm == arm.name) & scored.compared
-    final = [scored.epoch[number] for number in np.flatnonzero(own)]
-    id_mean, id_sd = _mean_sd([epoch.id.macro_f1 for epoch in final])
-    ood_mean, ood_sd = _mean_sd([epoch.ood.macro_f1 for epoch in final])
-    trend = fit_trend(table.id_f1[own], table.ood_f1[own], scale=scored.line.scale, epsilon=scored.line.epsilon)
-    slope, limits = _trend_and_band(scored, arm.name)
+    own = (scored.table.arm == arm.name) & scored.compared
+    models = averaged(_compared(scored, arm.name))
+    id_f1, ood_f1 = models.id_f1.ravel(), models.ood_f1.ravel()
+    id_mean, id_sd = _mean_sd(id_f1)
+    ood_mean, ood_sd = _mean_sd(ood_f1)
+    trend = fit_trend(id_f1, ood_f1, scale=scored.line.scale, epsilon=scored.line.epsilon)
+    slope, limits = _trend_and_band(scored, arm.name, level)
     return ArmSummary(
         arm=arm,
         planned=len(planned),
-        finished=len(final),
+        finished=len(models),
         id_mean=id_mean,
         id_sd=id_sd,
         ood_mean=ood_mean,
@@ -71,55 +73,57 @@ def summarise(scored: Scored, arm: Arm, chosen: Selection) -> ArmSummary:
         band=limits,
         effective_robustness=mean_robustness(scored, arm.name, chosen.baseline),
         worst_location=None if scored.worst is None else _mean_sd(scored.worst[own])[0],
-        extrapolated=_extrapolated(table, own, (table.arm == chosen.baseline) & scored.compared),
+        extrapolated=_extrapolated(id_f1, averaged(_compared(scored, chosen.baseline)).id_f1),
     )
 
 
-def _extrapolated(table: RunEpochs, own: NDArray[np.bool_], baseline: NDArray[np.bool_]) -> int:
+def _compared(scored: Scored, arm: str) -> Blocks:
+    """The runs of an arm, each a block, at the compared epochs."""
+    return complete_blocks(scored.table, (arm,), where=scored.compared)
+
+
+def _extrapolated(own: Array, baseline: Array) -> int:
     """Runs whose ID macro-F1 lies outside that of the baseline's; 0 if it has none."""
-    span = table.id_f1[baseline]
-    if not span.size:
-        return 0
-    outside = own & ((table.id_f1 < span.min()) | (table.id_f1 > span.max()))
-    return len(set(zip(table.architecture[outside], table.seed[outside], strict=True)))
+    return int(((own < baseline.min()) | (own > baseline.max())).sum()) if baseline.size else 0
 
 
 def mean_robustness(scored: Scored, arm: str, baseline: str) -> float | None:
     """Mean over an arm's runs of effective robustness from ``baseline``'s own trend, in percentage points."""
-    line, runs = scored.line, complete_blocks(scored.table, (arm,), where=scored.compared)
-    (slope,), (intercept,) = _trend(complete_blocks(scored.table, (baseline,), where=scored.compared), line)
+    line, runs, of_baseline = scored.line, _compared(scored, arm), _compared(scored, baseline)
+    (slope,), (intercept,) = _trend(of_baseline, np.ones((1, len(of_baseline))), line=line)
     predicted = from_scale(intercept + slope * to_scale(runs.id_f1, line.scale, line.epsilon), line.scale)
     beyond = 100 * (runs.ood_f1 - predicted)  # [n_runs, 1, n_epochs]
     values = np.nansum(beyond, -1) / np.isfinite(runs.ood_f1).sum(-1)
     return float(values.mean()) if values.size and np.isfinite(slope) else None
 
 
-def _trend(runs: Blocks, line: Line) -> Array:
-    """Slope and intercept of the trend of an arm's runs, [2, 1]."""
-    return own_trend(runs, np.ones((1, len(runs))), line=line)
+def _trend(runs: Blocks, weights: Array, *, line: Line) -> Array:
+    """Slope and intercept of the trend of an arm's runs, one point each, [2, r]."""
+    return own_trend(averaged(runs), weights, line=line)
 
 
-def _trend_and_band(scored: Scored, arm: str) -> tuple[Estimate, Band | None]:
+def _trend_and_band(scored: Scored, arm: str, level: float) -> tuple[Estimate, Band | None]:
     """The slope of an arm's trend with its interval, and the trend over the arm's own ID scores with its limits."""
-    line, runs = scored.line, complete_blocks(scored.table, (arm,), where=scored.compared)
-    point = _trend(runs, line)
+    line, runs = scored.line, _compared(scored, arm)
+    point = _trend(runs, np.ones((1, len(runs))), line=line)
     slope = float(point[0, 0])
     if not np.isfinite(slope):
         return Estimate(), None
     found = Estimate(value=slope, n=len(runs))
     if scored.resamples is None:
         return found, None
-    resampled = bootstrap(partial(own_trend, line=line), runs, scored.resamples)
-    grid = np.linspace(np.nanmin(runs.id_f1), np.nanmax(runs.id_f1), BAND_POINTS)
+    resampled = bootstrap(partial(_trend, line=line), runs, scored.resamples)
+    models = averaged(runs).id_f1
+    grid = np.linspace(models.min(), models.max(), BAND_POINTS)
     x = to_scale(grid, line.scale, line.epsilon)[:, None]
-    low, high = band(from_scale(resampled[1] + resampled[0] * x, line.scale))
+    low, high = band(from_scale(resampled[1] + resampled[0] * x, line.scale), level=level)
     limits = None
     if np.isfinite([low, high]).all():
         on_line = from_scale(point[1] + point[0] * x, line.scale)[:, 0]
         limits = Band(
             id=tuple(grid.tolist()), ood=tuple(on_line.tolist()), low=tuple(low.tolist()), high=tuple(high.tolist())
         )
-    return with_interval(found, resampled[0]), limits
+    return with_interval(found, resampled[0], level=level), limits
 
 
 def locations_of(scored: Scored, arms: Sequence[Arm]) -> tuple[Location, ...]:

@@ -30,17 +30,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from .estimators import Line, Values, fit_slopes, paired_robustness
-from .pairing import Array, Blocks, of_rows
+from .estimators import Line, Values, beyond, fit_slopes, paired_robustness
+from .lines import FEWEST_UNITS, carrying, jackknife_variance, leaving_out, p_of_zero
+from .pairing import Array, Blocks, Paired, of_rows
 from .results import Estimate, Variance
-from .significance import LEVEL, sidak_level
-from .trends import SAME_ID, from_scale, to_scale
+from .significance import LEVEL
 
-FEWEST_UNITS = 3  # two give intervals of hundreds of points, whatever was measured
-FARTHEST = 3.0  # times as far as ID scores vary that a line may bridge; beyond, its own error exceeds what is measured
-FARTHEST_ALONE = 1.0  # of a line between models of one architecture, whose seeds differ by noise, which flattens it
 Split = Literal["id", "ood"]
 SPLITS: tuple[Split, Split] = ("id", "ood")
+STEP = 0.01  # of a slope
 FULL = 100.0  # points that two macro-F1 can differ by
 
 
@@ -58,25 +56,7 @@ class Clusters:
         return (self.id_f1, self.id_images) if split == "id" else (self.ood_f1, self.ood_images)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Paired:
-    """The runs of two arms, paired by block; the first arm is the one that the second is compared with."""
-
-    final: Blocks  # with the one epoch that is compared
-    every: Blocks  # with all evaluated epochs, in the same order
-    units: Annotated[NDArray[np.intp], "n_blocks"]  # numbers from 0: blocks that share a pre-training run have one
-    architectures: Annotated[NDArray[np.intp], "n_blocks"]  # likewise
-
-    def __len__(self) -> int:
-        return len(self.final)
-
-    @property
-    def n_units(self) -> int:
-        """Independent pre-training runs, or what stands for them."""
-        return int(self.units.max()) + 1 if len(self) else 0
-
-
-# For blocks with one epoch, [(r,) n_blocks, n_arms, 1], and the slopes of r lines: percentage points, [r, n_blocks].
+# For blocks [(r,) n_blocks, n_arms, n_epochs] and the slopes of r lines: means over epochs, points, [r, n_blocks].
 Measure = Callable[[Blocks, Values], Array]
 
 
@@ -91,7 +71,8 @@ def ood_difference(blocks: Blocks, slopes: Values) -> Array:
 
 
 def _difference(f1: Array, slopes: Values) -> Array:
-    values = 100 * (f1[..., 1, 0] - f1[..., 0, 0])  # [(r,) n_blocks]
+    means = np.nanmean(f1, -1)
+    values = 100 * (means[..., 1] - means[..., 0])  # [(r,) n_blocks]
     return np.broadcast_to(values, (len(slopes), values.shape[-1]))
 
 
@@ -105,54 +86,9 @@ def step(blocks: Blocks, slopes: Values, *, line: Line) -> Array:
 
     It is the slope of the runs' effective robustness over the number of the arm, from lines through their means.
     """
-    x, y = (to_scale(f1[..., 0], line.scale, line.epsilon) for f1 in (blocks.id_f1, blocks.ood_f1))
-    predicted = y.mean(-1, keepdims=True) + slopes[:, None, None] * (x - x.mean(-1, keepdims=True))
-    beyond = 100 * (blocks.ood_f1[..., 0] - from_scale(predicted, line.scale))
+    values = beyond(blocks, line, slopes, reference=range(len(blocks.arms)))
     contrast = np.arange(len(blocks.arms)) - (len(blocks.arms) - 1) / 2
-    return np.asarray(beyond @ (contrast / (contrast @ contrast)))
-
-
-def unbridged(paired: Paired, line: Line) -> str:
-    """Why a line cannot reach from one arm to another; empty if it can.
-
-    Its slope comes from ID scores that differ between models, or within runs; what they differ by must not be small
-    beside the gap between the arms, or the slope comes from noise.
-    """
-    blocks = paired.final if line.slope == "between" else paired.every
-    x = to_scale(blocks.id_f1, line.scale, line.epsilon)
-    if line.slope == "between":
-        within = x - x.mean(0, keepdims=True)
-        of = "models"
-    else:
-        within, of = x - np.nanmean(x, -1, keepdims=True), "epochs"
-    n = np.isfinite(within).sum()
-    spread = float(np.sqrt(np.nansum(within**2) / n))
-    final = to_scale(paired.final.id_f1[..., 0], line.scale, line.epsilon)
-    gap = float(np.ptp(final.mean(0)))
-    if spread < SAME_ID:
-        return f"no line of OOD over ID macro-F1, since ID scores do not differ between {of}"
-    alone = line.slope == "between" and not paired.architectures.any()
-    if gap > (FARTHEST_ALONE if alone else FARTHEST) * spread:
-        return (
-            f"the arms' ID scores are {gap / spread:.1f} times as far apart as those of {of} vary, so that no line of"
-            " OOD over ID macro-F1 bridges the gap"
-        )
-    return ""
-
-
-def line_slope(paired: Paired, line: Line) -> Estimate:
-    """The slope of the line on its scale, with a 95% jackknife interval over what ``_slopes_without`` leaves out."""
-    if not len(paired):
-        return Estimate()
-    slope = float(fit_slopes(paired.final, paired.every, line, np.ones((1, len(paired))))[0])
-    if not np.isfinite(slope):
-        return Estimate(n=len(paired))
-    without = _slopes_without(paired, line)
-    n = len(without)
-    if n < FEWEST_UNITS or not np.isfinite(without).all():
-        return Estimate(value=slope, n=len(paired))
-    half = float(student.ppf(1 - LEVEL / 2, n - 1) * np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
-    return Estimate(value=slope, low=slope - half, high=slope + half, n=len(paired))
+    return np.asarray(values @ (contrast / (contrast @ contrast)))
 
 
 def estimate(
@@ -162,13 +98,13 @@ def estimate(
     clusters: Clusters | None,
     *,
     new_clusters: bool = True,
-    tests: int = 1,
+    level: float = LEVEL,
 ) -> Estimate:
     """The mean difference over units, with its error, interval and test; ``parts`` says where the error comes from.
 
-    The interval is simultaneous over ``tests`` (Sidak 1967): together they miss a truth in at most 5% of studies; p is
-    not corrected. With ``new_clusters`` it is about other clusters of test images as well, where predictions are known;
-    otherwise about the images at hand. Limits stay within what two macro-F1 can differ by.
+    The interval misses the truth in a share ``level`` of studies. With ``new_clusters`` it is about other clusters of
+    test images as well, where predictions are known; otherwise about the images at hand. Limits stay within what two
+    macro-F1 can differ by.
     """
     n = len(paired)
     if not n:
@@ -186,13 +122,12 @@ def estimate(
     parts = _parts(measure, paired, line, clusters if new_clusters else None, weights, slopes, values)
     if not np.isfinite(parts.error):
         return Estimate(value=value, n=n, note="the line of OOD over ID macro-F1 rests on one architecture")
-    half = student.ppf(1 - sidak_level(tests) / 2, parts.freedom) * parts.error
-    p = 2 * student.sf(abs(value) / parts.error, parts.freedom) if parts.error else float(value == 0)
+    half = student.ppf(1 - level / 2, parts.freedom) * parts.error
     return Estimate(
         value=value,
         low=max(value - half, -FULL),
         high=min(value + half, FULL),
-        p=float(p),
+        p=p_of_zero(value, parts.error, parts.freedom),
         n=n,
         parts=parts,
     )
@@ -229,9 +164,8 @@ def _parts(
     values: Array,
 ) -> Variance:
     n_units = paired.n_units
-    means = np.bincount(paired.units, weights * values) * n_units  # [n_units]
-    of_units = float(means.var(ddof=1)) / n_units
-    of_line, n_lines = (0.0, 2) if line is None else _of_line(measure, paired, line, weights)
+    of_units = _of_units(paired.units, values)
+    of_line, by_chance, n_lines = (0.0, 0.0, 2) if line is None else _of_line(measure, paired, line, weights, slopes)
     of_splits, cells, freedoms = [0.0, 0.0], 0.0, [np.inf, np.inf]
     for number, split in enumerate(SPLITS):
         if clusters is None or len(clusters.of(split)[1]) < 2:  # one cluster says nothing about others
@@ -240,7 +174,7 @@ def _parts(
         m = len(images)
         refitted = _fitted(without, line, np.ones((m, len(paired))))
         moved = measure(without.final, refitted) @ weights  # [m]
-        of_splits[number] = float((m - 1) / m * np.square(moved - moved.mean()).sum())
+        of_splits[number] = jackknife_variance(moved)
         freedoms[number] = _cluster_freedom(images)
         each = measure(without.final, np.repeat(slopes, m)) * weights  # [m, n_blocks]
         by_unit = np.stack([each[:, paired.units == unit].sum(1) for unit in range(n_units)], axis=1)
@@ -254,23 +188,37 @@ def _parts(
         ood_clusters=of_splits[1],
         cells=cells,
         freedoms=(n_units - 1, n_lines - 1, freedoms[0], freedoms[1]),
+        fine_tunings=_of_fine_tunings(paired.units, values),
+        by_chance=by_chance,
     )
 
 
-def _of_line(measure: Measure, paired: Paired, line: Line, weights: Array) -> tuple[float, int]:
-    """The variance that comes from the slope of the line, and of how many groups it is the jackknife's."""
-    refitted = _slopes_without(paired, line)
-    n = len(refitted)
-    moved = measure(paired.final, refitted) @ weights  # [n]
-    return float((n - 1) / n * np.square(moved - moved.mean()).sum()), n
+def _of_units(units: NDArray[np.intp], values: Array) -> float:
+    """The variance between units of the mean of values [n_blocks]."""
+    means = np.bincount(units, values) / np.bincount(units)  # [n_units]
+    return float(means.var(ddof=1)) / len(means)
 
 
-def _slopes_without(paired: Paired, line: Line) -> Values:
-    """The slope without each architecture, or each unit if there is one architecture; none if there is one of both."""
-    groups = paired.architectures if paired.architectures.any() else paired.units
-    if not groups.any():
-        return np.empty(0)
-    return fit_slopes(paired.final, paired.every, line, 1.0 * (groups != np.arange(groups.max() + 1)[:, None]))
+def _of_fine_tunings(units: NDArray[np.intp], values: Array) -> float:
+    """The part of the same that blocks of one unit account for: one-way variance components."""
+    sizes = np.bincount(units)
+    freedom = len(units) - len(sizes)
+    if not freedom:
+        return 0.0
+    within = float(np.square(values - (np.bincount(units, values) / sizes)[units]).sum()) / freedom
+    return within * float((1 / sizes).sum()) / len(sizes) ** 2
+
+
+def _of_line(measure: Measure, paired: Paired, line: Line, weights: Array, slopes: Values) -> tuple[float, float, int]:
+    """The variance that comes from the slope of the line, what it is by chance, and of how many groups.
+
+    By chance: the variance of the slope, times that of how far a change of the slope moves the difference.
+    """
+    refitted = _fitted(paired, line, leaving_out(carrying(paired)))
+    moved = measure(paired.final, refitted) @ weights  # [n_groups]
+    steeper, flatter = measure(paired.final, slopes + np.array([STEP, -STEP]))  # [n_blocks]
+    pull = _of_units(paired.units, (steeper - flatter) / (2 * STEP))
+    return jackknife_variance(moved), jackknife_variance(refitted) * pull, len(refitted)
 
 
 def _without(paired: Paired, clusters: Clusters, split: Split) -> tuple[Paired, NDArray[np.int64]]:

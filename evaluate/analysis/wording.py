@@ -141,7 +141,7 @@ def scope_of(judgement: Judgement, words: Words, architectures: int, predicted: 
     return f"on {'new' if judgement.clusters == 'new' else 'these'} {words.clusters}, {names}"
 
 
-def several_tests(effects: Sequence[Contrast]) -> str:
+def several_tests(effects: Sequence[Contrast], level: float) -> str:
     """How many comparisons there are, how they are corrected, and how many false ones to expect; empty for one."""
     primary = [effect for effect in effects if effect.primary]
     rest = [effect for effect in effects if not effect.primary and effect.conclusion.verdict is not Verdict.SAME_RUNS]
@@ -149,12 +149,12 @@ def several_tests(effects: Sequence[Contrast]) -> str:
         return ""
     sentence = (
         f"{count(len(primary), 'primary comparison')}, corrected together: if nothing differs, at least one of them is"
-        " called a difference in at most 5% of such studies."
+        f" called a difference in at most {100 * level:g}% of such studies."
     )
     if rest:
         sentence += (
             f" {count(len(rest), 'exploratory comparison')} ({', '.join(effect.arm.name for effect in rest)}), not"
-            f" corrected: if nothing differs, about {0.05 * len(rest):.1f} of them are called a difference."
+            f" corrected: if nothing differs, about {level * len(rest):.1f} of them are called a difference."
         )
     return sentence
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from ..analysis.contrasts import WHOSE
 from ..analysis.formatting import plain, signed
+from ..analysis.lines import FEWEST_UNITS
 from ..analysis.power import units_needed
 from ..analysis.results import Comparison, Contrast, Verdict
 from ..analysis.significance import sidak_level
-from ..analysis.uncertainty import FEWEST_UNITS
 from .effect_tables import first_table, sources
 from .table_model import Table
 
@@ -104,8 +104,8 @@ def _compared(comparison: Comparison) -> str:
     if comparison.suites:
         where = f"suite{'s' if len(comparison.suites) > 1 else ''} {', '.join(comparison.suites)}, {where}"
     return (
-        f"{arms} {'is' if len(effects) == 1 else 'are'} compared with {comparison.baseline} ({where}) at the"
-        f" {judgement.epoch} epoch, for effective robustness (ER) at equal ID macro-F1 along the line"
+        f"{arms} {'is' if len(effects) == 1 else 'are'} compared with {comparison.baseline} ({where})"
+        f" {judgement.when}, for effective robustness (ER) at equal ID macro-F1 along the line"
         f" {WHOSE[judgement.line]}; results speak for what would be found {comparison.scope}."
     )
 
@@ -171,7 +171,7 @@ def _missing(effect: Contrast, comparison: Comparison) -> tuple[str, int]:
     if found.parts is None:
         return "more architectures", 0
     tests = sum(one.primary for one in comparison.effects) if effect.primary else 1
-    level = sidak_level(tests)
+    level = sidak_level(tests, comparison.judgement.level)
     needed = units_needed(comparison.margin, found.parts, effect.units, level=level)
     sizes = sources(found.parts, comparison.words.clusters)
     largest = max(sizes, key=lambda one: sizes[one])

@@ -65,13 +65,13 @@ def effects_table(comparison: Comparison) -> Table:
         return name, (name, factor, level, str(e.units), *intervals, *values, verdict, plain(e.smallest)), record
 
     metric = comparison.words.metric
-    tests = sum(effect.primary for effect in comparison.effects)
+    tests, judgement = sum(effect.primary for effect in comparison.effects), comparison.judgement
     caption = (
-        f"Arm minus {comparison.baseline} at the {comparison.judgement.epoch} epoch, {comparison.scope}: {metric}, and"
-        f" effective robustness (ER), which is OOD {metric} at equal ID {metric}. Intervals are 95%"
+        f"Arm minus {comparison.baseline} {judgement.when}, {comparison.scope}: {metric}, and effective robustness"
+        f" (ER), which is OOD {metric} at equal ID {metric}. Intervals are {judgement.confidence}"
         f"{f', simultaneous over the {tests} primary comparisons' if tests > 1 else ''}; adjusted p agrees with them:"
-        " it is below 0.05 if the interval of ER leaves out 0. The last column is the effect that 80% of such studies"
-        " find."
+        f" it is below {judgement.level:g} if the interval of ER leaves out 0. The last column is the effect that 80%"
+        " of such studies find."
     )
     return table_of("effects", caption, columns, map(row, comparison.effects))
 
@@ -79,7 +79,8 @@ def effects_table(comparison: Comparison) -> Table:
 def epochs_table(comparison: Comparison) -> Table:
     """The differences at every epoch."""
     columns = [("Arm", "name"), ("Epoch", "number")]
-    columns += [(f"{what}, difference in points (95% interval)", "number") for what in ("ID", "OOD", "ER")]
+    sure = comparison.judgement.confidence
+    columns += [(f"{what}, difference in points ({sure} interval)", "number") for what in ("ID", "OOD", "ER")]
 
     def row(effect: Contrast, at: AtEpoch) -> tuple[str, Sequence[str], Mapping[str, Any]]:
         cells = (effect.arm.name, str(at.epoch), *map(estimate, (at.id, at.ood, at.robustness)))
@@ -101,14 +102,15 @@ def checks_table(comparison: Comparison) -> Table:
         tuple(dict.fromkeys(one.name for effect in comparison.effects for one in by_part(effect)[part]))
         for part in ("sensitivity", "checks")
     )
+    sure = comparison.judgement.confidence
     columns = (
         ("Arm", "name"),
-        ("Line between models: slope (95% interval)", "number"),
+        (f"Line between models: slope ({sure} interval)", "number"),
         ("ER, difference in points (interval)", "number"),
-        ("Line within runs: slope (95% interval)", "number"),
+        (f"Line within runs: slope ({sure} interval)", "number"),
         ("ER, difference in points (interval) ", "number"),
         (f"ER on these {comparison.words.clusters}, points (interval)", "number"),
-        ("Slope within runs, difference (95% interval)", "number"),
+        (f"Slope within runs, difference ({sure} interval)", "number"),
         ("p of slopes", "number"),
         ("Shares of the variance (%)", "text"),
         (f"Without the largest {comparison.words.cluster}, points", "number"),

@@ -123,7 +123,7 @@ def by_epoch(comparison: Comparison) -> Figure:
 
 
 def forest(comparison: Comparison) -> Figure:
-    """Effects on effective robustness with 95% intervals, grouped by factor, and the equivalence margin."""
+    """Effects on effective robustness with intervals, grouped by factor, and the equivalence margin."""
     lines: list[str | Contrast] = []
     for factor in dict.fromkeys(effect.arm.factor for effect in comparison.effects):
         lines += [factor, *(effect for effect in comparison.effects if effect.arm.factor == factor)]
@@ -136,7 +136,8 @@ def forest(comparison: Comparison) -> Figure:
     for height, line in enumerate(lines):
         if isinstance(line, Contrast):
             _draw_effect(axes, height, line, style[line.arm.name])
-    _beside(axes, -1, ("difference (95% interval)", "blocks", "adjusted p"), color=SOFT)
+    titles = (f"difference ({comparison.judgement.confidence} interval)", "blocks", "adjusted p")
+    _beside(axes, -1, titles, color=SOFT)
     names = [shown(line.arm.name if isinstance(line, Contrast) else line, 30) for line in lines]
     axes.set_yticks(range(len(lines)), names)
     for line, label in zip(lines, axes.get_yticklabels(), strict=True):

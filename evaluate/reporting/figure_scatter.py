@@ -47,7 +47,7 @@ def scatter(comparison: Comparison) -> Figure:
 
 
 def by_factor(comparison: Comparison) -> Figure:
-    """One panel per factor: the baseline and the factor's arms, with trends and 95% bands, on the same axes."""
+    """One panel per factor: the baseline and the factor's arms, with trends and bands, on the same axes."""
     panels = factors(comparison)
     columns = 1 if len(panels) == 1 else 2
     lines = max(len(arms) for arms in panels.values()) + 1
@@ -137,7 +137,8 @@ def _common(comparison: Comparison) -> list[Line2D | Patch]:
         handles.append(mark("h", SOFT, 6.5, filled=True, label="last epoch of a run"))
         handles.append(mark("h", SOFT, 4, filled=False, label="earlier epoch"))
     if any(summary.band for summary in comparison.arms):
-        handles.append(Patch(color=SOFT, alpha=0.15, linewidth=0, label="95% band of a trend"))
+        label = f"{comparison.judgement.confidence} band of a trend"
+        handles.append(Patch(color=SOFT, alpha=0.15, linewidth=0, label=label))
     return handles
 
 

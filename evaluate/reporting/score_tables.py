@@ -36,7 +36,7 @@ def arms_table(comparison: Comparison) -> Table:
         (f"OOD {comparison.words.metric} (%)", "number"),
         ("ER (points)", "number"),
         (f"ER from {reference.arm} (points)" if reference else "", "number"),
-        ("Trend slope (95% interval)", "number"),
+        (f"Trend slope ({comparison.judgement.confidence} interval)", "number"),
         ("Trend R²", "number"),
         ("Trend points", "number"),
     )
@@ -76,7 +76,7 @@ def arms_table(comparison: Comparison) -> Table:
     caption = (
         f"{capital(metric)} as published: mean ± sd over models. Trends are on the {scale} scale."
         if published
-        else f"What models were pre-trained on, and {metric} at the compared epoch: mean ± sd over finished runs,"
+        else f"What models were pre-trained on, and {metric} {comparison.judgement.when}: mean ± sd over finished runs,"
         f" architectures and seeds together. Trends are on the {scale} scale, one point per model; ER"
         " is effective robustness, here from the trend of the baseline"
         f"{f' or of {reference.arm}' if reference else ''}."
@@ -114,8 +114,8 @@ def worst_table(comparison: Comparison) -> Table:
 
     known = [summary for summary in comparison.arms if summary.worst_location is not None]
     caption = (
-        f"OOD {words.metric} at the compared epoch, over all {words.clusters} of the OOD images and over the one where"
-        " a run has its lowest score."
+        f"OOD {words.metric} {comparison.judgement.when}, over all {words.clusters} of the OOD images and over"
+        " the one where a run has its lowest score."
     )
     return table_of("worst", caption, columns, map(row, known))
 
@@ -134,7 +134,7 @@ def clusters_table(comparison: Comparison) -> Table:
 
     caption = (
         f"OOD {words.metric} at every {words.cluster} of the OOD images, over the classes that occur there: mean over"
-        f" runs at the last evaluated epoch. {capital(words.clusters)} with fewer than {FEW_IMAGES} images are never"
+        f" runs {comparison.judgement.when}. {capital(words.clusters)} with fewer than {FEW_IMAGES} images are never"
         " the worst, since theirs is 0 or 1 by chance."
     )
     return table_of(
@@ -169,6 +169,7 @@ def runs_table(comparison: Comparison) -> Table:
         cells += [percent(r.worst_location), robustness, r.pretrain or NONE, r.finetune]
         return r.arm, cells, record
 
-    caption = "Scores as published." if published else "Every finished run at its last evaluated epoch."
+    at = "best" if comparison.judgement.epoch == "best" else "last evaluated"
+    caption = "Scores as published." if published else f"Every finished run at its {at} epoch."
     final = table_of("runs", caption, columns, [row(r) for r in comparison.rows if r.final])
     return replace(final, records=tuple(row(r)[2] for r in comparison.rows))
