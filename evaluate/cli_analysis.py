@@ -145,7 +145,7 @@ def power(
             unit_name: one.units,
             "smallest effect shown": effect(one.smallest),
             "needed": number(one.needed) if one.helps else "unknown",
-            "range": f"{number(one.low)} to {number(one.high)}" if one.helps else "",
+            "range": " to ".join(dict.fromkeys((number(one.low), number(one.high)))) if one.helps else "",
             "effect shown by any number": f"{effect(one.floor)}, at most {effect(one.floor_high)}" if one.helps else "",
             "what helps most": one.helps,
         }
