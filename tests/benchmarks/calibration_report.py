@@ -56,12 +56,12 @@ def calibration(cells: Sequence[Cell], found: Found) -> tuple[str, list[str]]:
             covered, wrong = _judged(hold, len(known), band, too_high=False)
             failed += [f"{cell.name}: coverage {covered}"] if wrong else []
         shares = " | ".join(f"{verdicts[verdict.value] / len(studies):.0%}" for verdict in SHORT)
-        error = np.sqrt(np.mean([one["parts"][-1] for one in known]))
-        freedom = np.mean([one["freedom"] for one in known])
-        lines.append(
-            f"| {cell.name} | {false} | {covered} | {shares} | {error:.2f}, {beyond.std(ddof=1):.2f}"
-            f" | {beyond.mean():+.2f} | {freedom:.1f} |"
-        )
+        estimated = " |  |  |"
+        if known:
+            error = np.sqrt(np.mean([one["parts"][-1] for one in known]))
+            freedom = np.mean([one["freedom"] for one in known])
+            estimated = f"{error:.2f}, {beyond.std(ddof=1):.2f} | {beyond.mean():+.2f} | {freedom:.1f} |"
+        lines.append(f"| {cell.name} | {false} | {covered} | {shares} | {estimated}")
     return "\n".join(lines) + "\n", failed
 
 
