@@ -24,7 +24,8 @@ class Small:
 
 
 BAD = {
-    b'{"n": 1, "rate": NaN}': "NaN is not a number",
+    b'{"n": 1, "rate": NaN}': "line 1, column 18: NaN is not a number",
+    b'{\n "names": ["\\"NaN", "NaN"],\n "n": NaN\n}': "line 3, column 7: NaN is not a number",
     b'{"n": 1, "rate": -Infinity}': "-Infinity is not a number",
     b'{"n": 1, "rate": 1e400}': "1e400 is too large a number",
     b'{"n": 1, "n": 2, "rate": 1}': "n: duplicate key",
@@ -39,7 +40,8 @@ BAD = {
     b'\xef\xbb\xbf{"n": 1, "rate": 1}': "a byte order mark before the first character",
     b"[" * 100_000: "more than 100 nested lists and objects",
     b'{"a":' * 500 + b"1" + b"}" * 500: "more than 100 nested lists and objects",
-    b'{"n": ' + b"1" * 5000 + b', "rate": 1}': "4300 digits",
+    b'{"n": ' + b"1" * 5000 + b', "rate": 1}': "line 1, column 7: a number of 5000 digits; at most 300",
+    b'{"n": 1, "rate": 1' + b"0" * 400 + b"}": "line 1, column 18: a number of 401 digits; at most 300",
 }
 
 

@@ -26,6 +26,7 @@ T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid")
 ADDED = "added"  # in the metadata of a field that older records lack
 DEPTH = 100  # nested lists and objects
+DIGITS = 300  # of a whole number: no more than a floating-point number can have
 SHORT = 4096  # characters; in shorter texts checking every number is faster than searching for large ones
 DEEP = f"more than {DEPTH} nested lists and objects"
 LATER = "unknown key; perhaps a later version wrote it"
@@ -110,7 +111,9 @@ def parsed(data: bytes, where: object) -> Any:
         raise SynthgenError(f"{where}: not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:
         raise SynthgenError(f"{where}: not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
-    except ValueError as error:  # also for numbers with thousands of digits
+    except _NumberError as error:
+        raise SynthgenError(f"{where}: {_place_of(error.token, text)}: {error}") from None
+    except ValueError as error:
         raise SynthgenError(f"{where}: {error}") from None
 
 
@@ -153,21 +156,45 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+class _NumberError(ValueError):
+    """A number that is not read, with its text."""
+
+    def __init__(self, token: str, words: str) -> None:
+        super().__init__(words)
+        self.token = token
+
+
 def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")
+    raise _NumberError(name, f"{name} is not a number")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is too large a number")
+        raise _NumberError(text, f"{text[:20]} is too large a number")
     return number
+
+
+def whole_number(text: str) -> int:
+    """A whole number of JSON; raises ValueError if it is larger than any floating-point number."""
+    if len(text) > DIGITS:
+        raise _NumberError(text, f"a number of {len(text)} digits; at most {DIGITS}")
+    return int(text)
+
+
+def _place_of(token: str, text: str) -> str:
+    """Line and column of a number, which may also occur in texts."""
+    at = next(match.start() for match in _TOKEN.finditer(text) if match[0] == token)
+    return f"line {text.count(chr(10), 0, at) + 1}, column {at - text.rfind(chr(10), 0, at)}"
 
 
 # Building a JSON reader takes longer than reading a record.  A number can be infinite only with an exponent of three
 # digits or with hundreds of digits: only texts that may have such a number are read with _CAREFUL.
 _READER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
-_CAREFUL = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite)
+_CAREFUL = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite, parse_int=whole_number
+)
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s",:\[\]{}]+')  # a text, or a number or word
 _EXPONENT = re.compile(r"[eE]\+?[0-9]{3}")
 
 

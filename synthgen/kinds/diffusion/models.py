@@ -17,6 +17,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.records import whole_number
 from synthgen.kinds.base import MAX_SIDE
 from synthgen.kinds.diffusion.content import ModelRecord
 from synthgen.kinds.diffusion.pipelines import classes, of_class, presets, tiny
@@ -281,7 +282,7 @@ def _sized(folder: Path, defaults: Defaults) -> Defaults:
 def _read_json(path: Path) -> dict[str, Any]:
     """A file of a model; not read as records are, since schedulers' files contain -Infinity."""
     try:
-        value = json.loads(read_file(path, limit=LONGEST))
+        value = json.loads(read_file(path, limit=LONGEST), parse_int=whole_number)
     except RecursionError:
         raise SynthgenError(f"{path}: nested too deeply for the file of a model; fetch it again") from None
     except ValueError as error:
