@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from synthgen.dataset.plan import Plan
 
 app = typer.Typer()
+
+NUMBER = re.compile("[0-9]{1,9}")  # of categories; other words name a folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +46,9 @@ class Asked:
 
         before = DEFAULTS
         if old is not None and isinstance(old.content, FractalContent):
-            content = old.content
+            content, found = old.content, str(old.origin.get("categories"))
             before = Asked(
-                categories=str(old.origin["categories"]) if "categories" in old.origin else None,
+                categories=found if NUMBER.fullmatch(found) else None,
                 n=old.n,
                 seed=content.seed,
                 draw=content.draw,
@@ -81,30 +84,38 @@ def fractal(
         typer.Option(
             metavar="N|DIR",
             help="How many categories to search for, or a folder of category CSVs.",
-            show_default="1000",
+            show_default=DEFAULTS.categories,
         ),
     ] = None,
     n: Annotated[int | None, typer.Option("--n", help="How many images; by default all that there are.")] = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Seed of the category search and the patch masks; 1 is FractalDB-1k's.", show_default="1"),
+        typer.Option(
+            help="Seed of the category search and the patch masks; 1 is FractalDB-1k's.",
+            show_default=str(DEFAULTS.seed),
+        ),
     ] = None,
     draw: Annotated[
         str | None,
-        typer.Option(help="patch_gray, patch_color, point_gray or point_color.", show_default="patch_gray"),
+        typer.Option(help="patch_gray, patch_color, point_gray or point_color.", show_default=DEFAULTS.draw),
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Width and height in pixels.", show_default="362")] = None,
-    points: Annotated[int | None, typer.Option(help="Points per orbit.", show_default="200000")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Width and height in pixels.", show_default=str(DEFAULTS.size))
+    ] = None,
+    points: Annotated[int | None, typer.Option(help="Points per orbit.", show_default=str(DEFAULTS.points))] = None,
     weights: Annotated[
-        float | None, typer.Option(help="Step of the weight table: 0.1, 0.2, 0.3, 0.4 or 0.5.", show_default="0.4")
+        float | None,
+        typer.Option(help="Step of the weight table: 0.1, 0.2, 0.3, 0.4 or 0.5.", show_default=str(DEFAULTS.weights)),
     ] = None,
     sampling: Annotated[
         str | None,
         typer.Option(
-            help="published (the search by filling rate) or svd (contracting systems).", show_default="published"
+            help="published (the search by filling rate) or svd (contracting systems).", show_default=DEFAULTS.sampling
         ),
     ] = None,
-    shard_size: Annotated[int | None, typer.Option(help="Images per shard.", show_default="4000")] = None,
+    shard_size: Annotated[
+        int | None, typer.Option(help="Images per shard.", show_default=str(DEFAULTS.shard_size))
+    ] = None,
     request: Request = Request(),
 ) -> None:
     """Draw a FractalDB set into verified shards.  If the set exists, options that are not given keep its values."""
@@ -162,14 +173,14 @@ def _check(asked: Asked) -> Style:
     assert asked.weights is not None
     assert asked.shard_size is not None
     style = fractal_style(draw=asked.draw, size=asked.size, points=asked.points, weights=asked.weights)
-    text = asked.categories or ""
-    if text.isdecimal() and int(text) > 0:
+    n_categories = _number(asked.categories)
+    if n_categories:
         each = layout(style)
         check_request(
             n=1 if asked.n is None else asked.n,
             shard_size=asked.shard_size,
-            n_available=int(text) * math.prod(each),
-            stock=fractal_stock(int(text), each),
+            n_available=n_categories * math.prod(each),
+            stock=fractal_stock(n_categories, each),
         )
     return style
 
@@ -181,19 +192,23 @@ def _categories(asked: Asked, old: Plan | None) -> tuple[list[Category], dict[st
 
     assert asked.seed is not None
     assert asked.sampling is not None
-    text = asked.categories
-    searched = text is not None and text.isdecimal()
-    origin = {"categories": int(text), "seed": asked.seed, "sampling": asked.sampling} if searched and text else None
-    if old is not None and isinstance(old.content, FractalContent) and (text is None or old.origin == origin):
+    text, n = asked.categories, _number(asked.categories)
+    origin = {"categories": n, "seed": asked.seed, "sampling": asked.sampling}
+    same = text is None or (n is not None and old is not None and old.origin == origin)
+    if old is not None and isinstance(old.content, FractalContent) and same:
         return [category_of(record) for record in old.content.categories], old.origin
     assert text is not None
-    if origin is None:
+    if n is None:
         if asked.sampling != "published":
             raise SynthgenError(
                 f"--sampling {asked.sampling}: the categories come from {text}; give a number of categories"
             )
         return read_category_folder(Path(text)), {"folder": Path(text).name}
-    return find_categories(int(text), seed=asked.seed, sampling=asked.sampling), origin
+    return find_categories(n, seed=asked.seed, sampling=asked.sampling), origin
+
+
+def _number(categories: str | None) -> int | None:
+    return int(categories) if categories and NUMBER.fullmatch(categories) else None
 
 
 @app.command(epilog="Example: synthgen fractal-search --out categories   (the published 1,000, number for number)")
