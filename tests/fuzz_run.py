@@ -352,7 +352,7 @@ LIGHT = (
     "synthgen.publishing.export_parquet",
     "synthgen.publishing.publish",
     "synthgen.publishing.card",
-    "synthgen.kinds.diffusion.render",
+    "synthgen.kinds.diffusion.remake",
     "synthgen.kinds.diffusion.request",
     "synthgen.kinds.diffusion.prompt_check",
     "fractaldb.render",

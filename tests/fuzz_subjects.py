@@ -185,7 +185,11 @@ SUBJECTS: tuple[Subject, ...] = (
     ),
     Subject(
         name="record of a sample", scene="sample", files=("sample.json",), layout="json", heavy=True, often=0.4,
-        commands=(synthgen("sd --from-record sample.json --out again.png --device cpu", writes=("again.png",)),),
+        commands=(
+            synthgen(
+                "sd --from-record sample.json --out again.png --device cpu", writes=("again.png",), codes=(0, 1, 2)
+            ),
+        ),
     ),
     Subject(
         name="model folder", scene="model", files=("model/*.json", "model/*/*.json"), layout="json", heavy=True,

@@ -181,6 +181,14 @@ def test_one_image_made_again_from_its_record_equals_the_stored_one(
         done = synthgen_here("sd", "--from-record", tmp_path / f"{key}.json", "--out", again)
         assert done.returncode == 0, done.stderr
         assert again.read_bytes() == (tmp_path / f"{key}.png").read_bytes()
+    record = json.loads((tmp_path / "000000033.json").read_text()) | {"prompt": "a painting of the dog."}
+    (tmp_path / "edited.json").write_text(json.dumps(record))
+    done = synthgen_here("sd", "--from-record", tmp_path / "edited.json", "--out", tmp_path / "edited.png")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "edited.png: redrawn, but not with the sha256 in " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    Image.open(tmp_path / "edited.png").load()
 
 
 def test_a_record_finds_its_own_model_commit_and_precision_unless_told_otherwise(
@@ -192,7 +200,7 @@ def test_a_record_finds_its_own_model_commit_and_precision_unless_told_otherwise
         asked.append((text, revision, dtype))
         raise SynthgenError("seen")
 
-    monkeypatch.setattr("synthgen.kinds.diffusion.render.find_model", find)
+    monkeypatch.setattr("synthgen.kinds.diffusion.remake.find_model", find)
     path = tmp_path / "record.json"
     path.write_text(json.dumps(items(undisturbed)[0].record | {"model": "a/b", "revision": "c" * 40}))
     for more in ((), ("--model", "elsewhere")):

@@ -16,9 +16,11 @@ from PIL import Image
 from strangers import CLAIM, ESCAPE, GOLDEN, MAKE, PROMPTS, RECORD, TAR, Command, refused
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.records import validated
 from synthgen.dataset.shard import read_shard
 from synthgen.dataset.tar import END, member
 from synthgen.kinds.diffusion import tiny
+from synthgen.kinds.diffusion.remake import ImageRecord
 
 # Records
 
@@ -65,6 +67,18 @@ def test_a_value_of_a_plan_that_cannot_be_is_named(
     change(plan)
     (half / "plan.json").write_text(json.dumps(plan))
     refused(synthgen_here("status", half), "plan.json: ", what)
+
+
+@pytest.mark.parametrize("categories", ["1" * 5000, 10**299, "/", -1, [1], None])
+def test_a_set_whose_plan_says_nothing_sensible_of_its_categories_keeps_them(
+    categories: object, half: Path, synthgen_here: Command
+) -> None:
+    plan = json.loads((half / "plan.json").read_text())
+    (half / "plan.json").write_text(json.dumps(plan | {"origin": {"categories": categories}}))
+    told = synthgen_here("fractal", "--out", half, "--workers", "1")
+    assert told.returncode == 0, told
+    assert "24 images" in told.stdout
+    refused(synthgen_here("fractal", "--out", half, "--categories", "1" * 5000), "1111")
 
 
 @pytest.mark.parametrize("data", [b"{}", b"null", DEEP, b'{"index": 0, "colour": 1}', b'{"index": NaN}', b"\xff\xfe"])
@@ -149,6 +163,21 @@ def test_a_sample_whose_class_or_record_is_none_is_named(cls: bytes, record: byt
         ({"size": 10**9}, "size: 1000000000 is not"),
         ({"batch": 0}, "batch: 0 is not"),
         ({"seed": "1" * 30}, "seed: "),
+        ({"seed": "1" * 5000}, "seed: "),
+        ({"seed": "18446744073709551616"}, "seed: '18446744073709551616' is not a 64-bit number"),
+        ({"seed": -1}, "seed: "),
+        ({"attempt": 10**9}, "attempt: 1000000000 is not 0 to 4"),
+        ({"attempt": True}, "attempt: "),
+        ({"template": -1}, "template: -1 is not 0 to"),
+        ({"label": 10**299}, "label: 1000"),
+        ({"label": 10**4000}, "a number of "),
+        ({"key": "../../x"}, "key: "),
+        ({"sha256": "../../x"}, "sha256: "),
+        ({"prompts_sha256": 1}, "prompts_sha256: "),
+        ({"negative_prompt": "a" * 10**6}, "negative_prompt: "),
+        ({"class": "a" * 10**6}, "class: "),
+        ({"colour": 1}, "colour: unknown key"),
+        ({"class_": "cat"}, "class_: unknown key"),
         ({"scheduler": ESCAPE}, "scheduler: "),
         ({"guidance": float("nan")}, "NaN"),
         ({"prompt": None}, "prompt: "),
@@ -166,11 +195,19 @@ def test_a_record_that_no_image_can_be_made_from_is_refused(
     refused(synthgen_here("sd", "--from-record", tmp_path / "x.json", "--out", tmp_path / "x.png"), "x.json: ")
 
 
+def test_records_of_older_sets_are_records_still() -> None:
+    tars = sorted(GOLDEN.glob("diffusion-*/data/*.tar"))
+    records = [item.record for tar in tars for item in read_shard(tar)]
+    assert records
+    assert not any(validated(record, ImageRecord, "x.json").problem() for record in records)
+
+
 @pytest.mark.parametrize(
     ("name", "data", "what"),
     [
         ("model_index.json", DEEP * 100, "nested too deeply"),
         ("model_index.json", b"null", "a JSON NoneType, not an object"),
+        ("model_index.json", b"1" * 5000, "a number of "),
         ("model_index.json", b'{"_class_name": "\\u001b]0;x"}', "_class_name "),
         ("unet/config.json", b'{"sample_size": 1000000000}', "these give no size in pixels up to 4096"),
         ("vae/config.json", b'{"block_out_channels": [' + b"1," * 10**5 + b"1]}", "these give no size in pixels"),

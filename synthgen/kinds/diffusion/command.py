@@ -58,7 +58,7 @@ def sd(
     exclude_flagged: Annotated[
         bool | None, typer.Option("--exclude-flagged", help="Redraw images that the model's safety checker flags.")
     ] = None,
-    shard_size: Annotated[int | None, typer.Option(help="Images per shard.", show_default="1000")] = None,
+    shard_size: Annotated[int | None, typer.Option(help="Images per shard.", show_default=str(SHARD_SIZE))] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images drawn at once; found automatically.")] = None,
     device: Annotated[
         str | None, typer.Option(help="cuda, cuda:1 or cpu; by default all CUDA devices, or the CPU.")
@@ -78,7 +78,7 @@ def sd(
     from synthgen.dataset.plan import check_request, new_plan
     from synthgen.engines.generate import stored_plan
     from synthgen.kinds.diffusion.prompts import class_list_path, read_classes, read_prompts
-    from synthgen.kinds.diffusion.render import remake_file
+    from synthgen.kinds.diffusion.remake import remake_file
     from synthgen.kinds.diffusion.request import (
         Settings,
         describe,
@@ -97,7 +97,13 @@ def sd(
         local(file)
         if file.is_dir():
             raise SynthgenError(f"{out}: a folder; name the image file to write")
-        remake_file(from_record, file, model=model, revision=revision, device=device)
+        if not remake_file(from_record, file, model=model, revision=revision, device=device):
+            say(
+                f"synthgen: {out}: redrawn, but not with the sha256 in {from_record}: the device or the versions differ"
+                " from those that drew the image, or the record was edited",
+                file=sys.stderr,
+            )
+            raise Exit(1)
         say(f"{out}: redrawn from {from_record}")
         return
     if prompts is None or n is None:

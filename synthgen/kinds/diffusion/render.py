@@ -7,29 +7,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, with_config
 
-from synthgen.common.errors import SynthgenError
-from synthgen.common.records import parsed, validated
 from synthgen.dataset.encode import Origin, encode_image
-from synthgen.dataset.plan import MAX_BATCH
 from synthgen.dataset.quality import fault
 from synthgen.dataset.shard import Item
-from synthgen.kinds.base import IMAGE_FORMATS, MAX_IMAGES, MAX_SIDE, Sample
-from synthgen.kinds.diffusion.content import DiffusionContent, ModelRecord, Sampling
-from synthgen.kinds.diffusion.models import Model, find_model
-from synthgen.storage.atomic import write_atomically
-from synthgen.storage.reading import read_file, reading
+from synthgen.kinds.base import Sample
+from synthgen.kinds.diffusion.content import DiffusionContent
 
 if TYPE_CHECKING:
     from synthgen.kinds.diffusion.sampler import Pending, Sampler
 
-LONGEST = 1 << 20  # bytes in a record
 ATTEMPTS = 5  # at an image that comes out black, constant, not finite, or flagged if that is excluded
 
 
@@ -140,93 +131,3 @@ def _batched(samples: Iterable[Sample], size: int) -> Iterator[tuple[Sample, ...
     rest = iter(samples)
     while group := tuple(islice(rest, size)):
         yield group
-
-
-def remake_file(
-    record: Path, out: Path, *, model: str | None = None, revision: str | None = None, device: str | None = None
-) -> None:
-    """Redraw the image of a record file (the json of a sample) into a file; see ``remake``.
-
-    The model is the one that the record names, at its commit, unless ``model`` gives another location.
-    """
-    with reading(record):
-        data = read_file(record, limit=LONGEST)
-    stored = parsed(data, record)
-    asked = validated(stored, _Asked, record)
-    if what := asked.problem():
-        raise SynthgenError(f"{record}: {what}")
-    if model is None and revision is None and not asked.revision.startswith("sha256:"):
-        revision = asked.revision or None
-    # the dtype decides between weight files of half and of full precision
-    weights = find_model(model or asked.model, revision=revision, dtype=asked.dtype)
-    write_atomically(out, remake(stored, weights, device=device))
-
-
-@with_config(ConfigDict(extra="ignore"))
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """The fields of a record from which its image is redrawn."""
-
-    index: int
-    prompt: str
-    seed: int | str  # as text in the records in shards
-    model: str
-    revision: str
-    variant: str
-    scheduler: str
-    steps: int
-    guidance: float
-    negative_prompt: str
-    size: int
-    dtype: str
-    format: str
-    quality: int
-    batch: int
-
-    def problem(self) -> str | None:
-        """Which value is out of range, beginning with its key; None if all are valid."""
-        from synthgen.kinds.diffusion.content import DTYPES
-        from synthgen.kinds.diffusion.schedulers import NAMES as SCHEDULERS
-
-        for key, known in (("scheduler", SCHEDULERS), ("dtype", DTYPES), ("format", IMAGE_FORMATS)):
-            if getattr(self, key) not in known:
-                return f"{key}: {getattr(self, key)[:40]!r} is not one of {', '.join(known)}"
-        ranges = {"steps": (1, 1000), "guidance": (0, 100), "size": (1, MAX_SIDE), "quality": (1, 100)}
-        for key, (least, most) in (ranges | {"batch": (1, MAX_BATCH), "index": (0, MAX_IMAGES - 1)}).items():
-            if not least <= getattr(self, key) <= most:
-                return f"{key}: {getattr(self, key)} is not {least} to {most}"
-        is_seed = str(self.seed).isascii() and str(self.seed).isdecimal() and int(self.seed) < 2**64
-        return None if is_seed else f"seed: {str(self.seed)[:40]!r} is not a 64-bit number"
-
-
-def remake(record: dict[str, Any], model: Model, *, device: str | None = None) -> bytes:
-    """The image file of a record, redrawn; equal to the stored one on the same machine with the same versions.
-
-    Raises SynthgenError if the record is not that of a diffusion image, or the model is a different one.
-    """
-    from synthgen.kinds.diffusion.sampler import Sampler
-
-    try:
-        if (model.name, model.revision, model.variant or "") != (
-            record["model"],
-            record["revision"],
-            record["variant"],
-        ):
-            raise SynthgenError(
-                f"model {model.name} at {model.revision[:20]}: the record's is {record['model']} at"
-                f" {record['revision'][:20]}; give it as --model"
-            )
-        sampling = Sampling(
-            scheduler=record["scheduler"],
-            steps=record["steps"],
-            guidance=record["guidance"],
-            negative_prompt=record["negative_prompt"],
-            size=record["size"],
-            dtype=record["dtype"],
-        )
-        weights = ModelRecord(name=model.name, revision=model.revision, variant=model.variant)
-        sampler = Sampler(model.folder, weights, sampling, device=device, batch=record["batch"])
-        drawn = sampler.finish(sampler.start([record["prompt"]], [int(record["seed"])]))
-    except KeyError as error:
-        raise SynthgenError(f"not a record of a diffusion image: {error.args[0]} is missing") from None
-    return encoded(drawn.images[0], record)
