@@ -163,6 +163,14 @@ def png(width: int, height: int) -> bytes:
     return sink.getvalue()
 
 
+def cut_the_end_of_an_image(dataset: Path) -> None:
+    put_an_image(dataset, next(read_shard(dataset / TAR)).image[:-12])
+
+
+def append_to_an_image(dataset: Path) -> None:
+    put_an_image(dataset, next(read_shard(dataset / TAR)).image + b"PK")
+
+
 def put_a_decompression_bomb(dataset: Path) -> None:
     put_an_image(dataset, png(30_000, 12_000))
 
@@ -265,6 +273,8 @@ DAMAGES: list[tuple[Callable[[Path], None], dict[str, str]]] = [  # what is done
     (drop_a_sample, {TAR: "69 samples, planned 70"}),
     (add_a_sample, {TAR: "more samples than the plan's 70"}),
     (break_an_image, {TAR: "image 000000072 cannot be decoded"}),
+    (cut_the_end_of_an_image, {TAR: "image 000000072 is truncated"}),
+    (append_to_an_image, {TAR: "image 000000072 has 2 bytes after its end"}),
     (put_a_decompression_bomb, {TAR: "image 000000072 cannot be decoded (Image size (360000000 pixels)"}),
     (put_an_image_of_another_size, {TAR: "image 000000072 has 32 x 33 pixels, planned 32 x 32"}),
     (edit_the_table, {TABLE: "the row of 000000072 differs from its record in the tar: class"}),

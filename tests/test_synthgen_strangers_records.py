@@ -1,8 +1,10 @@
 """Records, samples and images that came from elsewhere are read strictly, and refused in one line."""
 
+import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from files import contents, edit
 from PIL import Image
-from strangers import CLAIM, ESCAPE, GOLDEN, MAKE, PROMPTS, RECORD, TAR, Command, refused
+from strangers import CLAIM, ESCAPE, GOLDEN, MAKE, PROMPTS, RECORD, TABLE, TAR, Command, refused
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.records import validated
@@ -232,10 +234,13 @@ def test_a_model_of_strange_files_is_refused_in_one_line(
 
 
 def replace_first_image(directory: Path, data: bytes) -> None:
-    """In the tar alone, under its name."""
+    """Under its name, with the sums of the image in its record and in the table."""
     path = directory / TAR
     items = list(read_shard(path))
     first = items[0]
+    first.record["sha256"] = hashlib.sha256(data).hexdigest()
+    rows = [item.record for item in items]
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(directory / TABLE)), directory / TABLE)
     parts = [member(f"{first.key}.png", data), member(f"{first.key}.cls", b"%d" % first.label)]
     parts.append(member(f"{first.key}.json", json.dumps(first.record).encode()))
     for item in items[1:]:
@@ -243,7 +248,7 @@ def replace_first_image(directory: Path, data: bytes) -> None:
         parts.append(member(f"{item.key}.cls", b"%d" % item.label))
         parts.append(member(f"{item.key}.json", json.dumps(item.record).encode()))
     path.write_bytes(b"".join(parts) + END)
-    edit(directory / RECORD, n_bytes=path.stat().st_size)
+    edit(directory / RECORD, n_bytes=path.stat().st_size, table_n_bytes=(directory / TABLE).stat().st_size)
 
 
 def huge_png(side: int) -> bytes:
@@ -258,9 +263,9 @@ def huge_png(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
 
 
-def jpeg() -> bytes:
+def picture(kind: str) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (32, 32)).save(file, "JPEG")
+    Image.new("RGB", (32, 32)).save(file, kind)
     return file.getvalue()
 
 
@@ -269,25 +274,52 @@ def jpeg() -> bytes:
     [
         (huge_png(60_000), "cannot be decoded"),
         (huge_png(10_000), "has 10000 x 10000 pixels, planned 32 x 32"),
-        (jpeg(), "cannot be decoded (not a PNG)"),
+        (picture("JPEG"), "cannot be decoded (not a PNG)"),
+        (picture("GIF"), "cannot be decoded (not a PNG)"),
         (b"", "cannot be decoded"),
+        (picture("PNG") + b"PK", "has 2 bytes after its end"),
     ],
-    ids=["60000", "10000", "jpeg", "empty"],
+    ids=["60000", "10000", "jpeg", "gif", "empty", "longer"],
 )
-def test_a_preview_decodes_no_image_that_verify_would_refuse(
+def test_no_image_that_verify_would_refuse_is_previewed_or_exported(
     data: bytes, what: str, whole: Path, synthgen_here: Command, tmp_path: Path
 ) -> None:
     replace_first_image(whole, data)
     told = synthgen_here("verify", whole)
     assert what in told.stdout
     assert "Warning" not in told.stderr
+    layouts = ["imagefolder", "parquet", "webdataset"]
+    exports = [("export", whole, "--out", tmp_path / layout, "--format", layout) for layout in layouts]
+    for command in [("preview", whole, "--out", tmp_path / "look", "--per-class", "100"), *exports]:
+        told = synthgen_here(*command)
+        refused_after_progress = [line for line in told.stderr.splitlines() if line.startswith("synthgen: ")]
+        assert told.returncode == 2
+        assert len(refused_after_progress) == 1
+        assert f"{TAR}: image 000000000 {what}" in refused_after_progress[0]
+        assert "Traceback" not in told.stderr
+        assert "Warning" not in told.stderr
+    assert not (tmp_path / "look").exists()
+    assert not [path for path in tmp_path.rglob("*.png") if not path.is_relative_to(whole)]
+    assert not [*tmp_path.rglob("train-*"), *tmp_path.rglob("*.tmp")]
+
+
+def test_a_preview_shows_no_image_that_differs_from_its_record(
+    whole: Path, synthgen_here: Command, tmp_path: Path
+) -> None:
+    items = list(read_shard(whole / TAR))
+    swapped = [items[1].image, items[0].image, *(item.image for item in items[2:])]
+    parts = [
+        member(f"{item.key}.png", image)
+        + member(f"{item.key}.cls", b"%d" % item.label)
+        + member(f"{item.key}.json", json.dumps(item.record).encode())
+        for item, image in zip(items, swapped, strict=True)
+    ]
+    (whole / TAR).write_bytes(b"".join(parts) + END)
+    edit(whole / RECORD, sha256=hashlib.sha256((whole / TAR).read_bytes()).hexdigest())
     told = synthgen_here("preview", whole, "--out", tmp_path / "look", "--per-class", "100")
-    refused_after_progress = [line for line in told.stderr.splitlines() if line.startswith("synthgen: ")]
     assert told.returncode == 2
-    assert len(refused_after_progress) == 1
-    assert what in refused_after_progress[0]
-    assert "Traceback" not in told.stderr
-    assert "Warning" not in told.stderr
+    assert re.search(f"{TAR}: image 00000000[01] differs from its record; see synthgen verify", told.stderr)
+    assert not (tmp_path / "look").exists()
 
 
 COLUMNS: dict[str, Callable[[pa.Table], pa.Table]] = {

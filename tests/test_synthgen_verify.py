@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -36,6 +37,7 @@ from damages import (
     write_the_table_otherwise,
 )
 from files import contents, edit
+from PIL import Image
 from processes import Start
 
 from synthgen.common.errors import SynthgenError
@@ -194,7 +196,9 @@ def others_bytes(plan_path: Path) -> Renderer:
 
     def render(samples: Any) -> Iterator[Item]:
         for item in renderer.render(samples):
-            yield replace(item, image=item.image + b"\0")
+            file = io.BytesIO()
+            Image.open(io.BytesIO(item.image)).save(file, "PNG")
+            yield replace(item, image=file.getvalue())
 
     return Renderer(render=render, environment=renderer.environment | {"numba": "9.9"})
 

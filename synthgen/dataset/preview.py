@@ -23,9 +23,9 @@ from synthgen.common.errors import SynthgenError
 from synthgen.common.printing import printable
 from synthgen.common.progress import progress
 from synthgen.common.seeds import derive_seed
+from synthgen.dataset.image_file import image_defect, quiet_decoders
 from synthgen.dataset.manifest import Manifest
 from synthgen.dataset.plan import ShardSpan
-from synthgen.dataset.scan import image_defect, quiet_decoders
 from synthgen.dataset.shard import data_path, image_members, table_path
 from synthgen.dataset.tables import read_table
 from synthgen.storage.atomic import write_atomically
@@ -204,8 +204,10 @@ def _read_shard(manifest: Manifest, span: ShardSpan, choices: list[Choice], room
             name, start, size = members[key]
             file.seek(start)
             data = file.read(size)
-            if what := image_defect(name.partition(".")[2], data, manifest.plan):
-                raise SynthgenError(f"image {key} {what}")
+            if hashlib.sha256(data).hexdigest() != record.get("sha256"):
+                raise SynthgenError(f"image {key} differs from its record; see synthgen verify, and --repair")
+            if what := image_defect(name.partition(".")[2], data, manifest.plan.content.image):
+                raise SynthgenError(f"image {key} {what}; see synthgen verify, and --repair")
             yield _picture(choice, record, class_id, name, data, room)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event
 from typing import IO, TYPE_CHECKING, Any
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.printing import printable
+from synthgen.dataset.image_file import image_defect
 from synthgen.dataset.plan import Plan, ShardSpan
 from synthgen.dataset.shard import Item, Shard, data_name, mismatch, read_items, read_record, record_name, table_name
 from synthgen.dataset.tables import check_size
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 LISTED = 5  # defects listed per tar; the rest are counted
 BATCH = 256  # rows of a table, or images, at once
-DECODERS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}  # Pillow's names
 GONE = "missing, though other files of its shard are there"
 
 
@@ -172,7 +170,7 @@ def _item_defects(item: Item, sample: Sample, plan: Plan) -> Iterator[str]:
             yield f"the record of {item.key} has {field_name} {stored!r:.50}, planned {planned!r:.50}"
     if hashlib.sha256(item.image).hexdigest() != item.record.get("sha256"):
         yield f"image {item.key} differs from its record"
-    if what := image_defect(item.ending, item.image, plan):
+    if what := image_defect(item.ending, item.image, plan.content.image):
         yield f"image {item.key} {what}"
 
 
@@ -186,33 +184,6 @@ def _planned_record(plan: Plan, sample: Sample, record: dict[str, Any]) -> dict[
         "class": content.class_names[sample.label],
     }
     return planned | content.record(sample, record)
-
-
-def image_defect(ending: str, data: bytes, plan: Plan) -> str | None:
-    """Why an image file is not as planned, or None; its size is checked before anything is decoded."""
-    from PIL import Image, UnidentifiedImageError
-
-    planned = plan.content.image
-    if ending != planned.ending:
-        return f"is a {ending}, planned {planned.ending}"
-    try:
-        with Image.open(io.BytesIO(data), formats=[DECODERS[ending]]) as image:
-            if image.size != (planned.side, planned.side):
-                return f"has {image.width} x {image.height} pixels, planned {planned.side} x {planned.side}"
-            image.load()
-    except UnidentifiedImageError:  # its text contains a memory address
-        return f"cannot be decoded (not a {DECODERS[ending]})"
-    except Exception as error:  # decoders fail on damaged bytes in many ways
-        return f"cannot be decoded ({' '.join(str(error).split())[:100] or type(error).__name__})"
-    return None
-
-
-@contextmanager
-def quiet_decoders() -> Iterator[None]:
-    """Suppress the warnings of decoders: what they warn about is then reported as a defect."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _rows(data: bytes, n: int) -> Iterator[dict[str, Any]]:

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING
 from synthgen.common.errors import SynthgenError
 from synthgen.common.processes import end_with_parent
 from synthgen.common.records import parsed, validated
+from synthgen.dataset.image_file import quiet_decoders
 from synthgen.dataset.manifest import CONNECTIONS, DOCUMENTS, MANIFEST, PLAN, SUMS, summary_of, unlike_plan
 from synthgen.dataset.plan import LONGEST, Plan, ShardSpan, read_plan
-from synthgen.dataset.scan import Defect, Job, Scanned, quiet_decoders, scan
+from synthgen.dataset.scan import Defect, Job, Scanned, scan
 from synthgen.dataset.shard import Shard, data_name, mismatch, record_name, table_name
 from synthgen.storage import logs
 from synthgen.storage.places import store_of

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthgen.common.errors import SynthgenError
+from synthgen.dataset.image_file import image_defect, quiet_decoders
 from synthgen.dataset.manifest import Manifest
+from synthgen.dataset.plan import Plan
 from synthgen.dataset.shard import Item, data_path, read_shard
 from synthgen.dataset.tar import END, member
 from synthgen.kinds.base import Sample
@@ -53,7 +55,7 @@ def export(
             f"{manifest.directory}: {manifest.n_samples} of {manifest.plan.n} images exist; finish the set first"
         )
     parts = () if layout == "imagefolder" else cut(manifest, layout, shard_bytes)
-    with reporting_full_disk(out), opened_export(manifest, out, layout, shard_bytes, parts):
+    with reporting_full_disk(out), quiet_decoders(), opened_export(manifest, out, layout, shard_bytes, parts):
         if layout == "imagefolder":
             _write_folders(manifest, out, progress)
         else:
@@ -122,7 +124,7 @@ def checked(
             if item is None:
                 raise SynthgenError(f"{path}: {index - place.start} samples, planned {shard.n_samples}; {MEND}")
             if any(index in one for one in wanted):
-                yield _check(path, manifest.plan.sample(index), item), item
+                yield _check(path, manifest.plan, manifest.plan.sample(index), item), item
                 done += 1
                 if done % SHOW_EVERY == 0:
                     progress(done)
@@ -131,13 +133,15 @@ def checked(
     progress(done)
 
 
-def _check(path: Place, sample: Sample, item: Item) -> Sample:
+def _check(path: Place, plan: Plan, sample: Sample, item: Item) -> Sample:
     if (item.key, item.label) != (sample.key, sample.label):
         raise SynthgenError(
             f"{path}: sample {item.key} has label {item.label}, planned {sample.key}: {sample.label}; {MEND}"
         )
     if hashlib.sha256(item.image).hexdigest() != item.record.get("sha256"):
         raise SynthgenError(f"{path}: image {item.key} differs from its record; {MEND}")
+    if what := image_defect(item.ending, item.image, plan.content.image, decode=False):
+        raise SynthgenError(f"{path}: image {item.key} {what}; {MEND}")
     return sample
 
 
