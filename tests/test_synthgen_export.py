@@ -340,12 +340,15 @@ def test_a_record_with_other_columns_is_named(dataset: Path, tmp_path: Path) -> 
         return found | {"000000117.json": json.dumps(json.loads(found["000000117.json"]) | more).encode()}
 
     manifest = rewrite(tmp_path / "set", lambda found: extend(found, extra=1))
-    with pytest.raises(SynthgenError, match=r"the record of 000000117 .* differ in \['extra'\]"):
+    with pytest.raises(
+        SynthgenError,
+        match=r"000000\.parquet: its columns are not those of the record of 000000117 \(extra\)",
+    ):
         written(manifest, tmp_path / "out", "parquet")
     shutil.rmtree(tmp_path / "set")
     shutil.copytree(dataset, tmp_path / "set")
     manifest = rewrite(tmp_path / "set", lambda found: extend(found, patch="none"))
-    with pytest.raises(SynthgenError, match=r"have other types than the first metadata table"):
+    with pytest.raises(SynthgenError, match=r"000000\.parquet: its columns have other types than the records"):
         written(manifest, tmp_path / "other", "parquet")
 
 
@@ -400,7 +403,8 @@ def test_a_folder_that_is_not_this_export_is_refused_and_left_as_it_is(dataset: 
     for folder, layout, shard_bytes, told in (
         (tmp_path / "photos", "parquet", SMALL, "not empty and not an export"),
         (tmp_path / "file", "parquet", SMALL, "not a directory"),
-        (out, "parquet", SMALL, "another export .layout webdataset there, parquet asked"),
+        (out, "parquet", SMALL, "another export .layout webdataset there, parquet asked.; choose"),
+        (out, "imagefolder", SMALL, "another export .layout webdataset there, imagefolder asked.; choose"),
         (out, "webdataset", SMALL + 1, f"another export .shard_bytes {SMALL} there, {SMALL + 1} asked"),
         (dataset / "out", "parquet", SMALL, "is inside the dataset .* itself; choose another place"),
         (dataset, "parquet", SMALL, "is inside the dataset .* itself; choose another place"),
@@ -411,12 +415,11 @@ def test_a_folder_that_is_not_this_export_is_refused_and_left_as_it_is(dataset: 
             export_from_file_url(dataset, folder, layout, shard_bytes)
     assert files(tmp_path) == before
     assert not (dataset / "out").exists()
-    (out / ".synthgen-export.json").write_text("[]")
-    with pytest.raises(SynthgenError, match="another export"):
-        written(dataset, out, "webdataset")
-    (out / ".synthgen-export.json").write_text("{")
-    with pytest.raises(SynthgenError, match="not a record"):
-        written(dataset, out, "webdataset")
+    record = (out / ".synthgen-export.json").read_text()
+    for strange in ("[]", "{", record.replace('"complete"', '"colour": 1, "complete"'), record[:-2] + ', "format": 1}'):
+        (out / ".synthgen-export.json").write_text(strange)
+        with pytest.raises(SynthgenError, match=r"export\.json: .*: not a record of an export; choose another"):
+            written(dataset, out, "webdataset")
 
 
 def export_from_file_url(dataset: Path, out: Path, layout: str, shard_bytes: int) -> None:

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import counted
 from synthgen.dataset.image_file import image_defect, quiet_decoders
 from synthgen.dataset.manifest import Manifest
 from synthgen.dataset.plan import Plan
-from synthgen.dataset.shard import Item, data_path, read_shard
+from synthgen.dataset.shard import Item, data_path, read_shard, table_path
 from synthgen.dataset.tar import END, member
 from synthgen.kinds.base import Sample
 from synthgen.publishing.export_record import FORMAT, Part, opened_export, reporting_full_disk
@@ -122,7 +123,9 @@ def checked(
         for index in range(place.start, last):
             item = next(items, None)
             if item is None:
-                raise SynthgenError(f"{path}: {index - place.start} samples, planned {shard.n_samples}; {MEND}")
+                raise SynthgenError(
+                    f"{path}: {counted(index - place.start, 'sample')}, planned {shard.n_samples}; {MEND}"
+                )
             if any(index in one for one in wanted):
                 yield _check(path, manifest.plan, manifest.plan.sample(index), item), item
                 done += 1
@@ -191,7 +194,8 @@ def _write_parts(
 
     missing = [part for part in parts if not (out / part.name).exists()]
     samples = checked(manifest, [(part.start, part.stop) for part in missing], progress)
-    columns = layout_of(manifest) if layout == "parquet" and missing else None
+    first = table_path(manifest.directory, manifest.plan.shard(0))
+    columns = layout_of(manifest, first) if layout == "parquet" and missing else None
     for part in missing:
         own = islice(samples, part.stop - part.start)
         path = target(out, part.name)
@@ -200,7 +204,7 @@ def _write_parts(
             if columns is None:
                 file.writelines(_members(own))
             else:
-                write_parquet(Path(file.name), columns, own, where=str(manifest.directory))
+                write_parquet(Path(file.name), columns, own, table=first)
             move_into_place(file, path)
     next(samples, None)  # so that it checks the end of the last shard
     sizes = [{**asdict(part), "n_bytes": (out / part.name).stat().st_size} for part in parts]

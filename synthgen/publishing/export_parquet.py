@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from synthgen.common.errors import SynthgenError
 from synthgen.dataset.manifest import Manifest
-from synthgen.dataset.shard import Item, table_path
+from synthgen.dataset.shard import Item
 from synthgen.dataset.tables import read_schema
 from synthgen.kinds.base import Sample
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from synthgen.storage.store import Place
 
 # A row group is what a reader holds at once; the Hub's viewer needs small ones.
 GROUP_BYTES = 32 << 20
@@ -23,14 +25,13 @@ GROUP_ROWS = 10_000
 DTYPES = {"int64": "int64", "string": "string", "double": "float64", "bool": "bool"}
 
 
-def layout_of(manifest: Manifest) -> pa.Schema:
-    """The columns: image, label, key, and those of the metadata tables, whose types the first of them gives.
+def layout_of(manifest: Manifest, path: Place) -> pa.Schema:
+    """The columns: image, label, key, and those of the metadata tables, whose types the first, ``path``, gives.
 
-    Raises SynthgenError if that table cannot be read or has a column of another type, or two classes share a name.
+    Raises SynthgenError if it cannot be read or has a column of another type, or two classes share a name.
     """
     import pyarrow as pa
 
-    path = table_path(manifest.directory, manifest.plan.shard(0))
     table = read_schema(path)
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     fields = {"image": image, "label": pa.int64(), "key": pa.string()}
@@ -50,8 +51,11 @@ def layout_of(manifest: Manifest) -> pa.Schema:
     return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def write_parquet(path: Path, columns: pa.Schema, samples: Iterable[tuple[Sample, Item]], *, where: str) -> None:
-    """Write samples as one Parquet file; raises SynthgenError, naming the set, if a record has other columns."""
+def write_parquet(path: Path, columns: pa.Schema, samples: Iterable[tuple[Sample, Item]], *, table: Place) -> None:
+    """Write samples as one Parquet file.
+
+    Raises SynthgenError, naming the table that gave the columns, if a record has others.
+    """
     import pyarrow.parquet as pq
 
     plain = [name for name in columns.names if name not in ("image", "key", "sha256")]
@@ -66,25 +70,28 @@ def write_parquet(path: Path, columns: pa.Schema, samples: Iterable[tuple[Sample
         rows: list[dict[str, Any]] = []
         n_bytes = 0
         for _, item in samples:
-            rows.append(_row(item, columns, where))
+            rows.append(_row(item, columns, table))
             n_bytes += len(item.image)
             if n_bytes >= GROUP_BYTES or len(rows) == GROUP_ROWS:
-                writer.write_table(_group(rows, columns, where))
+                writer.write_table(_group(rows, columns, table))
                 rows, n_bytes = [], 0
         if rows:
-            writer.write_table(_group(rows, columns, where))
+            writer.write_table(_group(rows, columns, table))
 
 
-def _row(item: Item, columns: pa.Schema, where: str) -> dict[str, Any]:
+def _row(item: Item, columns: pa.Schema, table: Place) -> dict[str, Any]:
     image = {"bytes": item.image, "path": f"{item.key}.{item.ending}"}
     row = item.record | {"image": image, "label": item.label, "key": item.key}
     odd = row.keys() ^ set(columns.names)
     if odd:
-        raise SynthgenError(f"{where}: the record of {item.key} and the first metadata table differ in {sorted(odd)}")
+        keys = ", ".join(sorted(odd))
+        raise SynthgenError(
+            f"{table}: its columns are not those of the record of {item.key} ({keys}); see synthgen verify"
+        )
     return row
 
 
-def _group(rows: list[dict[str, Any]], columns: pa.Schema, where: str) -> pa.Table:
+def _group(rows: list[dict[str, Any]], columns: pa.Schema, table: Place) -> pa.Table:
     import pyarrow as pa
 
     try:
@@ -92,6 +99,6 @@ def _group(rows: list[dict[str, Any]], columns: pa.Schema, where: str) -> pa.Tab
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         keys = f"{rows[0]['key']} to {rows[-1]['key']}"
         raise SynthgenError(
-            f"{where}: the records of {keys} have other types than the first metadata table"
-            f" ({' '.join(str(error).split())})"
+            f"{table}: its columns have other types than the records of {keys} ({' '.join(str(error).split())}); see"
+            " synthgen verify"
         ) from None

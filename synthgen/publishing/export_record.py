@@ -7,17 +7,18 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import with_config
 
 from synthgen.common.errors import SynthgenError
-from synthgen.common.records import parsed
+from synthgen.common.records import STRICT, added, plain
 from synthgen.dataset.manifest import Manifest
 from synthgen.storage.atomic import claimed, write_atomically, write_if_new
 from synthgen.storage.inside import check_outside
 from synthgen.storage.places import store_of
-from synthgen.storage.reading import read_file
+from synthgen.storage.reading import read_record
 from synthgen.storage.store import Place
 
 FORMAT = 1  # of the record and of index.json
@@ -37,6 +38,19 @@ class Part:
     stop: int
 
 
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRecord:
+    """Which export a folder belongs to; the optional keys are those of files of several images."""
+
+    format: int
+    layout: str
+    plan: str  # its digest
+    shard_bytes: int | None = added(None)  # asked for
+    shards: str | None = added(None)  # SHA-256 of the SHA-256 of all tars
+    complete: bool
+
+
 @contextmanager
 def opened_export(
     manifest: Manifest, out: Path, layout: str, shard_bytes: int, parts: Sequence[Part]
@@ -51,42 +65,38 @@ def opened_export(
         _resumes(out, record)  # checked again, now that no other process can start one
         write_if_new(out / RECORD, _text(record))
         yield
-        write_atomically(out / RECORD, _text(record | {"complete": True}))
+        write_atomically(out / RECORD, _text(replace(record, complete=True)))
 
 
-def _record(manifest: Manifest, layout: str, shard_bytes: int) -> dict[str, Any]:
+def _record(manifest: Manifest, layout: str, shard_bytes: int) -> ExportRecord:
     """What identifies an export.  An image folder may grow with its set; files of several images may not."""
-    record: dict[str, Any] = {"format": FORMAT, "layout": layout, "plan": manifest.plan.digest}
-    if layout != "imagefolder":
-        checksums = "".join(shard.sha256 for shard in manifest.shards)
-        record |= {"shard_bytes": shard_bytes, "shards": hashlib.sha256(checksums.encode()).hexdigest()}
-    return record | {"complete": False}
+    record = ExportRecord(format=FORMAT, layout=layout, plan=manifest.plan.digest, complete=False)
+    if layout == "imagefolder":
+        return record
+    checksums = "".join(shard.sha256 for shard in manifest.shards)
+    return replace(record, shard_bytes=shard_bytes, shards=hashlib.sha256(checksums.encode()).hexdigest())
 
 
-def _text(record: dict[str, Any]) -> bytes:
-    return (json.dumps(record, indent=1) + "\n").encode()
+def _text(record: ExportRecord) -> bytes:
+    return (json.dumps(plain(record), indent=1) + "\n").encode()
 
 
-def _resumes(out: Path, record: dict[str, Any]) -> bool:
+def _resumes(out: Path, record: ExportRecord) -> bool:
     """Whether ``out`` is an export of this record; raises SynthgenError if it is neither that nor empty."""
     try:
-        old = parsed(read_file(out / RECORD, limit=LONGEST), out / RECORD)
+        old = read_record(out / RECORD, ExportRecord, limit=LONGEST)
     except FileNotFoundError:
         if out.is_dir() and any(path.suffix != ".tmp" for path in out.iterdir()):
             raise SynthgenError(f"{out}: not empty and not an export (no {RECORD}); choose another --out") from None
         return False
     except SynthgenError as error:
         raise SynthgenError(f"{error}: not a record of an export; choose another --out") from None
-    old = old if isinstance(old, dict) else {}
-    differing = [key for key in record if key != "complete" and old.get(key) != record[key]]
-    if differing:
-        mismatch = ", ".join(f"{key} {_short(old.get(key))} there, {_short(record[key])} asked" for key in differing)
-        raise SynthgenError(f"{out}: another export ({mismatch}); choose another --out")
+    for field in fields(record):
+        there, asked = getattr(old, field.name), getattr(record, field.name)
+        if there != asked and field.name != "complete":
+            mismatch = f"{field.name} {str(there)[:16]} there, {str(asked)[:16]} asked"
+            raise SynthgenError(f"{out}: another export ({mismatch}); choose another --out")
     return True
-
-
-def _short(value: object) -> str:
-    return str(value)[:16]
 
 
 def _check_place(directory: Place, out: Path) -> None:
