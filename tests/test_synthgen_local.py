@@ -96,7 +96,7 @@ def test_a_shard_that_ends_each_attempt_is_given_up_told_and_done_by_a_later_run
     why += f" (traceback in {logs[-1]})" if logs else ""
     lines = [line for line in told.splitlines() if not line.startswith("generate: ")]
     assert lines == [
-        f"synthgen: {out}: 1 shard given up (pretend-train-000003: {why}); the others are finished: run the same"
+        f"synthgen: {out}: 1 shard given up: pretend-train-000003: {why}; the others are finished: run the same"
         " command again to retry them"
     ]
     assert Counter(index for _, _, index in read_log(log))[33] == ATTEMPTS

@@ -61,8 +61,8 @@ def test_a_bug_stops_at_the_third_shard_and_its_traceback_is_in_a_log_without_th
     done = toy(*SQUARES[:-1], workers, "--out", out, TOY_FAULT=faults, TOY_SECRET=TOKEN)
     assert done.returncode == 1
     (line,) = said(done)
-    assert line.startswith(f"synthgen: {out}: stopped at the third shard that failed in the same way (square-train-")
-    assert "KeyError: 'oops ***' (traceback in " in line
+    assert line.startswith(f"synthgen: {out}: stopped, as square-train-")
+    assert " is the third shard that failed in the same way: KeyError: 'oops ***' (traceback in " in line
     assert line.endswith("; the finished shards are kept: run the same command again once the bug is fixed")
     found = sorted((out / "logs").iterdir())
     assert len(found) == SAME  # each shard was tried once
@@ -166,7 +166,9 @@ def test_only_failures_that_are_alike_are_counted_together(tmp_path: Path) -> No
             yield item(sample, Maker(log=""))
 
     lay(tmp_path / "set", PLAN)
-    with pytest.raises(RepeatedBugError, match="000004: TypeError"):  # two of one kind, then three
+    with pytest.raises(
+        RepeatedBugError, match=r"000004 is the third shard .* same way: TypeError"
+    ):  # two of one kind, then three
         generate(tmp_path / "set", renderer=Renderer(render=render, environment={}))
 
 
@@ -378,9 +380,7 @@ def test_on_ray_too_a_bug_stops_at_the_third_shard_and_has_its_log(tmp_path: Pat
     options = ("--engine", "ray", "--resources", "CPU=1", "--workers", 2, "--out", out, "--debug")
     done = toy(*SQUARES[:-2], *options, TOY_FAULT=" ".join(map(str, range(30))), TOY_SECRET=TOKEN)
     assert done.returncode == 1
-    assert said(done)[-1].startswith(
-        f"synthgen: {out}: stopped at the third shard that failed in the same way (square-"
-    )
+    assert said(done)[-1].startswith(f"synthgen: {out}: stopped, as square-")
     log = Path(re.search(r"traceback in (.*?)\)", said(done)[-1])[1])
     assert len(list((out / "logs").iterdir())) == SAME
     assert log.read_text().endswith("KeyError: 'oops ***'\n")

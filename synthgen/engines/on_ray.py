@@ -156,7 +156,7 @@ class _Crew:
         if why:
             self._failed_starts += 1
             if self._failed_starts == STARTS:
-                raise SynthgenError(f"--engine ray: {STARTS} workers in a row did not start ({why})")
+                raise SynthgenError(f"--engine ray: {STARTS} workers in a row did not start: {why}")
             return
         if isinstance(answer, SynthgenError):
             raise answer

@@ -148,7 +148,7 @@ class FailedShardsError(SynthgenError):
         first = "; ".join(f"{done.span.stem}: {done.failed}" for done in failed[:3])
         more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
         super().__init__(
-            f"{directory}: {counted(len(failed), 'shard')} given up ({first}{more}); the others are finished: run"
+            f"{directory}: {counted(len(failed), 'shard')} given up: {first}{more}; the others are finished: run"
             " the same command again to retry them"
         )
 
@@ -169,6 +169,6 @@ class Bugs:
         """Raise RepeatedBugError at the third shard that fails in the same way."""
         if self._repeats.too_many(done.bug):
             raise RepeatedBugError(
-                f"{self._directory}: stopped at the third shard that failed in the same way ({done.span.stem}:"
-                f" {done.failed}); the finished shards are kept: run the same command again once the bug is fixed"
+                f"{self._directory}: stopped, as {done.span.stem} is the third shard that failed in the same way:"
+                f" {done.failed}; the finished shards are kept: run the same command again once the bug is fixed"
             )
