@@ -145,13 +145,16 @@ def test_missing_shards_of_an_unfinished_set_are_told_and_nothing_else(dataset: 
     assert check(dataset) == [Defect(name=TAR, what="missing", shard=1)]
 
 
-def test_an_edited_plan_is_named_and_nothing_is_made_from_it(dataset: Path) -> None:
+def test_an_edited_plan_is_named_once_and_nothing_is_made_from_it(dataset: Path, synthgen_here: Command) -> None:
     edit(dataset / "plan.json", origin={"batch": 3})
     faults = check(dataset)
     assert [fault.name for fault in faults] == ["plan.json"]
     before = stats(dataset)
-    with pytest.raises(SynthgenError, match=r"plan\.json: has sha256 .*nothing can be generated from a plan in doubt"):
+    with pytest.raises(SynthgenError, match=r"nothing can be generated from a plan in doubt; restore plan\.json"):
         repair(dataset, faults)
+    told = synthgen_here("verify", dataset, "--repair")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr.count("plan.json: has sha256 ") == 1
     assert stats(dataset) == before
 
 

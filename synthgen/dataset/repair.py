@@ -55,9 +55,8 @@ def repair(
     """
     logs.go_beside(directory)
     defects = list(defects)
-    for defect in defects:
-        if defect.name == PLAN:
-            raise SynthgenError(f"{directory}: {defect}; nothing can be generated from a plan in doubt")
+    if any(defect.name == PLAN for defect in defects):
+        raise SynthgenError(f"{directory}: nothing can be generated from a plan in doubt; restore {PLAN}")
     plan = read_plan(directory / PLAN)
     papers = read_papers(directory, plan, store_of(directory).listing(directory))
     renderer_of = cache(renderer or partial(plan.kind.renderer, plan))  # once, and only if something must be rendered
