@@ -169,8 +169,9 @@ def export(
     manifest = read_manifest(place(directory))
     with progress("export", manifest.plan.n, "images") as show:
         parts = write(manifest, out, layout=layout, shard_bytes=size, progress=show)
-    where = f"{len(parts)} files" if parts else "class folders"
-    say(f"{out}: {manifest.n_samples} images of {len(manifest.plan.content.class_names)} classes in {where}")
+    where = counted(len(parts), "file") if parts else "class folders"
+    n_classes = counted(len(manifest.plan.content.class_names), "class", "classes")
+    say(f"{out}: {counted(manifest.n_samples, 'image')} of {n_classes} in {where}")
 
 
 @app.command(epilog="Example: synthgen publish fractaldb-1k --to hf://datasets/USER/NAME --dry-run")

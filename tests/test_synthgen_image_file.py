@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from synthgen.common.printing import counted
 from synthgen.dataset.encode import Origin, encode_image
 from synthgen.dataset.image_file import image_defect
 from synthgen.kinds.base import IMAGE_FORMATS, ImageFormat
@@ -48,4 +49,7 @@ def test_a_file_is_whole_with_its_last_byte_and_without_another(ending: str, dat
         assert found is not None
         assert "truncated" in found or "cannot be decoded" in found
     for more in (b"\0", archive(), data):  # the last ends as the file should
-        assert image_defect(ending, data + more, planned, decode=decode) == f"has {len(more)} bytes after its end"
+        assert (
+            image_defect(ending, data + more, planned, decode=decode)
+            == f"has {counted(len(more), 'byte')} after its end"
+        )

@@ -309,6 +309,13 @@ def test_a_file_that_cannot_be_read_is_refused(folder: Path) -> None:
             read(folder / "none.txt")
         with pytest.raises(SynthgenError, match="a folder, not a regular file"):
             read(folder)
+    (folder / "zero.txt").write_text(HEADER.replace("own.tsv", "/dev/zero") + "a {}\n")
+    with pytest.raises(SynthgenError, match="/dev/zero: a device, not a regular file; name a prompt file or a class"):
+        check([folder / "zero.txt"])
+    (folder / "VERSIONS").unlink()
+    (folder / "VERSIONS").mkdir()
+    with pytest.raises(SynthgenError, match="VERSIONS: a folder, not a regular file"):
+        check([folder / "own.txt"])
 
 
 def test_the_command_prints_findings_and_answers_with_an_exit_code(
@@ -318,7 +325,9 @@ def test_the_command_prints_findings_and_answers_with_an_exit_code(
     assert capsys.readouterr().out.splitlines()[-1] == "2 files, 0 errors, 0 warnings"
     (folder / "bad.txt").write_text(HEADER + "a photo\n")
     assert check_command([folder / "bad.txt"]) == 1
-    assert f"{folder / 'bad.txt'}: line 6: error: template 'a photo': no {{}}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{folder / 'bad.txt'}: line 6: error: template 'a photo': no {{}}" in out
+    assert out.splitlines()[-1] == "1 file, 1 error, 0 warnings"
     assert check_command([folder / "bad.txt"], as_json=True) == 1
     answer = json.loads(capsys.readouterr().out)
     assert (answer["errors"], answer["warnings"], answer["findings"][0]["line"]) == (1, 0, 6)

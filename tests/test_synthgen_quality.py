@@ -364,7 +364,7 @@ def test_the_summary_is_json_and_the_lines_are_words(build: Build) -> None:
         f"black: 12 ({', '.join(key(i) for i in range(20, 30))}, ...)",
     ]
     assert f"copies: 1 ({key(33)} of {key(3)})" in lines
-    assert "near-duplicates: 1 pairs, of 2 images" in lines
+    assert "near-duplicates: 1 pair, of 2 images" in lines
     assert f"  {key(2)} and {key(32)}: {found.near[0][2]} of 64 bits differ" in lines
     assert f"most faults: {names[0]} (12)" in lines
     assert f"lowest contrast: {names[0]} ({found.contrast[0]:.1f}), {names[1]} ({found.contrast[1]:.1f})" in lines

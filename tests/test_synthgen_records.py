@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthgen.common.errors import SynthgenError
-from synthgen.common.printing import printable, say
+from synthgen.common.printing import counted, printable, say
 from synthgen.common.records import parsed, record, validated
 from synthgen.dataset.shard import Shard
 from synthgen.storage.inside import fits, fits_stored, target
@@ -78,6 +78,11 @@ def test_parsed_values_are_held_as_strictly_as_files() -> None:
     assert validated({"n": 1, "rate": 2, "names": ["a"]}, Small, "x") == Small(n=1, rate=2.0, names=("a",))
     with pytest.raises(SynthgenError, match=r"x: shards\.n: Input should be a valid integer"):
         validated({"n": "1", "rate": 2}, Small, "x", "shards")
+
+
+def test_one_thing_is_not_spoken_of_as_several() -> None:
+    assert [counted(n, "shard") for n in (0, 1, 2)] == ["0 shards", "1 shard", "2 shards"]
+    assert [counted(n, "class", "classes", form=",") for n in (1, 2000)] == ["1 class", "2,000 classes"]
 
 
 def test_only_regular_files_are_opened_but_through_links_too(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def square(
     content = SquareContent(seed=1, shades=("dark", "middle", "light"), size=size)
     where = place(out)
     open_directory(where, new_plan(name="square", content=content, n=n, shard_size=shard_size, origin={}))
-    print(generate(where, engine=request.find(request.cores()), share=request.share).made(out, "shades"))
+    print(generate(where, engine=request.find(request.cores()), share=request.share).made(out, "shade", "shades"))
 
 
 KIND = Kind(

@@ -28,9 +28,9 @@ def _escaped(match: re.Match[str]) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
-def counted(n: int, noun: str) -> str:
-    """A number of things, as "1 shard" and "3 shards"."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+def counted(n: int, noun: str, plural: str = "", *, form: str = "") -> str:
+    """A number of things, as "1 shard" and "3 shards"; ``form`` is a format of the number, such as ","."""
+    return f"{n:{form}} {noun if n == 1 else plural or f'{noun}s'}"
 
 
 def printable_json(record: object) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from synthgen.common.printing import counted
+
 if TYPE_CHECKING:
     from synthgen.kinds.base import ImageFormat
 
@@ -33,7 +35,7 @@ def image_defect(ending: str, data: bytes, planned: ImageFormat, *, decode: bool
     end = ENDS[ending](data)
     if end == len(data):
         return None
-    return f"has {len(data) - end} bytes after its end" if 0 < end < len(data) else "is truncated"
+    return f"has {counted(len(data) - end, 'byte')} after its end" if 0 < end < len(data) else "is truncated"
 
 
 @contextmanager

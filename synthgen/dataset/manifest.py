@@ -64,12 +64,13 @@ class Manifest:
             "complete": self.complete,
         }
 
-    def made(self, out: str, classes: str) -> str:
-        """What is now at ``out``, in words; ``classes`` is what the kind calls its classes."""
+    def made(self, out: str, class_: str, classes: str) -> str:
+        """What is now at ``out``, in words; ``class_`` and ``classes`` are what the kind calls its classes."""
         left = "" if self.complete else f"; {counted(self.plan.n - self.n_samples, 'image')} left to other tasks"
+        n_classes = counted(len(self.plan.content.class_names), class_, classes)
         return (
-            f"{out}: {counted(self.n_samples, 'image')} of {len(self.plan.content.class_names)} {classes} in"
-            f" {counted(len(self.shards), 'shard')}, {self.n_bytes / 1e6:.1f} MB, plan {self.plan.digest[:16]}{left}"
+            f"{out}: {counted(self.n_samples, 'image')} of {n_classes} in {counted(len(self.shards), 'shard')},"
+            f" {self.n_bytes / 1e6:.1f} MB, plan {self.plan.digest[:16]}{left}"
         )
 
 

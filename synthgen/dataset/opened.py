@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import counted
 from synthgen.dataset.manifest import Manifest, read_manifest
 from synthgen.dataset.shard import Shard, data_path, image_members
 from synthgen.kinds.base import Content, origin_of
@@ -95,7 +96,7 @@ class OpenedSet:
                     _fetch(origin, tar, shard)
                 members = image_members(tar)
                 if len(members) != shard.n_samples:
-                    raise SynthgenError(f"{origin}: {len(members)} images, recorded {shard.n_samples}")
+                    raise SynthgenError(f"{origin}: {counted(len(members), 'image')}, recorded {shard.n_samples}")
                 self._members[number] = members
             return self._members[number]
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import with_config
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import counted
 from synthgen.common.records import STRICT, digest, parsed, plain, validated
 from synthgen.kinds.base import KEYS, MAX_IMAGES, Content, Kind, Sample
 from synthgen.kinds.known import kinds
@@ -120,11 +121,16 @@ class Plan:
         Raises SynthgenError if that is fewer than planned, as existing images are never dropped, or too many shards.
         """
         if n < self.n:
-            raise SynthgenError(f"already planned for {self.n} images; asked for {n}: use another --out for fewer")
+            raise SynthgenError(
+                f"already planned for {counted(self.n, 'image')}; asked for {n}: use another --out for fewer"
+            )
         if n == self.n:
             return self
         grown = replace(self, segments=(*self.segments, Segment(start=self.n, stop=n, shard_size=shard_size)))
-        _check_shards(grown.n_shards, f"{self.n_shards} shards, and {n - self.n} more images at {shard_size} per shard")
+        _check_shards(
+            grown.n_shards,
+            f"{counted(self.n_shards, 'shard')}, and {counted(n - self.n, 'more image')} at {shard_size} per shard",
+        )
         return grown
 
     def to_json(self) -> str:
@@ -199,9 +205,9 @@ def read_plan(path: Place) -> Plan:
         if segment.shard_size < 1 or segment.start != start or segment.stop <= start:
             raise SynthgenError(f"{path}: segments: they are not consecutive from 0 (see number {place})")
     if stored.n != starts[-1]:
-        raise SynthgenError(f"{path}: n: {stored.n} images; the segments contain {starts[-1]}")
+        raise SynthgenError(f"{path}: n: {counted(stored.n, 'image')}; the segments contain {starts[-1]}")
     if not 1 <= stored.n <= content.n_available:
-        raise SynthgenError(f"{path}: n: {stored.n} images; its content describes {content.n_available}")
+        raise SynthgenError(f"{path}: n: {counted(stored.n, 'image')}; its content describes {content.n_available}")
     plan = Plan(name=stored.name, content=content, segments=segments, origin=stored.origin)
     if plan.n_shards > MAX_SHARDS:
         raise SynthgenError(

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.masking import one_line
+from synthgen.common.printing import counted
 from synthgen.dataset.manifest import Manifest
 from synthgen.dataset.shard import Item, data_path, read_shard
 
@@ -135,10 +136,13 @@ class Quality:
 
     def lines(self) -> list[str]:
         """The same in words."""
-        lines = [f"{self.n_images.sum()} images of {len(self.class_names)} classes, {self.n_remade} regenerated"]
+        n_classes = counted(len(self.class_names), "class", "classes")
+        lines = [f"{counted(self.n_images.sum(), 'image')} of {n_classes}, {self.n_remade} regenerated"]
         lines += [f"{kind}: {len(keys)}{_first(keys)}" for kind, keys in self.faults.items()]
         lines.append(f"copies: {self.n_copies}{_first([f'{key} of {earlier}' for earlier, key in self.copies])}")
-        lines.append(f"near-duplicates: {self.n_near.sum()} pairs, of {self.n_near_images} images")
+        lines.append(
+            f"near-duplicates: {counted(self.n_near.sum(), 'pair')}, of {counted(self.n_near_images, 'image')}"
+        )
         lines += [f"  {a} and {b}: {bits} of 64 bits differ" for a, b, bits in self.near[:SHOWN]]
         if self.n_faulty.any():
             lines.append(f"most faults: {self._ranked(self.n_faulty, -self.n_faulty, self.n_faulty > 0)}")

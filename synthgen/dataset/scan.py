@@ -10,7 +10,7 @@ from threading import Event
 from typing import IO, TYPE_CHECKING, Any
 
 from synthgen.common.errors import SynthgenError
-from synthgen.common.printing import printable
+from synthgen.common.printing import counted, printable
 from synthgen.dataset.image_file import image_defect
 from synthgen.dataset.plan import Plan, ShardSpan
 from synthgen.dataset.shard import Item, Shard, data_name, mismatch, read_items, read_record, record_name, table_name
@@ -126,7 +126,7 @@ def _scan_tar(
     except SynthgenError as error:
         wrong.append(str(error).removeprefix(f"{path}: "))
     if len(wrong) > LISTED:
-        wrong = [*wrong[:LISTED], f"and {len(wrong) - LISTED} more defects"]
+        wrong = [*wrong[:LISTED], f"and {counted(len(wrong) - LISTED, 'more defect')}"]
     found.defects += [Defect(name=name, what=what, shard=span.index) for what in wrong]
 
 
@@ -158,7 +158,7 @@ def _planned(items: Iterator[Item], plan: Plan, span: ShardSpan) -> Iterator[tup
         yield item, plan.sample(index)
         index += 1
     if index < span.stop:
-        raise SynthgenError(f"{index - span.start} samples, planned {span.stop - span.start}")
+        raise SynthgenError(f"{counted(index - span.start, 'sample')}, planned {span.stop - span.start}")
 
 
 def _item_defects(item: Item, sample: Sample, plan: Plan) -> Iterator[str]:
@@ -194,7 +194,7 @@ def _rows(data: bytes, n: int) -> Iterator[dict[str, Any]]:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         if file.metadata.num_rows != n:
-            raise SynthgenError(f"{file.metadata.num_rows} rows, planned {n}")
+            raise SynthgenError(f"{counted(file.metadata.num_rows, 'row')}, planned {n}")
         check_size(file.metadata)
         return (row for batch in file.iter_batches(BATCH, use_threads=False) for row in batch.to_pylist())
     except SynthgenError:

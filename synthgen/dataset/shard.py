@@ -18,6 +18,7 @@ from pydantic import Field, with_config
 
 from synthgen.common import records
 from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import counted
 from synthgen.common.records import STRICT
 from synthgen.dataset.plan import ShardSpan
 from synthgen.dataset.tar import END, IMAGES, member, read_samples
@@ -109,7 +110,7 @@ def mismatch(shard: Shard, span: ShardSpan, plan_digest: str) -> str | None:
     if shard.plan_digest != plan_digest:
         return f"of plan {shard.plan_digest[:16]}, not of {plan_digest[:16]}"
     if shard.n_samples != span.stop - span.start:
-        return f"records {shard.n_samples} images; planned {span.stop - span.start}"
+        return f"records {counted(shard.n_samples, 'image')}; planned {span.stop - span.start}"
     return None
 
 

@@ -23,6 +23,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from synthgen.common.errors import SynthgenError
+from synthgen.common.printing import counted
 from synthgen.common.processes import end_with_parent
 from synthgen.common.records import parsed, validated
 from synthgen.dataset.image_file import quiet_decoders
@@ -125,7 +126,7 @@ def read_papers(directory: Place, plan: Plan, sizes: Mapping[str, int]) -> Paper
 
 
 def _listed(name: str, wrong: list[str]) -> Iterator[Defect]:
-    more = [f"and {len(wrong) - LISTED} more defects"] if len(wrong) > LISTED else []
+    more = [f"and {counted(len(wrong) - LISTED, 'more defect')}"] if len(wrong) > LISTED else []
     for what in [*wrong[:LISTED], *more]:
         yield Defect(name=name, what=what)
 
@@ -174,7 +175,7 @@ def _read_manifest(data: bytes, plan: Plan, spans: list[ShardSpan]) -> tuple[dic
     whys = [mismatch(record, span, digest) for record, span in zip(records, spans, strict=False)]
     wrong = [f"entry {i} of shards: {why}" for i, why in enumerate(whys) if why]
     if len(records) != len(spans):
-        wrong.append(f"has {len(records)} shards, planned {len(spans)}")
+        wrong.append(f"has {counted(len(records), 'shard')}, planned {len(spans)}")
     expected = summary_of(plan, records)
     keys = [key for key in {**expected, **stored} if key not in expected or stored.get(key) != expected[key]]
     wrong += [f"{key}: differs from plan and shards" for key in keys]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from synthgen.common.printing import printable, say
+from synthgen.common.printing import counted, printable, say
 from synthgen.dataset.manifest import read_manifest
 from synthgen.dataset.plan import Plan
 from synthgen.dataset.shard import Shard
@@ -123,14 +123,16 @@ def words(directory: str, state: dict[str, Any]) -> list[str]:
         how = f"{state['rate']:g} images/s" if state["rate"] else "under way"
         how += "" if state["left"] is None else f", about {duration(state['left'])} left"
     lines = [
-        f"{directory}: {state['n_done']} of {state['n']} images of {state['n_classes']} classes,"
-        f" {state['n_shards_done']} of {state['n_shards']} shards, {state['n_bytes'] / 1e6:.1f} MB: {how}"
+        f"{directory}: {state['n_done']} of {counted(state['n'], 'image')} of"
+        f" {counted(state['n_classes'], 'class', 'classes')},"
+        f" {state['n_shards_done']} of {counted(state['n_shards'], 'shard')}, {state['n_bytes'] / 1e6:.1f} MB: {how}"
     ]
     for worker in state["workers"]:
         rate = f", {worker['rate']:g} images/s" if worker["rate"] else ""
         silent = ", silent" if worker["silent"] else ""
         lines.append(
-            f"  {worker['worker']}: {worker['shard']}, {worker['done']} of {worker['of']} images{rate}{silent}"
+            f"  {worker['worker']}: {worker['shard']}, {worker['done']} of {counted(worker['of'], 'image')}"
+            f"{rate}{silent}"
         )
     return lines + [f"  failed: {stem}: {why}" for stem, why in state["failed"].items()]
 

@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.markdown import escaped, fenced
-from synthgen.common.printing import printable_json
+from synthgen.common.printing import counted, printable_json
 from synthgen.dataset.manifest import DOCUMENTS, Manifest
 from synthgen.dataset.plan import Plan
 from synthgen.dataset.quality import Quality
@@ -76,11 +76,11 @@ def _warnings(manifest: Manifest, defects: Sequence[str]) -> list[str]:
     if not manifest.complete:
         warnings.append(
             f"This set is unfinished: {manifest.n_samples:,} of {manifest.plan.n:,} images,"
-            f" {len(manifest.shards):,} of {manifest.plan.n_shards:,} shards."
+            f" {len(manifest.shards):,} of {counted(manifest.plan.n_shards, 'shard', form=',')}."
         )
     if defects:
         listed = [*defects[:LISTED], *([f"and {len(defects) - LISTED:,} more"] if len(defects) > LISTED else [])]
-        n_defects = f"{len(defects):,} defect{'s' * (len(defects) != 1)}"
+        n_defects = counted(len(defects), "defect", form=",")
         warnings.append(f"Verifying this set found {n_defects}: {'; '.join(listed)}.")
     return warnings
 

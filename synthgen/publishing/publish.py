@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.masking import shown
+from synthgen.common.printing import counted
 from synthgen.common.progress import progress
 from synthgen.common.records import parsed
 from synthgen.dataset.manifest import DOCUMENTS, Manifest, read_manifest
@@ -57,7 +58,7 @@ class Published:
 
     def lines(self) -> list[str]:
         """The same in words."""
-        what = f"{self.n_sent} files sent ({self.n_bytes / 1e6:.1f} MB), {self.n_kept} were there already"
+        what = f"{counted(self.n_sent, 'file')} sent ({self.n_bytes / 1e6:.1f} MB), {self.n_kept} were there already"
         lines = [f"{self.target}: {what}" + (f", tag {self.tag}" if self.tag else "")]
         if self.faults:
             lines.append(f"unfinished, as its card says: {_some(self.faults)}")
@@ -136,7 +137,7 @@ def step_lines(steps: Sequence[Step], target: str) -> list[str]:
     lines = [f"{step.state:>10}  {'-' if step.size is None else step.size:>13}  {step.name}" for step in steps]
     for state in ("new", "different", "same"):
         sizes = [step.size or 0 for step in steps if step.state == state]
-        lines.append(f"{state}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB")
+        lines.append(f"{state}: {counted(len(sizes), 'file')}, {sum(sizes) / 1e6:.1f} MB")
     return [*lines, f"{shown(target)}: nothing was sent, and the images were not checked"]
 
 
@@ -147,7 +148,7 @@ def _readable(directory: Path, allow_incomplete: bool) -> Manifest:
     if not (allow_incomplete or _finished(manifest)):
         raise SynthgenError(
             f"{directory}: unfinished, {manifest.n_samples} of {manifest.plan.n} images in {len(manifest.shards)} of"
-            f" {manifest.plan.n_shards} shards; finish it, or publish what there is with --allow-incomplete"
+            f" {counted(manifest.plan.n_shards, 'shard')}; finish it, or publish what there is with --allow-incomplete"
         )
     return manifest
 
@@ -185,7 +186,7 @@ def _checked(manifest: Manifest, allow_incomplete: bool) -> tuple[Manifest, list
 def _some(defects: Sequence[str]) -> str:
     """The first defects, and how many there are."""
     more = ", ..." if len(defects) > LISTED else ""
-    return f"{len(defects)} defect{'s' * (len(defects) != 1)} ({', '.join(defects[:LISTED])}{more})"
+    return f"{counted(len(defects), 'defect')} ({', '.join(defects[:LISTED])}{more})"
 
 
 def _files(directory: Path, manifest: Manifest, *, finished: bool) -> list[File]:
@@ -243,7 +244,9 @@ def _refuse_another(to: Outlet, standing: Mapping[str, Standing], manifest: Mani
             " choose another place"
         )
     if n > manifest.plan.n:
-        raise SynthgenError(f"{where}: holds the same set with {n} images, more than the {manifest.plan.n} here")
+        raise SynthgenError(
+            f"{where}: holds the same set with {counted(n, 'image')}, more than the {manifest.plan.n} here"
+        )
     mine = set(ours)
     more = [name for name in strange if name.startswith(("data/", "metadata/")) and name not in mine]
     if more:

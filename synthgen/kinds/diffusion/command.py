@@ -139,7 +139,7 @@ def sd(
         return
     with request.ready():
         manifest, failed = make(place(out), plan, weights, device=device, batch=batch, request=request)
-    say(manifest.made(out, "classes"))
+    say(manifest.made(out, "class", "classes"))
     if failed:
         say(
             f"synthgen: {counted(len(failed), 'image')} still black, constant, not finite or flagged after all"

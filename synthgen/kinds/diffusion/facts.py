@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from synthgen.common.markdown import markdown
+from synthgen.common.printing import counted
 from synthgen.kinds.base import Facts, Licence
 from synthgen.kinds.diffusion.content import DiffusionContent
 from synthgen.kinds.diffusion.models import is_built_in
@@ -49,7 +50,8 @@ def facts(plan: Plan) -> Facts:
     known = _pipeline(content)
     return Facts(
         title=(
-            f"images of {len(content.classes.ids):,} classes by {content.model.name.rpartition('/')[2]},"
+            f"images of {counted(len(content.classes.ids), 'class', 'classes', form=',')} by"
+            f" {content.model.name.rpartition('/')[2]},"
             f" {content.prompts.name}"
         ),
         made_by=f"images of the diffusion model {content.model.name}",
@@ -139,7 +141,9 @@ def _rows(content: DiffusionContent) -> Iterator[tuple[str, Markup]]:
     yield "their SHA-256", markdown("{sha256}", sha256=prompts.sha256)
     yield (
         "class list",
-        markdown("{name}, {n} classes", name=content.classes.name, n=f"{len(content.classes.ids):,}"),
+        markdown(
+            "{name}, {n}", name=content.classes.name, n=counted(len(content.classes.ids), "class", "classes", form=",")
+        ),
     )
     yield "its SHA-256", markdown("{sha256}", sha256=content.classes.sha256)
     quality = "" if content.image_format == "png" else f", quality {content.quality}"

@@ -10,7 +10,7 @@ from os.path import realpath
 from pathlib import Path
 
 from synthgen.common.errors import SynthgenError
-from synthgen.common.printing import say
+from synthgen.common.printing import counted, say
 from synthgen.kinds.diffusion.prompts import (
     CLIP_TOKENS,
     ClassList,
@@ -58,7 +58,8 @@ def check_command(files: Sequence[Path], *, as_json: bool = False) -> int:
         for report in reports:
             if report.value is not None:
                 say(f"{report.page.path}: {report.summary}")
-        say(f"{len(reports)} files, {n_errors} errors, {len(findings) - n_errors} warnings")
+        counts = {"file": len(reports), "error": n_errors, "warning": len(findings) - n_errors}
+        say(", ".join(counted(n, noun) for noun, n in counts.items()))
     return 1 if n_errors else 0
 
 
@@ -74,9 +75,10 @@ class _Report:
     def summary(self) -> str:
         """What the file contains, in one line."""
         if isinstance(self.value, ClassList):
-            return f"{len(self.value.ids)} classes, {len(set(self.value.names))} names, sha256 {self.page.sha256[:16]}"
+            n_classes = counted(len(self.value.ids), "class", "classes")
+            return f"{n_classes}, {counted(len(set(self.value.names)), 'name')}, sha256 {self.page.sha256[:16]}"
         assert self.value is not None
-        words = [f"{self.value.name} version {self.value.version}", f"{len(self.value.templates)} templates"]
+        words = [f"{self.value.name} version {self.value.version}", counted(len(self.value.templates), "template")]
         if self.longest is not None:
             least, most = self.longest
             words.append(f"longest prompt {least} to {most} of CLIP's {CLIP_TOKENS} tokens")
@@ -95,7 +97,7 @@ def _reports(paths: Sequence[Path]) -> list[_Report]:
         if not isinstance(report.value, PromptSet):
             continue
         beside = class_list_path(path, report.value)
-        if not beside.is_file():
+        if not beside.exists():
             report.page.error(
                 None, f"classes: {beside} does not exist; name a class list, relative to this file's folder"
             )
@@ -163,7 +165,7 @@ def _judge_version(page: Page, folder: Path, version: str | None) -> None:
 def _read_versions(path: Path) -> dict[str, dict[str, str]]:
     """The recorded SHA-256 by file, then by version; empty if there is no such file."""
     recorded: dict[str, dict[str, str]] = {}
-    if not path.is_file():
+    if not path.exists():
         return recorded
     page = Page.read(path)
     if not page.sound:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from synthgen.common.errors import SynthgenError
-from synthgen.common.printing import say
+from synthgen.common.printing import counted, say
 from synthgen.dataset.manifest import Manifest, read_manifest
 from synthgen.dataset.plan import Plan, read_plan
 from synthgen.dataset.shard import table_path
@@ -271,15 +271,15 @@ def describe(plan: Plan, *, rate: float | None) -> list[str]:
         per_template = _between(plan.n // n_classes, n_templates, extra=1)
     sampling, size = content.sampling, plan.kind.bytes_per_image(plan) * plan.n
     lines = [
-        f"{plan.n} images, {n_classes} classes of {content.classes.name} ({each} images per class),"
-        f" {n_templates} templates of {content.prompts.name} version {content.prompts.version}"
+        f"{counted(plan.n, 'image')}, {counted(n_classes, 'class', 'classes')} of {content.classes.name} ({each} images"
+        f" per class), {counted(n_templates, 'template')} of {content.prompts.name} version {content.prompts.version}"
         f" ({per_template} images per class and template)",
         f"model {content.model.name} at {content.model.revision}"
         + (f", variant {content.model.variant}" if content.model.variant else ""),
         f"{sampling.scheduler}, {sampling.steps} steps, guidance {sampling.guidance:g}, {sampling.size} px,"
         f" {sampling.dtype}, {content.image_format}"
         + (f", not {sampling.negative_prompt!r}" if sampling.negative_prompt else ""),
-        f"{plan.n_shards} shards, about {size / 1e9:.3g} GB",
+        f"{counted(plan.n_shards, 'shard')}, about {size / 1e9:.3g} GB",
         f"about {duration(plan.n / rate)} at {rate:.3g} images/s, measured here"
         if rate
         else "time: not measured, there is no CUDA device here",

@@ -12,7 +12,7 @@ import typer
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.options import Out, local
-from synthgen.common.printing import say
+from synthgen.common.printing import counted, say
 from synthgen.engines.options import with_request
 from synthgen.engines.request import Request
 
@@ -155,7 +155,7 @@ def fractal(
         cores = request.cores()
         open_directory(where, plan, workers=len(cores))
         manifest = generate(where, engine=request.find(cores), share=request.share)
-    say(manifest.made(out, "categories"))
+    say(manifest.made(out, "category", "categories"))
 
 
 def _check(asked: Asked) -> Style:
@@ -226,4 +226,4 @@ def fractal_search(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SynthgenError(f"{out}: exists and is not an empty folder; choose another --out")
     write_categories(out, find_categories(categories, seed=seed, sampling=sampling))
-    say(f"{out}: {categories} categories of seed {seed}")
+    say(f"{out}: {counted(categories, 'category', 'categories')} of seed {seed}")

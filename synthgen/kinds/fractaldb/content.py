@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import with_config
 
+from synthgen.common.printing import counted
 from synthgen.common.records import STRICT
 from synthgen.kinds.base import MAX_SIDE, ImageFormat, Sample
 from synthgen.kinds.order import permuted
@@ -118,4 +119,5 @@ class FractalContent:
 def fractal_stock(n_categories: int, layout: tuple[int, int, int]) -> str:
     """How many images so many categories have, in words."""
     each = " x ".join(map(str, layout))
-    return f"{n_categories} categories have {n_categories * math.prod(layout)} images ({each} each)"
+    have = f"{counted(n_categories, 'category', 'categories')} {'has' if n_categories == 1 else 'have'}"
+    return f"{have} {n_categories * math.prod(layout)} images ({each} each)"

@@ -70,5 +70,5 @@ def draw_fractals(
     content = fractal_content(found, seed=seed, style=style)
     n = content.n_available if n is None else n
     if not 1 <= n <= content.n_available:
-        raise SynthgenError(f"n = {n}; {len(found)} categories have {content.n_available}")
+        raise SynthgenError(f"n = {n}; {content.stock}")
     return DrawnFractals(content, n)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from synthgen.common.markdown import markdown
+from synthgen.common.printing import counted
 from synthgen.kinds.base import Facts
 from synthgen.kinds.fractaldb.content import FractalContent
 from synthgen.kinds.licences import apache
@@ -50,7 +51,7 @@ def facts(plan: Plan) -> Facts:
     content = plan.content
     assert isinstance(content, FractalContent)
     return Facts(
-        title=f"FractalDB fractals of {len(content.categories):,} categories",
+        title=f"FractalDB fractals of {counted(len(content.categories), 'category', 'categories', form=',')}",
         made_by=f"FractalDB fractals ({content.draw})",
         introduction=markdown(
             "for pre-training image models without natural images.  Each class is an iterated function system, drawn by"
