@@ -126,6 +126,73 @@ def test_a_configuration_that_is_none_is_named_where_rates_are_read(runs: Path) 
             measured(runs)
 
 
+CONFIGS: dict[str, dict[str, Any]] = {
+    "init": {"init": "0" * 16},
+    "seed": {"seed": 5},
+    "epochs": {"recipe": {"epochs": 3, "evaluate_epochs": [1]}},
+}
+READERS = {
+    "status": ["status", "runs"],
+    "compare": ["compare", "runs", "--out", "report", "--resamples", "100"],
+    "power": ["power", "runs"],
+    "run": ["run", "suite.toml", "--out", "runs", "--device", "cpu"],
+    "run --dry-run": ["run", "suite.toml", "--out", "runs", "--dry-run"],
+}
+
+
+@pytest.mark.parametrize("change", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("command", READERS.values(), ids=READERS)
+def test_a_configuration_that_was_edited_is_refused_wherever_its_run_is_read(
+    command: list[str],
+    change: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    evaluate_here: Command,
+) -> None:
+    shutil.copytree(GOLDEN, tmp_path / "records")
+    monkeypatch.chdir(tmp_path / "records")
+    path = Path("runs") / DONE / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    done = evaluate_here(*command)
+    assert done.returncode == 2
+    told = f"evaluate: {path}: its content was edited: digest [0-9a-f]{{16}}, its folder's is {DONE}; restore it"
+    assert re.match(told, done.stderr), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_configuration_of_pre_training_that_was_edited_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluate_here: Command
+) -> None:
+    shutil.copytree(GOLDEN, tmp_path / "records")
+    monkeypatch.chdir(tmp_path / "records")
+    path = Path("runs/25537c1a50d32251/config.json")
+    path.write_text(path.read_text().replace('"epochs": 1', '"epochs": 2'))
+    for command in (READERS["status"], READERS["run"]):
+        done = evaluate_here(*command)
+        assert (done.returncode, f"{path}: its content was edited" in done.stderr) == (2, True)
+
+
+def test_a_copy_of_a_run_under_another_name_is_none_of_the_suite_s(runs: Path, evaluate_here: Command) -> None:
+    shutil.copytree(runs / DONE, runs / f"{DONE} (copy)")
+    assert measured(runs) is not None
+    assert "3 runs: 3 done" in evaluate_here("status", runs).stdout
+
+
+@pytest.mark.parametrize(("key", "value"), [("seed", 7), ("architecture", "resnet18")])
+def test_a_suite_record_that_contradicts_its_runs_is_refused(
+    key: str, value: Any, runs: Path, evaluate_here: Command
+) -> None:
+    path = runs / "suites/golden suite.json"
+    content = json.loads(path.read_text())
+    (member,) = (one for one in content["members"] if one["finetune"] == DONE)
+    before, member[key] = member[key], value
+    path.write_text(json.dumps(content))
+    done = evaluate_here("power", runs)
+    assert done.returncode == 2
+    told = f"evaluate: {runs / DONE / 'config.json'}: {key}: {before!r}, but the suite's record says {value!r}; restore"
+    assert done.stderr.startswith(told)
+
+
 LINES = {
     "not a line": "not JSON",
     "[]": "Input should be",
