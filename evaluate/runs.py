@@ -33,9 +33,9 @@ from .recipe import Recipe
 
 T = TypeVar("T")
 FORMAT = 1  # of the run and suite records
-PREDICTED = re.compile(r"([0-9]{4,})-([a-z_]+)\.parquet")  # names of files of predictions: epoch and split
+PREDICTED = re.compile(r"([0-9]{4,9})-([a-z_]+)\.parquet")  # names of files of predictions: epoch and split
 MISTAKABLE = re.compile(r"\s*[+-]?(\d+)\s*-\s*([a-z_]+)\s*\.parquet", re.IGNORECASE)
-NAMED = r"^[0-9]{4,}-[a-z_]+\.parquet$"
+NAMED = r"^[0-9]{4,9}-[a-z_]+\.parquet$"
 DIGEST = "^[0-9a-f]{16}$"
 Digest = Annotated[str, Field(pattern=DIGEST)]  # of a run's configuration, which names its directory
 Checksums = Mapping[Annotated[str, Field(pattern=NAMED)], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
@@ -321,6 +321,9 @@ def read_suite_record(path: Path) -> SuiteRecord:
     with told_here():
         suite = validated(content, SuiteRecord, path)
         validated(suite.task, Classes, path, "task")
+    names, n_classes = suite.task.get("class_names"), suite.task.get("n_classes")
+    if names is not None and n_classes not in (None, len(names)):
+        raise EvaluateError(f"{path}: task: n_classes is {n_classes}, but class_names are {len(names)}")
     if suite.n_classes is not None and suite.n_classes < 1:
         raise EvaluateError(f"{path}: task: of {suite.n_classes} classes; at least 1")
     _check_unique(path, "arms", [arm.name for arm in suite.arms])

@@ -55,6 +55,7 @@ STATES = {
     '{"status": "done", "train_images_per_second": NaN}': "NaN is not a number",
     '{"status": "done", "versions": {"torch": 2}}': "versions.torch: Input should be a valid string",
     '{"status": "done", "predictions": {"../x": "' + "0" * 64 + '"}}': "predictions.../x",
+    '{"status": "done", "predictions": {"' + "1" * 5000 + '-test.parquet": "0"}}': "predictions.11111",
     '{"status": "done", "predictions": {"0001-test.parquet": "0"}}': "predictions.0001-test.parquet: String should",
     '{"status": "done", "status": "failed"}': "status: duplicate key",
     "[" * 5000: "nested lists and objects",
@@ -89,7 +90,8 @@ SUITES = {
     "members: scratch / timm:test_efficientnet / seed 0 appears more": lambda s: s["members"].append(s["members"][0]),
     "has the unknown arm 'x'": lambda s: s["members"][0].update(arm="x"),
     "task.class_names: Input should be a valid array": lambda s: s["task"].update(class_names="abcd"),
-    "task: of 0 classes": lambda s: s["task"].update(class_names=[]),
+    "task: n_classes is 1000000000, but class_names are 4": lambda s: s["task"].update(n_classes=10**9),
+    "task: of 0 classes": lambda s: s["task"].update(class_names=[], n_classes=0),
     "members.0.seed: Input should be a valid integer": lambda s: s["members"][0].update(seed="0"),
 }
 
@@ -480,6 +482,27 @@ def traps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("traps")
     simulate(out, n_classes=4, n_locations=6, n_images=100, size=32)
     return out
+
+
+SIMULATED = {
+    "colour: unknown key; perhaps a later version wrote it": {"colour": 1},
+    "size: Input should be a valid integer": {"size": "32"},
+    "n_images: Input should be a valid integer": {"n_images": None},
+}
+
+
+@pytest.mark.parametrize(("told", "change"), SIMULATED.items(), ids=range(len(SIMULATED)))
+def test_a_record_of_a_simulation_that_is_none_is_named(
+    told: str, change: dict[str, Any], traps: Path, tmp_path: Path, evaluate_here: Command
+) -> None:
+    shutil.copytree(traps, tmp_path / "traps")
+    path = tmp_path / "traps/simulated.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    for command in (("simulate", "--out", path.parent), ("simulate", "--out", path.parent, "--size", "64")):
+        done = evaluate_here(*command)
+        assert (done.returncode, done.stderr) == (2, f"evaluate: {path}: {told}\n")
+    with pytest.raises(EvaluateError, match=f"^{re.escape(f'{path}: {told}')}"):
+        open_task(TaskSpec(path=str(path.parent), kind="simulated"))
 
 
 METADATA = {
