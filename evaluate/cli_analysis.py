@@ -16,6 +16,7 @@ from .errors import EvaluateError
 
 if TYPE_CHECKING:
     from .analysis.load import LoadedRun
+    from .analysis.results import Comparison
 
 app = typer.Typer()
 STATED_UNITS = 15  # independent runs of a study without a pilot: five architectures with three seeds
@@ -53,7 +54,10 @@ def compare(
     reference: Annotated[
         str | None, typer.Option(help="Second arm to compare with, such as natural images; the suite's by default.")
     ] = None,
-    scale: Annotated[Literal["logit", "probit", "linear"], typer.Option(help="Scale of the trends.")] = "logit",
+    scale: Annotated[
+        Literal["logit", "probit", "linear"] | None,
+        typer.Option(help="Scale on which trends are straight lines; the suite's by default."),
+    ] = None,
     margin: Annotated[
         float | None,
         typer.Option(
@@ -102,7 +106,7 @@ def power(
     as_json: AsJson = False,
 ) -> None:
     """Report how many independent runs an arm needs to show a difference, from finished runs or stated variances."""
-    from .analysis.power import needs, stated_variance
+    from .analysis.power import MOST_UNITS, needs, stated_variance
     from .analysis.significance import sidak_level
     from .reporting.tables import written
 
@@ -110,14 +114,16 @@ def power(
         if runs or results:
             raise EvaluateError("--run-sd: is for a study without a pilot; leave the runs away")
         found = {"stated": needs(difference, stated_variance(run_sd, cluster_error), STATED_UNITS)}
-        tests, against = 1, "the baseline"
+        tests, against, unit_name = 1, "the baseline", "independent runs"
     else:
         from .analysis.compare import compare as analyse
 
         comparison = analyse(_loaded(runs, results, unit), baseline=baseline, margin=difference, resamples=100)
         tests, against = max(1, sum(effect.primary for effect in comparison.effects)), comparison.baseline
+        level = sidak_level(tests, comparison.judgement.level)
+        unit_name, seeds = _units(comparison)
         found = {
-            effect.arm.name: needs(difference, effect.robustness.parts, effect.units, level=sidak_level(tests))
+            effect.arm.name: needs(difference, effect.robustness.parts, effect.units, level=level, seeds=seeds)
             for effect in comparison.effects
         }
     if as_json:
@@ -126,28 +132,40 @@ def power(
     if run_sd is None and not any(one.helps for one in found.values()):
         say(*comparison.summary)
         return
+
+    def number(n: int | None) -> str:
+        return f"more than {MOST_UNITS:,}" if n is None else str(n)
+
+    def effect(size: float | None) -> str:
+        return "" if size is None else f"{size:.1f}"
+
     rows = [
         {
             "arm": name,
-            "independent runs": one.units,
-            "smallest effect shown": "" if one.smallest is None else f"{one.smallest:.1f}",
-            "runs needed": _or_none(one.needed) if one.helps else "unknown",
-            "range": f"{_or_none(one.low)} to {_or_none(one.high)}" if one.helps else "",
-            "with any number": "" if one.floor is None else f"{one.floor:.1f}",
+            unit_name: one.units,
+            "smallest effect shown": effect(one.smallest),
+            "needed": number(one.needed) if one.helps else "unknown",
+            "range": " to ".join(dict.fromkeys((number(one.low), number(one.high)))) if one.helps else "",
+            "effect shown by any number": f"{effect(one.floor)}, at most {effect(one.floor_high)}" if one.helps else "",
             "what helps most": one.helps,
         }
         for name, one in found.items()
     ]
     say(
-        f"independent runs to show {difference:g} points of effective robustness against {against} in 80% of studies"
+        f"{unit_name} to show {difference:g} points of effective robustness against {against} in 80% of studies"
         f"{f', corrected for {tests} primary comparisons' if tests > 1 else ''}; the upper end of the range is"
         " enough after four in five pilots, and effects are in points"
     )
     say(*written(rows, "text").split("\n"))
 
 
-def _or_none(n: int | None) -> str:
-    return "no number" if n is None else str(n)
+def _units(comparison: Comparison) -> tuple[str, tuple[str, str]]:
+    """What independent runs are called, what more of them are, and what more runs of each are."""
+    if comparison.judgement.architectures == "new":
+        return "architectures", ("architectures", "seeds")
+    if any(effect.units < effect.n for effect in comparison.effects):
+        return "pre-training runs", ("pre-training seeds", "fine-tuning seeds")
+    return "independent runs", ("seeds", "fine-tuning seeds")
 
 
 def _loaded(runs: list[Path] | None, results: Path | None, unit: str | None) -> list[LoadedRun]:

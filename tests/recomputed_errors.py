@@ -267,7 +267,9 @@ def needed(found: Found, units: int, tests: int) -> int | None:
     def enough(n: int) -> bool:
         share = units / n
         kept = (max(both - parts["cells"], 0) + share * parts["cells"]) / max(both, 1e-300)
-        sizes = [share * parts["units"], parts["line"], kept * parts["id_clusters"], kept * parts["ood_clusters"]]
+        by_chance = min(parts["line"], parts["by_chance"])
+        line = parts["line"] - by_chance + share * by_chance
+        sizes = [share * parts["units"], line, kept * parts["id_clusters"], kept * parts["ood_clusters"]]
         total = max(sum(sizes) - share * parts["cells"], sizes[0] + sizes[1], sizes[2] + sizes[3])
         degrees = [n - 1, *(np.inf if d is None else d for d in parts["freedoms"][1:])]
         freedom = max(1.0, total**2 / sum(s**2 / max(d, 1) for s, d in zip(sizes, degrees, strict=True)))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import html
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,8 @@ from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.judgement import Judgement
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.predictions import Predictions
-from synthgen_evaluate.reporting.report import write_report
+from synthgen_evaluate.reporting.answer import answer
+from synthgen_evaluate.reporting.report_tables import tables
 from synthgen_evaluate.runs import (
     Arm,
     Member,
@@ -203,10 +203,15 @@ def test_a_report_says_that_epochs_are_averaged_and_at_which_level(tmp_path: Pat
         assert summary.id_sd == pytest.approx(np.std(means, ddof=1))
         assert summary.trend is None or summary.trend.n == len(means)
     assert any("averaged over all evaluated epochs" in sentence for sentence in comparison.summary)
-    page = write_report(comparison, tmp_path / "out").read_text()
-    assert "averaged over all evaluated epochs, for effective robustness" in html.unescape(page)
-    assert "80% interval" in page
-    assert "probit scale" in page
+    first = answer(comparison)
+    assert first is not None
+    assert "averaged over all evaluated epochs, for effective robustness" in first.compared
+    effects, epochs = (tables(comparison)[name] for name in ("effects", "epochs"))
+    assert "averaged over all evaluated epochs" in effects.caption
+    assert "Intervals are 80%" in effects.caption
+    assert "it is below 0.2 if" in effects.caption
+    assert [column.title for column in epochs.columns][-1] == "ER, difference in points (80% interval)"
+    assert "probit scale" in tables(comparison)["arms"].caption
     own = compared(tmp_path / "runs", scale="logit")
     assert (own.scale, own.chosen_after) == ("logit", ("scale logit",))
 

@@ -467,6 +467,36 @@ def test_more_runs_shrink_what_runs_add_and_leave_what_clusters_add(
             assert (power(effect, one.error, one.freedom) >= 0.8) == enough
     if found.needed is None:
         assert found.floor > effect
+    assert found.floor <= found.floor_high
+
+
+def test_the_upper_end_of_a_range_is_enough_after_four_of_five_pilots() -> None:
+    """Of 6 runs each, whose differences have a variance of 6 between runs and of 0.15 that clusters leave."""
+    rng = np.random.default_rng(0)
+    expected = needs(2.0, variance(1.0, 5, ood_clusters=0.15), 6).needed
+    pilots = [
+        needs(2.0, variance(of_runs, 5, ood_clusters=of_clusters), 6)
+        for of_runs, of_clusters in zip(rng.chisquare(5, 150) / 5, 0.15 * rng.chisquare(20, 150) / 20, strict=True)
+    ]
+    enough = np.mean([one.high is None or one.high >= expected for one in pilots])
+    too_many = np.mean([one.low is not None and one.low <= expected for one in pilots])
+    assert 0.72 < enough < 0.9
+    assert 0.72 < too_many < 0.9
+
+
+def test_what_the_line_adds_by_chance_shrinks_with_more_runs() -> None:
+    parts = variance(1.0, 5, line=1.0, by_chance=0.9)
+    assert with_units(parts, 6, 6).total == pytest.approx(parts.total)
+    assert with_units(parts, 6, 60).line == pytest.approx(0.1 + 0.09)
+
+
+def test_fine_tunings_are_an_addition_where_they_share_pre_training() -> None:
+    shared = variance(1.0, 4, fine_tunings=0.6)
+    found = needs(2.0, shared, 5, seeds=("pre-training seeds", "fine-tuning seeds")).helps
+    lower = smallest_effect(variance(0.7, 4))
+    assert found.startswith("twice as many pre-training seeds: ")
+    assert found.endswith(f"; twice as many fine-tuning seeds: {lower:.1f} points")
+    assert "fine-tuning" not in needs(2.0, variance(1.0, 4), 5).helps
 
 
 def test_a_study_without_a_pilot_is_planned_from_stated_variances() -> None:

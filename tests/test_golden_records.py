@@ -118,6 +118,14 @@ def test_runs_are_compared_and_told(records: Path, evaluate_here: Command) -> No
     assert "2 done, 1 running" in ran(evaluate_here("status", "runs-half"))
 
 
+def test_power_asks_for_pre_training_runs_where_fine_tunings_share_them(records: Path, evaluate_here: Command) -> None:
+    told = ran(evaluate_here("power", "study", "--difference", "4", "--baseline", "natural"))
+    assert told.startswith("pre-training runs to show 4 points of effective robustness against natural")
+    (row,) = (line for line in told.splitlines() if line.startswith("labels-37"))
+    assert row.split()[1] == "5"
+    assert "more than 1,000  more than 1,000  " in row
+
+
 def test_a_comparison_gives_the_numbers_that_it_gave(records: Path, evaluate_here: Command) -> None:
     """All of format 3, and of format 2, which judged differently, the scores."""
     ran(evaluate_here("compare", "study", "--out", "report", "--resamples", "500"))

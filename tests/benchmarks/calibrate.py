@@ -18,14 +18,22 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
-from calibration_cells import CELLS, DESIGNS, EVERY, POWER, Cell
-from calibration_report import calibration, contradictions, power_of_pilots, power_of_tests, provenance
+from calibration_cells import AS_BEFORE, CELLS, DESIGNS, EVERY, POWER, Cell
+from calibration_report import (
+    calibration,
+    contradictions,
+    power_beside_the_former,
+    power_of_pilots,
+    power_of_tests,
+    provenance,
+)
 from predicted import simulate
 
 import synthgen_evaluate
@@ -63,6 +71,8 @@ def main() -> None:
     tables, failed = calibration([cell for cell in CELLS if found[cell.name]], found)
     print(tables)
     print(power_of_tests([cell for cell in POWER if found[cell.name]], found))
+    if all(found[cell.name] for cell in AS_BEFORE):
+        print(power_beside_the_former(AS_BEFORE, found))
     print(power_of_pilots([design for design in DESIGNS if found[design.pilot.name]], found))
     said, wrong = contradictions(found)
     print(f"{said}\n\n{provenance(found)}")
@@ -109,6 +119,8 @@ def measure(cell: Cell, number: int) -> dict[str, Any]:
     """What the comparison says of one study of a cell, and the truth."""
     rng = np.random.default_rng([cell.seed, number])
     scored, truth = simulate(cell.study, rng=rng)
+    if cell.judgement.epoch == "mean":
+        scored = replace(scored, compared=np.ones_like(scored.compared))
     with ExitStack() as idle:
         for name in IDLE:
             idle.enter_context(mock.patch.object(contrasts, name, _nothing))
@@ -134,7 +146,7 @@ def measure(cell: Cell, number: int) -> dict[str, Any]:
         "parts": parts and [parts.units, parts.line, parts.id_clusters, parts.ood_clusters, parts.cells, parts.total],
         "reports": len(stated),
         "contradicted": sum(contradicts(verdict, estimate, margin) for verdict, estimate in stated),
-        "old p": _old_p(scored) if cell in POWER else None,
+        "old p": _old_p(scored) if cell in (*POWER, *AS_BEFORE) else None,
     }
     if cell.asked is not None and parts is not None:
         needed = needs(cell.asked, parts, found.units)

@@ -92,6 +92,7 @@ CELLS = (
     Cell(name="one architecture, +10, within 0.65", seed=35, study=replace(ONE, gain=TEN, within=0.65)),
 )
 
+AVERAGED = Judgement(epoch="mean", line="within", clusters="these")  # what the method before was about
 POINTS = (1.0, 2.0, 3.0)
 POWER = tuple(
     Cell(
@@ -105,6 +106,17 @@ POWER = tuple(
     for k, effect in enumerate(POINTS)
     for n, judgement in enumerate((THESE, DEFAULT))
 )
+AS_BEFORE = tuple(
+    Cell(
+        name=f"{effect:g} points, epochs averaged",
+        seed=60 + k,
+        study=replace(MAIN, epochs=6, effect=effect),
+        judgement=AVERAGED,
+        alike=not effect,
+        covers=False,
+    )
+    for k, effect in enumerate((0.0, *POINTS))
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +128,22 @@ class Design:
     larger: tuple[Cell, ...]
 
 
-def _design(name: str, seed: int, study: Study, asked: float, pilots: int) -> Design:
-    """Pilots with ``pilots`` pre-training runs of each architecture."""
-    whole = replace(study, epochs=1, effect=asked)
+def _design(
+    name: str,
+    seed: int,
+    study: Study,
+    *,
+    pilots: int,
+    sizes: tuple[int, ...] = (),
+    like: Design | None = None,
+    effect: float = 2.0,
+    asked: float = 1.8,
+) -> Design:
+    """Pilots with ``pilots`` pre-training runs of each architecture; larger studies of ``sizes``, or another design's.
+
+    A true ``effect`` is measured as ``asked``, on average, on so few images of rare classes.
+    """
+    whole = replace(study, epochs=1, effect=effect)
 
     def of(runs: int) -> Study:
         return replace(whole, seeds=runs * study.shared)
@@ -126,17 +151,30 @@ def _design(name: str, seed: int, study: Study, asked: float, pilots: int) -> De
     pilot = Cell(name=f"pilot, {name}", seed=seed, study=of(pilots), alike=False, asked=asked)
     larger = tuple(
         Cell(name=f"{runs} runs an architecture, {name}", seed=seed + runs, study=of(runs), alike=False)
-        for runs in (1, 2, 3, 4, 6, 9, 14, 20)
+        for runs in sizes
     )
-    return Design(name=name, pilot=pilot, larger=larger)
+    return Design(name=name, pilot=pilot, larger=like.larger if like else larger)
 
 
 THREE = Study(architectures=3)
+OF_THREE = _design("3 blocks", 100, THREE, pilots=1, sizes=(4, 6, 9, 14))
 DESIGNS = (
-    _design("3 blocks", 100, THREE, 2.0, 1),
-    _design("6 blocks", 200, THREE, 2.0, 2),
-    _design("15 blocks", 300, MAIN, 2.0, 3),
-    _design("15 blocks, 5 pre-training runs", 400, SHARED, 2.0, 1),
-    _design("15 blocks, arm x camera 0.2", 500, replace(MAIN, arm_camera=0.2), 3.0, 3),
+    OF_THREE,
+    _design("6 blocks", 200, THREE, pilots=2, like=OF_THREE),
+    _design("15 blocks", 300, MAIN, pilots=3, sizes=(3, 4, 6, 9)),
+    _design("15 blocks, 5 pre-training runs", 400, SHARED, pilots=1, sizes=(1, 2, 3, 4)),
+    _design(
+        "15 blocks, arm x camera 0.2",
+        500,
+        replace(MAIN, arm_camera=0.2),
+        pilots=3,
+        sizes=(9, 20),
+        effect=3.0,
+        asked=2.6,
+    ),
 )
-EVERY = (*CELLS, *POWER, *(cell for design in DESIGNS for cell in (design.pilot, *design.larger)))
+EVERY = tuple(
+    dict.fromkeys(
+        (*CELLS, *POWER, *AS_BEFORE, *(cell for design in DESIGNS for cell in (design.pilot, *design.larger)))
+    )
+)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from calibration_cells import Cell, Design
+from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 
 from synthgen_evaluate.analysis.power import TARGET
@@ -55,12 +56,12 @@ def calibration(cells: Sequence[Cell], found: Found) -> tuple[str, list[str]]:
             covered, wrong = _judged(hold, len(known), band, too_high=False)
             failed += [f"{cell.name}: coverage {covered}"] if wrong else []
         shares = " | ".join(f"{verdicts[verdict.value] / len(studies):.0%}" for verdict in SHORT)
-        error = np.sqrt(np.mean([one["parts"][-1] for one in known]))
-        freedom = np.mean([one["freedom"] for one in known])
-        lines.append(
-            f"| {cell.name} | {false} | {covered} | {shares} | {error:.2f}, {beyond.std(ddof=1):.2f}"
-            f" | {beyond.mean():+.2f} | {freedom:.1f} |"
-        )
+        estimated = " |  |  |"
+        if known:
+            error = np.sqrt(np.mean([one["parts"][-1] for one in known]))
+            freedom = np.mean([one["freedom"] for one in known])
+            estimated = f"{error:.2f}, {beyond.std(ddof=1):.2f} | {beyond.mean():+.2f} | {freedom:.1f} |"
+        lines.append(f"| {cell.name} | {false} | {covered} | {shares} | {estimated}")
     return "\n".join(lines) + "\n", failed
 
 
@@ -78,18 +79,35 @@ def power_of_tests(cells: Sequence[Cell], found: Found) -> str:
     lines = ["| true effect | verdict | p <= 0.05 | method before |", "|---" * 4 + "|"]
     for cell in cells:
         studies = found[cell.name]
-        of: tuple[Callable[[dict[str, Any]], bool], ...] = (
-            lambda one: one["verdict"] == Verdict.HIGHER.value,
-            lambda one: _found(one["p"]),
-            lambda one: _found(one["old p"]),
-        )
-        shares = " | ".join(f"{np.mean([holds(one) for one in studies]):.0%}" for holds in of)
-        lines.append(f"| {cell.name} | {shares} |")
+        shares = (_called(studies), _share(studies, "p"), _share(studies, "old p"))
+        lines.append(f"| {cell.name} | {' | '.join(f'{share:.0%}' for share in shares)} |")
     return "\n".join(lines) + "\n"
 
 
-def _found(p: float | None) -> bool:
-    return p is not None and p <= LEVEL
+def power_beside_the_former(cells: Sequence[Cell], found: Found) -> str:
+    """False positives and power where epochs are averaged, beside the former method: also at its false positives."""
+    lines = [
+        "| true effect | verdict | p <= 0.05 | method before | the same at as many false positives |",
+        "|---" * 5 + "|",
+    ]
+    alike = next(found[cell.name] for cell in cells if cell.alike)
+    bound = float(np.quantile([one["old p"] for one in alike], _share(alike, "p")))
+    for cell in cells:
+        studies = found[cell.name]
+        former = _share(studies, "old p"), _share(studies, "old p", bound)
+        shares = (_called(studies), _share(studies, "p"), *former)
+        lines.append(f"| {cell.name} | {' | '.join(f'{share:.1%}' for share in shares)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _called(studies: Sequence[dict[str, Any]]) -> float:
+    """The share of studies with a verdict "higher" or "lower"."""
+    return float(np.mean([one["verdict"] in CALLED for one in studies]))
+
+
+def _share(studies: Sequence[dict[str, Any]], key: str, bound: float = LEVEL) -> float:
+    """The share of studies whose p is at most the bound."""
+    return float(np.mean([one[key] is not None and one[key] <= bound for one in studies]))
 
 
 def power_of_pilots(designs: Sequence[Design], found: Found) -> str:
@@ -101,24 +119,31 @@ def power_of_pilots(designs: Sequence[Design], found: Found) -> str:
     ]
     for design in designs:
         powers = {
-            one.blocks // one.study.shared: np.mean([_found(study["p"]) for study in found[one.name]])
-            for one in design.larger
-            if found[one.name]
+            one.blocks // one.study.shared: _share(found[one.name], "p") for one in design.larger if found[one.name]
         }
         if not powers:
             continue
-        sizes, reached = list(powers), np.maximum.accumulate(list(powers.values())).tolist()
-        truly = f"{np.interp(TARGET, reached, sizes):.0f}" if reached[-1] >= TARGET else f"over {sizes[-1]}"
-        said = " | ".join(_asked_for(found[design.pilot.name], end, sizes, reached) for end in ("high n", "needed"))
-        lines.append(f"| {design.name} | {design.pilot.asked:g} | {truly} | {said} |")
+        truly = _needed(powers)
+        shown = f"{truly:.0f}" if truly < np.inf else f"over {max(powers)}"
+        said = " | ".join(_asked_for(found[design.pilot.name], end, truly) for end in ("high n", "needed"))
+        lines.append(f"| {design.name} | {design.pilot.asked:g} | {shown} | {said} |")
     return "\n".join(lines) + "\n"
 
 
-def _asked_for(pilots: Sequence[dict[str, Any]], end: str, sizes: Sequence[int], reached: Sequence[float]) -> str:
+def _needed(powers: Mapping[int, float]) -> float:
+    """The number with which power reaches the target; the power of a test is nearly straight in root n, as a probit."""
+    roots = np.sqrt(list(powers))
+    reached = np.maximum.accumulate(list(powers.values()))
+    if reached[-1] < TARGET:
+        return np.inf
+    return float(np.interp(norm.ppf(TARGET), norm.ppf(reached.clip(0.001, 0.999)), roots)) ** 2
+
+
+def _asked_for(pilots: Sequence[dict[str, Any]], end: str, truly: float) -> str:
     """The numbers of runs, in how many pilots none is said to be enough, and in how many of all no number too small."""
-    numbers = [one[end] for one in pilots if one.get(end) is not None]
-    spread = "{:.0f} ({:.0f} to {:.0f})".format(*np.percentile(numbers or [np.nan], (50, 10, 90)))
-    too_few = sum(np.interp(n, sizes, reached) < TARGET for n in numbers)
+    numbers = np.array([one[end] for one in pilots if one.get(end) is not None])
+    spread = "{:.0f} ({:.0f} to {:.0f})".format(*np.percentile(numbers, (50, 10, 90))) if len(numbers) else ""
+    too_few = float((numbers < round(truly) if truly < np.inf else numbers > 0).sum())
     return f"{spread} | {1 - len(numbers) / len(pilots):.0%} | {1 - too_few / len(pilots):.0%}"
 
 
