@@ -204,12 +204,17 @@ def test_runs_of_before_sums_were_recorded_are_said_to_be_unverified(tmp_path: P
     assert f"<li>{told}" in (tmp_path / "report/index.html").read_text()
 
 
-def test_sums_of_some_files_refuse_nothing_but_leave_the_run_unverified(tmp_path: Path) -> None:
+def test_sums_of_some_files_refuse_nothing_but_leave_the_run_unverified(tmp_path: Path, evaluate_here: Command) -> None:
     run = made(tmp_path, sums=True)
+    assert evaluate_here("power", tmp_path).stderr == ""
     state = json.loads((run.directory / "state.json").read_text())
     del state["predictions"]["0001-test.parquet"]
     write_json(run.directory / "state.json", state)
     assert [one.verified for one in load_runs([tmp_path])] == [False]
+    for options in ([], ["--json"]):
+        assert evaluate_here("power", tmp_path, *options).stderr.startswith(
+            "1 of 1 finished runs are unverified: their"
+        )
 
 
 MISSING = {
