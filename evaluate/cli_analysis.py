@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -119,6 +120,8 @@ def power(
         from .analysis.compare import compare as analyse
 
         comparison = analyse(_loaded(runs, results, unit), baseline=baseline, margin=difference, resamples=100)
+        if comparison.unverified:
+            say(comparison.unverified, file=sys.stderr)
         tests, against = max(1, sum(effect.primary for effect in comparison.effects)), comparison.baseline
         level = sidak_level(tests, comparison.judgement.level)
         unit_name, seeds = _units(comparison)

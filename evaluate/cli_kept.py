@@ -60,7 +60,9 @@ def status(runs: Runs, as_json: AsJson = False) -> None:
     for suite in read_suite_records(runs):
         for member in suite.members:
             for digest in filter(None, (member.pretrain, member.finetune)):
-                states[digest] = Run(directory=runs / digest).state
+                run = Run(directory=runs / digest)
+                run.find_config()
+                states[digest] = run.state
     if as_json:
         say(json.dumps({digest: _told(state) for digest, state in states.items()}))
         return

@@ -33,10 +33,11 @@ from .recipe import Recipe
 
 T = TypeVar("T")
 FORMAT = 1  # of the run and suite records
-PREDICTED = re.compile(r"([0-9]{4,})-([a-z_]+)\.parquet")  # names of files of predictions: epoch and split
+PREDICTED = re.compile(r"([0-9]{4,9})-([a-z_]+)\.parquet")  # names of files of predictions: epoch and split
 MISTAKABLE = re.compile(r"\s*[+-]?(\d+)\s*-\s*([a-z_]+)\s*\.parquet", re.IGNORECASE)
-NAMED = r"^[0-9]{4,}-[a-z_]+\.parquet$"
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]  # of a run's configuration, which names its directory
+NAMED = r"^[0-9]{4,9}-[a-z_]+\.parquet$"
+DIGEST = "^[0-9a-f]{16}$"
+Digest = Annotated[str, Field(pattern=DIGEST)]  # of a run's configuration, which names its directory
 Checksums = Mapping[Annotated[str, Field(pattern=NAMED)], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
 
 
@@ -136,8 +137,22 @@ class Run:
 
     @property
     def config(self) -> RunConfig:
-        """The stored configuration."""
-        return stored(self.directory / "config.json", RunConfig)
+        """The stored configuration.
+
+        Raises EvaluateError if it is invalid, or if the directory is named by another digest; a copy of a run may have
+        any other name.
+        """
+        path, name = self.directory / "config.json", self.directory.name
+        config = stored(path, RunConfig)
+        if re.match(DIGEST, name) and name != config.digest:
+            raise EvaluateError(
+                f"{path}: its content was edited: digest {config.digest}, its folder's is {name}; {self.way_out}"
+            )
+        return config
+
+    def find_config(self) -> RunConfig | None:
+        """``config``, with its errors, or None if none is stored."""
+        return self.config if (self.directory / "config.json").exists() else None
 
     @property
     def state(self) -> State:
@@ -154,6 +169,11 @@ class Run:
     def done(self) -> bool:
         """Whether the run is finished; a finished run is never repeated."""
         return self.state.status == "done"
+
+    @property
+    def way_out(self) -> str:
+        """What to do about a file of it that is not as it was."""
+        return f"restore it, or remove {self.directory} and run its suite again"
 
     @property
     def weights(self) -> Path:
@@ -208,8 +228,7 @@ class Run:
         expected = (checksums or {}).get(path.name)
         if expected is not None and hashlib.sha256(data).hexdigest() != expected:
             raise EvaluateError(
-                f"{path}: not the file whose SHA-256 the run recorded: it was changed or damaged; restore it, or"
-                f" remove {self.directory} and run its suite again"
+                f"{path}: not the file whose SHA-256 the run recorded: it was changed or damaged; {self.way_out}"
             )
         try:
             table = read_table(data)
@@ -302,6 +321,9 @@ def read_suite_record(path: Path) -> SuiteRecord:
     with told_here():
         suite = validated(content, SuiteRecord, path)
         validated(suite.task, Classes, path, "task")
+    names, n_classes = suite.task.get("class_names"), suite.task.get("n_classes")
+    if names is not None and n_classes not in (None, len(names)):
+        raise EvaluateError(f"{path}: task: n_classes is {n_classes}, but class_names are {len(names)}")
     if suite.n_classes is not None and suite.n_classes < 1:
         raise EvaluateError(f"{path}: task: of {suite.n_classes} classes; at least 1")
     _check_unique(path, "arms", [arm.name for arm in suite.arms])

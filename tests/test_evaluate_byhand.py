@@ -75,6 +75,9 @@ def test_weights_pretrained_by_hand_are_fine_tuned_by_hand(
         ),
         (("finetune", "nowhere", "--out", "runs"), "nowhere/iwildcam_v2.0: missing"),
         (("finetune", "nowhere", "--out", "runs", "--set", "epochs=0"), "--set epochs: 0; 1 to 100000"),
+        (("finetune", "nowhere", "--out", "runs", "--set", "epochs=" + "9" * 5000), "--set epochs: Input should be a"),
+        (("pretrain", "fractals:" + "9" * 5000, "--out", "w.safetensors"), "fractals:9999"),
+        (("pretrain", "fractals:²", "--out", "w.safetensors"), "fractals:²: "),
         (
             ("finetune", "nowhere", "--out", "runs", "--set", "objective=simclr"),
             "finetune.objective: simclr; fine-tuning is supervised",

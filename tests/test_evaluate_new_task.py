@@ -51,7 +51,7 @@ ROW = sets.WildsSet(
     ),
     version="1.0",
     metadata="metadata.csv",
-    columns=("img_filename", "y", "split", "place"),
+    columns={"img_filename": sets.NAME, **dict.fromkeys(("y", "split", "place"), sets.WHOLE)},
     images="birds",
     splits={"train": "train", "id_test": "val", "test": "test"},
     files=lambda dataset: [name.removeprefix("birds/") for name in dataset._input_array],

@@ -17,27 +17,39 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from synthgen.common.records import plain
 from synthgen_evaluate.analysis.load import load_runs
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.metrics import scores
 from synthgen_evaluate.predictions import Predictions
+from synthgen_evaluate.recipe import Recipe
 from synthgen_evaluate.runs import (
     Arm,
     Member,
     Run,
+    RunConfig,
     SuiteRecord,
     write_json,
     write_suite_record,
 )
 
 N_CLASSES, N = 5, 40
-DIGEST = "0" * 16
+CONFIG = RunConfig(
+    kind="finetune",
+    architecture="resnet18",
+    seed=0,
+    image_size=32,
+    data={},
+    recipe=Recipe(epochs=1, evaluate_epochs=(1,)),
+)
+GOLDEN = Path(__file__).parent / "golden/records"
+SCRATCH = "a385274ebabca512"  # golden run without pre-training
 Command = Callable[..., Any]
 
 
 def made(path: Path, *, sums: bool = False, task: dict[str, Any] | None = None) -> Run:
     """One finished run with predictions after its one epoch."""
-    run, rng = Run(directory=path / DIGEST), np.random.default_rng(0)
+    run, rng = Run(directory=path / CONFIG.digest), np.random.default_rng(0)
     known: dict[str, Any] = {}
     for split in ("id_test", "test"):
         labels = rng.integers(0, N_CLASSES, N)
@@ -52,13 +64,14 @@ def made(path: Path, *, sums: bool = False, task: dict[str, Any] | None = None) 
                 sequence=np.arange(N) // 3,
             ),
         )
+    write_json(run.directory / "config.json", plain(CONFIG))
     write_json(run.directory / "state.json", {"status": "done", **({"predictions": known} if sums else {})})
     suite = SuiteRecord(
         name="one",
         baseline="scratch",
         task={"name": "traps", "class_names": [f"class {k}" for k in range(N_CLASSES)]} if task is None else task,
         arms=(Arm(name="scratch", factor="source", level="none", description="nothing"),),
-        members=(Member(arm="scratch", architecture="resnet18", seed=0, pretrain=None, finetune=DIGEST),),
+        members=(Member(arm="scratch", architecture="resnet18", seed=0, pretrain=None, finetune=CONFIG.digest),),
     )
     write_suite_record(path, suite)
     return run
@@ -178,7 +191,7 @@ def test_a_label_that_became_another_valid_one_is_found_by_its_sum(tmp_path: Pat
     with pytest.raises(EvaluateError, match="it was changed or damaged"):
         run.predictions(1, "test")
     path.unlink()
-    assert f"{path}: missing, though the run recorded it" in evaluate_here(*compare).stderr
+    assert f"{path}: missing, though the run is finished" in evaluate_here(*compare).stderr
 
 
 def test_runs_of_before_sums_were_recorded_are_said_to_be_unverified(tmp_path: Path, evaluate_here: Command) -> None:
@@ -186,17 +199,76 @@ def test_runs_of_before_sums_were_recorded_are_said_to_be_unverified(tmp_path: P
     assert (
         evaluate_here("compare", tmp_path / "runs", "--out", tmp_path / "report", "--resamples", "100").returncode == 0
     )
-    told = "1 of 1 finished runs are unverified: they were written before the SHA-256 of predictions was recorded"
+    told = "1 of 1 finished runs are unverified: their configuration or the SHA-256 of some predictions is not recorded"
     assert json.loads((tmp_path / "report/comparison.json").read_text())["unverified"].startswith(told)
     assert f"<li>{told}" in (tmp_path / "report/index.html").read_text()
 
 
-def test_sums_of_some_files_refuse_nothing_but_leave_the_run_unverified(tmp_path: Path) -> None:
+def test_sums_of_some_files_refuse_nothing_but_leave_the_run_unverified(tmp_path: Path, evaluate_here: Command) -> None:
     run = made(tmp_path, sums=True)
+    assert evaluate_here("power", tmp_path).stderr == ""
     state = json.loads((run.directory / "state.json").read_text())
     del state["predictions"]["0001-test.parquet"]
     write_json(run.directory / "state.json", state)
     assert [one.verified for one in load_runs([tmp_path])] == [False]
+    for options in ([], ["--json"]):
+        assert evaluate_here("power", tmp_path, *options).stderr.startswith(
+            "1 of 1 finished runs are unverified: their"
+        )
+
+
+MISSING = {
+    "a split after the last epoch": ("0003-test.parquet", "0003-test.parquet"),
+    "the last epoch": ("0003-*.parquet", "0003-id_test.parquet"),
+    "a split after all epochs": ("*-id_test.parquet", "0001-id_test.parquet"),
+    "a split that nothing reads": ("0001-id_val.parquet", "0001-id_val.parquet"),
+}
+
+
+@pytest.mark.parametrize(("removed", "told"), MISSING.values(), ids=MISSING)
+@pytest.mark.parametrize("command", ["compare", "power"])
+def test_a_finished_run_without_planned_predictions_is_refused(
+    command: str, removed: str, told: str, tmp_path: Path, evaluate_here: Command
+) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(GOLDEN / "runs", runs)
+    options = ["--out", tmp_path / "report", "--resamples", "100"] if command == "compare" else []
+    assert evaluate_here(command, runs, *options).returncode == 0
+    for path in (runs / SCRATCH / "predictions").glob(removed):
+        path.unlink()
+    done = evaluate_here(command, runs, *options)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"evaluate: {runs / SCRATCH / 'predictions' / told}: missing, though the run is finished; restore it, or remove"
+        f" {runs / SCRATCH} and run its suite again\n"
+    )
+
+
+def test_a_run_that_is_not_finished_may_lack_predictions(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "runs-half", tmp_path / "runs")
+    for path in (tmp_path / "runs").glob("a0a48*/predictions/0001-test.parquet"):
+        path.unlink()
+    assert [one.status for one in load_runs([tmp_path / "runs"])] == ["done", "running"]
+
+
+def test_predictions_of_an_epoch_that_was_not_planned_are_refused(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    for split in ("id_test", "test"):
+        shutil.copyfile(run.predictions_path(1, split), run.predictions_path(2, split))
+    with pytest.raises(EvaluateError, match=r"0002-id_test.parquet: of an epoch that the run did not evaluate; remove"):
+        load_runs([tmp_path])
+
+
+def test_a_run_without_configuration_is_unverified_and_refused_if_it_was_trained(tmp_path: Path) -> None:
+    run = made(tmp_path, sums=True)
+    assert [one.verified for one in load_runs([tmp_path])] == [True]
+    path = run.directory / "config.json"
+    path.unlink()
+    assert [one.verified for one in load_runs([tmp_path])] == [False]
+    state = run.directory / "state.json"
+    write_json(state, json.loads(state.read_text()) | {"epochs_done": 1})
+    with pytest.raises(EvaluateError, match=f"^{re.escape(str(path))}: cannot be read \\(No such file"):
+        load_runs([tmp_path])
 
 
 def test_sums_are_kept_where_they_are_known_and_taken_of_the_file_where_not(tmp_path: Path) -> None:
@@ -259,8 +331,7 @@ def test_without_classes_in_the_record_labels_are_whole_numbers_of_at_least_0(tm
 def test_a_run_that_was_begun_without_sums_is_finished_with_all_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluate_here: Command
 ) -> None:
-    golden = Path(__file__).parent / "golden/records"
-    shutil.copytree(golden, tmp_path / "records")
+    shutil.copytree(GOLDEN, tmp_path / "records")
     monkeypatch.chdir(tmp_path / "records")
     assert evaluate_here("run", "suite.toml", "--out", "runs-half", "--device", "cpu").returncode == 0
     (finished,) = Path("runs-half").glob("a0a48*")
@@ -270,4 +341,4 @@ def test_a_run_that_was_begun_without_sums_is_finished_with_all_of_them(
         name: hashlib.sha256(data).hexdigest() for name, data in files.items()
     }
     found = {one.member.finetune: one.verified for one in load_runs(["runs-half"])}
-    assert found == {finished.name: True, "a385274ebabca512": False}
+    assert found == {finished.name: True, SCRATCH: False}

@@ -55,6 +55,7 @@ STATES = {
     '{"status": "done", "train_images_per_second": NaN}': "NaN is not a number",
     '{"status": "done", "versions": {"torch": 2}}': "versions.torch: Input should be a valid string",
     '{"status": "done", "predictions": {"../x": "' + "0" * 64 + '"}}': "predictions.../x",
+    '{"status": "done", "predictions": {"' + "1" * 5000 + '-test.parquet": "0"}}': "predictions.11111",
     '{"status": "done", "predictions": {"0001-test.parquet": "0"}}': "predictions.0001-test.parquet: String should",
     '{"status": "done", "status": "failed"}': "status: duplicate key",
     "[" * 5000: "nested lists and objects",
@@ -89,7 +90,8 @@ SUITES = {
     "members: scratch / timm:test_efficientnet / seed 0 appears more": lambda s: s["members"].append(s["members"][0]),
     "has the unknown arm 'x'": lambda s: s["members"][0].update(arm="x"),
     "task.class_names: Input should be a valid array": lambda s: s["task"].update(class_names="abcd"),
-    "task: of 0 classes": lambda s: s["task"].update(class_names=[]),
+    "task: n_classes is 1000000000, but class_names are 4": lambda s: s["task"].update(n_classes=10**9),
+    "task: of 0 classes": lambda s: s["task"].update(class_names=[], n_classes=0),
     "members.0.seed: Input should be a valid integer": lambda s: s["members"][0].update(seed="0"),
 }
 
@@ -124,6 +126,73 @@ def test_a_configuration_that_is_none_is_named_where_rates_are_read(runs: Path) 
         path.write_text(json.dumps(json.loads((GOLDEN / "runs" / DONE / "config.json").read_text()) | change))
         with pytest.raises(EvaluateError, match=f"^{re.escape(str(path))}: {told}"):
             measured(runs)
+
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "init": {"init": "0" * 16},
+    "seed": {"seed": 5},
+    "epochs": {"recipe": {"epochs": 3, "evaluate_epochs": [1]}},
+}
+READERS = {
+    "status": ["status", "runs"],
+    "compare": ["compare", "runs", "--out", "report", "--resamples", "100"],
+    "power": ["power", "runs"],
+    "run": ["run", "suite.toml", "--out", "runs", "--device", "cpu"],
+    "run --dry-run": ["run", "suite.toml", "--out", "runs", "--dry-run"],
+}
+
+
+@pytest.mark.parametrize("change", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("command", READERS.values(), ids=READERS)
+def test_a_configuration_that_was_edited_is_refused_wherever_its_run_is_read(
+    command: list[str],
+    change: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    evaluate_here: Command,
+) -> None:
+    shutil.copytree(GOLDEN, tmp_path / "records")
+    monkeypatch.chdir(tmp_path / "records")
+    path = Path("runs") / DONE / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    done = evaluate_here(*command)
+    assert done.returncode == 2
+    told = f"evaluate: {path}: its content was edited: digest [0-9a-f]{{16}}, its folder's is {DONE}; restore it"
+    assert re.match(told, done.stderr), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_configuration_of_pre_training_that_was_edited_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluate_here: Command
+) -> None:
+    shutil.copytree(GOLDEN, tmp_path / "records")
+    monkeypatch.chdir(tmp_path / "records")
+    path = Path("runs/25537c1a50d32251/config.json")
+    path.write_text(path.read_text().replace('"epochs": 1', '"epochs": 2'))
+    for command in (READERS["status"], READERS["run"]):
+        done = evaluate_here(*command)
+        assert (done.returncode, f"{path}: its content was edited" in done.stderr) == (2, True)
+
+
+def test_a_copy_of_a_run_under_another_name_is_none_of_the_suite_s(runs: Path, evaluate_here: Command) -> None:
+    shutil.copytree(runs / DONE, runs / f"{DONE} (copy)")
+    assert measured(runs) is not None
+    assert "3 runs: 3 done" in evaluate_here("status", runs).stdout
+
+
+@pytest.mark.parametrize(("key", "value"), [("seed", 7), ("architecture", "resnet18")])
+def test_a_suite_record_that_contradicts_its_runs_is_refused(
+    key: str, value: Any, runs: Path, evaluate_here: Command
+) -> None:
+    path = runs / "suites/golden suite.json"
+    content = json.loads(path.read_text())
+    (member,) = (one for one in content["members"] if one["finetune"] == DONE)
+    before, member[key] = member[key], value
+    path.write_text(json.dumps(content))
+    done = evaluate_here("power", runs)
+    assert done.returncode == 2
+    told = f"evaluate: {runs / DONE / 'config.json'}: {key}: {before!r}, but the suite's record says {value!r}; restore"
+    assert done.stderr.startswith(told)
 
 
 LINES = {
@@ -413,6 +482,27 @@ def traps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("traps")
     simulate(out, n_classes=4, n_locations=6, n_images=100, size=32)
     return out
+
+
+SIMULATED = {
+    "colour: unknown key; perhaps a later version wrote it": {"colour": 1},
+    "size: Input should be a valid integer": {"size": "32"},
+    "n_images: Input should be a valid integer": {"n_images": None},
+}
+
+
+@pytest.mark.parametrize(("told", "change"), SIMULATED.items(), ids=range(len(SIMULATED)))
+def test_a_record_of_a_simulation_that_is_none_is_named(
+    told: str, change: dict[str, Any], traps: Path, tmp_path: Path, evaluate_here: Command
+) -> None:
+    shutil.copytree(traps, tmp_path / "traps")
+    path = tmp_path / "traps/simulated.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    for command in (("simulate", "--out", path.parent), ("simulate", "--out", path.parent, "--size", "64")):
+        done = evaluate_here(*command)
+        assert (done.returncode, done.stderr) == (2, f"evaluate: {path}: {told}\n")
+    with pytest.raises(EvaluateError, match=f"^{re.escape(f'{path}: {told}')}"):
+        open_task(TaskSpec(path=str(path.parent), kind="simulated"))
 
 
 METADATA = {

@@ -1,4 +1,5 @@
 import csv
+import re
 import shutil
 import subprocess
 import sys
@@ -363,7 +364,7 @@ BAD = [
         edit("00003.jpg", "00004.png"),
         "1 file names appear more than once",
     ),  # an id is a name without ending
-    ("iwildcam", edit(",id_val,", ",id_vla,", 1), "wilds refuses it (KeyError 'id_vla')"),
+    ("iwildcam", edit(",id_val,", ",id_vla,", 1), "split is 'id_vla', not one of train, val, test, id_val, id_test"),
     ("iwildcam", overwrite(b""), "columns missing: split, location_remapped"),
     ("iwildcam", overwrite(b"\xff\xd8\xff\xe0"), "metadata.csv: not a CSV file"),
     ("iwildcam", remove(""), "missing; expected"),
@@ -371,8 +372,12 @@ BAD = [
     ("fmow", remove("fmow_v1.1"), "fmow_v1.1 with RELEASE_v1.1.txt, rgb_metadata.csv, country_code_mapping.csv and"),
     ("fmow", remove("fmow_v1.1/country_code_mapping.csv"), "country_code_mapping.csv: missing"),
     ("fmow", remove("fmow_v1.1/images/rgb_img_7.png"), "1 of 7 images are missing, the first is rgb_img_7.png"),
-    ("fmow", edit("wind_farm", "farm", name=FMOW_CSV), "(KeyError 'farm'); every category must be one of FMoW's 62"),
-    ("fmow", edit("2017-02-07T", "7 February 2017 ", name=FMOW_CSV), "and timestamps be like 2014-07-08T16:03:55Z"),
+    ("fmow", edit("wind_farm", "farm", name=FMOW_CSV), "(row 9: category is 'farm'); every category must be one of"),
+    (
+        "fmow",
+        edit("2017-02-07T", "7 February 2017 ", name=FMOW_CSV),
+        "timestamp is '7 February 2017 02:48:56.1Z', not a time",
+    ),
     ("fmow", edit("\ntest,", "\nval,", name=FMOW_CSV), "splits id_val, train, val; expected"),
     ("camelyon17", remove(CAMELYON17_CSV), "metadata.csv: missing; expected"),
     ("camelyon17", remove("camelyon17_v1.0/patches/patient_041_node_0"), "the first is patient_041_node_0/patch_p"),
@@ -393,6 +398,39 @@ def test_an_incomplete_copy_is_refused_saying_what_is_expected(
         opened(copy, kind)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def with_cell(root: Path, kind: str, column: str, value: str) -> Path:
+    """Metadata with another value in the third row."""
+    path = root / f"{kind}_v{SETS[kind].version}" / SETS[kind].metadata
+    table = list(csv.reader(path.read_text().splitlines()))
+    table[3][table[0].index(column)] = value
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(table)
+    return path
+
+
+CELLS = [(kind, column) for kind, known in SETS.items() for column in known.columns if column != "country_code"]
+
+
+@pytest.mark.parametrize("value", ["nan", ""])
+@pytest.mark.parametrize(("kind", "column"), CELLS)
+def test_a_cell_that_wilds_cannot_use_is_named_with_row_and_column(
+    copy: Path, kind: str, column: str, value: str
+) -> None:
+    path = with_cell(copy, kind, column, value)
+    with pytest.raises(EvaluateError) as caught:
+        opened(copy, kind)
+    assert str(caught.value) == f"{path}: row 3: {column} is {value!r}, not {SETS[kind].columns[column].words}"
+
+
+@pytest.mark.parametrize("value", ["inf", "1.5", "-1", "1e3", "٣", "1" + "0" * 18, "9" * 5000])
+def test_a_cell_that_is_no_whole_number_is_named_with_row_and_column(copy: Path, value: str) -> None:
+    with_cell(copy, "iwildcam", "y", value)
+    with pytest.raises(
+        EvaluateError, match=f"row 3: y is '{re.escape(value[:40])}', not a whole number of up to 18 digits$"
+    ):
+        opened(copy)
 
 
 @pytest.mark.parametrize("kind", SETS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import EvaluateError
 from ..metrics import Scores, scores
 from ..predictions import image_ids
-from ..runs import Arm, Member, Run, State, SuiteRecord, read_suite_records
+from ..runs import Arm, Member, Run, RunConfig, State, SuiteRecord, read_suite_records
 
 ID_SPLIT, OOD_SPLIT = "id_test", "test"
 VAL_SPLIT = "val"  # WILDS's split for choosing epochs: other clusters than those of training and test
@@ -84,7 +84,7 @@ class LoadedRun:
     status: str  # "done", or the state that it is in instead
     epochs: tuple[EvaluatedEpoch, ...]  # in order; empty unless done
     environment: str = ""  # machine and versions of the fine-tuning
-    verified: bool = False  # whether all predictions that were read have the SHA-256 that the run recorded
+    verified: bool = False  # whether the run recorded its configuration, and the SHA-256 of all predictions read
     init: str | None = None  # weights that it was fine-tuned from: a pre-training run, or a checkpoint; None: random
 
     @property
@@ -105,6 +105,16 @@ class LoadedRun:
         return f"{member.arm} / {member.architecture} / seed {member.seed} ({member.finetune})"
 
 
+class _Asked(NamedTuple):
+    """A run to read, and what its suite's record says about it."""
+
+    directory: Path
+    architecture: str
+    seed: int
+    n_classes: int | None
+    val: bool  # whether the split that epochs are chosen by is read
+
+
 class _Found(NamedTuple):
     """The contents of a run directory; see LoadedRun."""
 
@@ -121,9 +131,9 @@ def load_runs(paths: Sequence[Path | str], *, val: bool = False) -> list[LoadedR
     With ``val``, or where a suite's judgement is about the best epoch, the split that epochs are chosen by is read too,
     if it was evaluated.
 
-    Raises EvaluateError, naming the file, if a directory holds no suite, a record or predictions cannot be read,
-    predictions are not those that the run recorded, hold values that are not labels of the task, or list an image
-    twice.
+    Raises EvaluateError, naming the file, if a directory holds no suite, a record or predictions cannot be read, a
+    configuration was edited or is not that of the suite's record, or predictions are not those that the run planned
+    and recorded, hold values that are not labels of the task, or list an image twice.
     """
     planned = []
     for path in map(Path, paths):
@@ -131,45 +141,74 @@ def load_runs(paths: Sequence[Path | str], *, val: bool = False) -> list[LoadedR
             arms = {arm.name: arm for arm in suite.arms}
             for member in suite.members:
                 chosen = val or suite.judgement.epoch == "best"
-                planned.append((suite, arms[member.arm], member, (path / member.finetune, suite.n_classes, chosen)))
+                asked = _Asked(path / member.finetune, member.architecture, member.seed, suite.n_classes, chosen)
+                planned.append((suite, arms[member.arm], member, asked))
     truths = _Truths()
-    asked = list(dict.fromkeys(one for *_, one in planned))
+    runs = list(dict.fromkeys(one for *_, one in planned))
     with ThreadPoolExecutor(READERS) as pool:
-        read = pool.map(lambda one: _read_run(Run(directory=one[0]), one[1], one[2], truths), asked)
-        found = dict(zip(asked, read, strict=True))
+        found = dict(zip(runs, pool.map(lambda one: _read_run(one, truths), runs), strict=True))
     return [
         LoadedRun(suite=suite, arm=arm, member=member, **found[one]._asdict()) for suite, arm, member, one in planned
     ]
 
 
-def _read_run(run: Run, n_classes: int | None, val: bool, truths: _Truths) -> _Found:
+def _read_run(asked: _Asked, truths: _Truths) -> _Found:
     """The run's status and, if it is done, its epochs with both splits and its environment."""
+    run = Run(directory=asked.directory)
     state = run.state
+    config = run.find_config() if state.epochs_done is None else run.config  # which every run that was trained has
+    if config is not None:
+        _check_config(config, asked)
     if state.status != "done":
         return _Found(state.status)
     evaluated, checksums = run.evaluated(), state.predictions or {}
-    there = {run.predictions_path(*one).name for one in evaluated}
-    for name in sorted(checksums.keys() - there):
-        raise EvaluateError(
-            f"{run.directory / 'predictions' / name}: missing, though the run recorded it; restore it, or remove"
-            f" {run.directory} and run its suite again"
-        )
+    _check_complete(run, evaluated, checksums, config)
     splits = defaultdict(set)
     for epoch, split in evaluated:
         splits[epoch].add(split)
     complete = [epoch for epoch, present in splits.items() if {ID_SPLIT, OOD_SPLIT} <= present]
     if not complete:
         return _Found(NO_PAIR_OF_SPLITS)
-    chosen = {epoch: val and VAL_SPLIT in splits[epoch] for epoch in complete}
+    chosen = {epoch: asked.val and VAL_SPLIT in splits[epoch] for epoch in complete}
     read = {run.predictions_path(epoch, split).name for epoch in complete for split in (ID_SPLIT, OOD_SPLIT)}
     read |= {run.predictions_path(epoch, VAL_SPLIT).name for epoch in complete if chosen[epoch]}
     return _Found(
         status="done",
-        epochs=tuple(_read_epoch(run, epoch, chosen[epoch], n_classes, state, truths) for epoch in complete),
+        epochs=tuple(_read_epoch(run, epoch, chosen[epoch], asked.n_classes, state, truths) for epoch in complete),
         environment=_environment(state),
-        verified=read <= checksums.keys(),
-        init=run.config.init if (run.directory / "config.json").exists() else None,
+        verified=config is not None and read <= checksums.keys(),
+        init=None if config is None else config.init,
     )
+
+
+def _check_config(config: RunConfig, asked: _Asked) -> None:
+    """Raise EvaluateError if a run is not the one that its suite's record names."""
+    for key in ("architecture", "seed"):
+        said, stored = getattr(asked, key), getattr(config, key)
+        if said != stored:
+            raise EvaluateError(
+                f"{asked.directory / 'config.json'}: {key}: {stored!r}, but the suite's record says {said!r}; restore"
+                " that record: run the suite again"
+            )
+
+
+def _check_complete(
+    run: Run, evaluated: Sequence[tuple[int, str]], checksums: Mapping[str, str], config: RunConfig | None
+) -> None:
+    """Raise EvaluateError if predictions of a finished run are missing, or of an epoch that it did not plan.
+
+    Each split that was evaluated after one epoch was after every planned one.
+    """
+    there = {run.predictions_path(*one) for one in evaluated}
+    needed = {run.directory / "predictions" / name for name in checksums}
+    if config is not None:
+        splits = {ID_SPLIT, OOD_SPLIT, *(split for _, split in evaluated)}
+        planned = {run.predictions_path(epoch, split) for epoch in config.recipe.evaluate_epochs for split in splits}
+        for path in sorted(there - planned):
+            raise EvaluateError(f"{path}: of an epoch that the run did not evaluate; remove it")
+        needed |= planned
+    for path in sorted(needed - there):
+        raise EvaluateError(f"{path}: missing, though the run is finished; {run.way_out}")
 
 
 def _environment(state: State) -> str:

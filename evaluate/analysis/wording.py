@@ -71,14 +71,14 @@ def notes(
 
 
 def unverified(finished: Sequence[LoadedRun]) -> str:
-    """How many runs have predictions without recorded checksums; empty if there are none."""
+    """How many runs have no configuration or predictions without checksums; empty if there are none."""
     stored = [run for run in finished if any(epoch.n_id is not None for epoch in run.epochs)]
     without = sum(not run.verified for run in stored)
     if not without:
         return ""
     return (
-        f"{without} of {len(stored)} finished runs are unverified: they were written before the SHA-256 of predictions"
-        " was recorded, so an edited prediction would not be seen."
+        f"{without} of {len(stored)} finished runs are unverified: their configuration or the SHA-256 of some"
+        " predictions is not recorded, so an edit would not be seen."
     )
 
 

@@ -70,6 +70,6 @@ def _pretraining(content: Mapping[str, Any], record: SuiteRecord, runs: Path) ->
 def _configs(runs: Path, digests: Iterator[str] | list[str]) -> Iterator[RunConfig]:
     """The configurations of the runs that have begun."""
     for digest in digests:
-        run = Run(directory=runs / digest)
-        if (run.directory / "config.json").exists():
-            yield run.config
+        config = Run(directory=runs / digest).find_config()
+        if config is not None:
+            yield config

@@ -6,6 +6,7 @@ Imports no torch, so that showing a plan is instant.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,8 +81,11 @@ def read_suite(path: Path, runs: Path | None = None) -> Suite:
         content = tomllib.loads(text)
         _check_values(content, "")
         given = json.dumps(content).encode()
-    except (ValueError, RecursionError) as error:  # from TOML, from characters, from numbers with thousands of digits
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise EvaluateError(f"{path}: not a TOML file ({error})") from None
+    except ValueError:  # Python reads no number with thousands of digits
+        line = text[: next(re.finditer("[0-9_]{4300,}", text)).start()].count("\n") + 1
+        raise EvaluateError(f"{path}: line {line}: an integer of more than 64 bits") from None
     except EvaluateError as error:
         raise EvaluateError(f"{path}: {error}") from None
     suite = _checked(given, path)

@@ -63,8 +63,8 @@ def recipe_of(default: Recipe, settings: Sequence[str]) -> Recipe:
             raise EvaluateError(f"--set {setting}: write KEY=VALUE; the keys are {', '.join(keys)}")
         try:
             changes[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            changes[key] = text  # a word without quotes
+        except ValueError:
+            changes[key] = text  # a word without quotes, or thousands of digits
     try:
         recipe = default.changed(changes)
     except EvaluateError as error:
@@ -77,7 +77,7 @@ def recipe_of(default: Recipe, settings: Sequence[str]) -> Recipe:
 def source_of(text: str) -> Source:
     """The source of a word: ``fractals[:CATEGORIES]``, a synthgen dataset directory or its URL, or an image folder."""
     kind, colon, number = text.partition(":")
-    if kind == "fractals" and (not colon or number.isdigit()):
+    if kind == "fractals" and (not colon or re.fullmatch("[0-9]{1,18}", number)):
         fractals = FractalSource(kind="fractals")
         return replace(fractals, categories=int(number)) if number else fractals
     try:

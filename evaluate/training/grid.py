@@ -27,8 +27,10 @@ class Step:
     checkpoint: str | None = None  # external weights that it starts from
 
     def run(self, out: Path) -> Run:
-        """Its place on disk."""
-        return Run(directory=out / self.config.digest)
+        """Its place on disk; raises EvaluateError if the configuration that is there was edited."""
+        run = Run(directory=out / self.config.digest)
+        run.find_config()
+        return run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from ...errors import EvaluateError
 from ...runs import stored
 from ..base import Task
 from ..wilds.reading import open_set
 from ..wilds.sets import SETS
-from .simulate import RECORD
+from .simulate import RECORD, Simulated
 
 
 def open_simulated(name: str, path: Path) -> Task:
@@ -21,7 +20,7 @@ def open_simulated(name: str, path: Path) -> Task:
     record = path / RECORD
     if not record.exists():
         raise EvaluateError(f"{record}: missing; `evaluate simulate --out {path}` makes a simulated set")
-    drawn = stored(record, dict[str, Any])
+    drawn = asdict(stored(record, Simulated))
     task = open_set("iwildcam", SETS["iwildcam"], path)
     made = json.dumps(drawn, sort_keys=True) + task.identity["digest"]
     digest = hashlib.sha256(made.encode()).hexdigest()[:16]  # the metadata alone do not know the images' size

@@ -13,15 +13,16 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import with_config
 
+from synthgen.common.records import STRICT
 from synthgen.storage.inside import check_folder
 
 from ...errors import EvaluateError, told_here
@@ -40,6 +41,19 @@ SMALLEST, LARGEST = 32, 1024  # width and height in pixels
 MOST_IMAGES = 1_000_000  # five times iWildCam's; all are planned before one is drawn
 DEFAULTS = {"seed": 0, "n_classes": 12, "n_locations": 24, "n_images": 1500, "size": 64}
 HEADER = ",split,location_remapped,location,sequence_remapped,datetime,y,filename,image_id"
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulated:
+    """``simulated.json``: how a set was made; see ``simulate``."""
+
+    format: int  # of the drawings
+    seed: int
+    n_classes: int
+    n_locations: int
+    n_images: int
+    size: int  # pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +133,8 @@ def simulate(
 def settled(out: Path, asked: Mapping[str, int | None]) -> dict[str, int]:
     """Arguments of ``simulate``: those given, else those of the set that is at ``out``, else DEFAULTS."""
     record = out / RECORD
-    there = stored(record, dict[str, Any]) if record.exists() else {}
-    known = {name: value for name, value in there.items() if name in DEFAULTS and type(value) is int}
+    there = asdict(stored(record, Simulated)) if record.exists() else {}
+    known = {name: value for name, value in there.items() if name in DEFAULTS}
     return {**DEFAULTS, **known, **{name: value for name, value in asked.items() if value is not None}}
 
 
@@ -153,11 +167,9 @@ def _claim(out: Path, arguments: dict[str, int]) -> None:
         if out.exists() and any(path.name.partition(".json.")[0] != "simulated" for path in out.iterdir()):
             raise EvaluateError(f"{out}: not empty and not a simulated set; choose a new directory")
         return
-    known = stored(record, dict[str, Any])
+    known = asdict(stored(record, Simulated))
     differing = [
-        f"{name} {known.get(name)} (requested: {value})"
-        for name, value in arguments.items()
-        if known.get(name) != value
+        f"{name} {known[name]} (requested: {value})" for name, value in arguments.items() if known[name] != value
     ]
     if differing:
         raise EvaluateError(f"{out}: was made with {', '.join(differing)}; choose a new directory")

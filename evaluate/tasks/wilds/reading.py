@@ -9,7 +9,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ def open_set(name: str, known: WildsSet, path: Path) -> Task:
     try:
         dataset = _load(name, known, path)
     except Exception as error:  # wilds and pandas may raise anything if the metadata are not as expected
-        said = " ".join(f"{type(error).__name__} {error}".split())
+        said = _said(error, folder / known.metadata, known)
         raise EvaluateError(f"{folder / known.metadata}: wilds refuses it ({said}); {known.rules}") from error
     splits = _splits(dataset, folder, known)
     return Task(
@@ -53,6 +53,16 @@ def open_set(name: str, known: WildsSet, path: Path) -> Task:
     )
 
 
+def _said(error: Exception, path: Path, known: WildsSet) -> str:
+    """An error of wilds in words; if it did not find a value, where that is first."""
+    if isinstance(error, KeyError):
+        for number, row in enumerate(_rows(path, known.columns), start=1):
+            for name in known.columns:
+                if row[name] == error.args[0]:
+                    return f"row {number}: {name} is {row[name][:40]!r}"
+    return " ".join(f"{type(error).__name__} {error}".split())
+
+
 def _check_files(folder: Path, known: WildsSet) -> None:
     needed = (f"RELEASE_v{known.version}.txt", known.metadata, *known.others)
     for name in ("", *needed, known.images):
@@ -64,10 +74,19 @@ def _check_files(folder: Path, known: WildsSet) -> None:
     for name in (known.metadata, *known.others):  # pandas would wait for a pipe
         with told_here(), reading(folder / name):
             open_file(folder / name).close()
-    next(_rows(folder / known.metadata, known.columns), None)
+    _check_cells(folder / known.metadata, known)
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
+def _check_cells(path: Path, known: WildsSet) -> None:
+    """Raise EvaluateError, with row, column and value, for a cell of the metadata that wilds cannot use."""
+    columns = [(name, re.compile(cells.pattern), cells.words) for name, cells in known.columns.items()]
+    for number, row in enumerate(_rows(path, known.columns), start=1):
+        for name, pattern, words in columns:
+            if not pattern.fullmatch(row[name] or ""):
+                raise EvaluateError(f"{path}: row {number}: {name} is {(row[name] or '')[:40]!r}, not {words}")
+
+
+def _rows(path: Path, columns: Collection[str]) -> Iterator[dict[str, str]]:
     """The rows of a CSV file; raises EvaluateError if it is invalid or lacks a column."""
     with told_here(), reading(path), io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
         try:

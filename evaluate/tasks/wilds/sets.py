@@ -9,13 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..base import MACRO_F1, SPLITS, Words
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+class Cells(NamedTuple):
+    """What the cells of a column may be."""
+
+    pattern: str
+    words: str
+
+
+WHOLE = Cells(r"\s*[0-9]{1,18}\s*", "a whole number of up to 18 digits")
+NAME = Cells(r"(?!(-?[Nn]a[Nn]|<?NA>?|[Nn]/[Aa]|NULL|null|None)$)(?s:.+)", "a name")  # pandas takes those for nothing
+ANY = Cells(r"(?s:.*)", "a text")
+TIME = Cells(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2} [0-9:]+\.[0-9]{1,6}", "a time like 2013-07-08 16:03:55.000")
+INSTANT = Cells(r"[0-9]{4}-[0-9]{2}-[0-9]{2}.{1,40}", "a time like 2014-07-08T16:03:55Z")
+
+
+def _one_of(*words: str) -> Cells:
+    return Cells("|".join(words), f"one of {', '.join(words)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +43,7 @@ class WildsSet:
     words: Words
     version: str  # the set is in the folder <kind>_v<version>
     metadata: str  # file name
-    columns: tuple[str, ...]  # of the metadata, that are read
+    columns: Mapping[str, Cells]  # of the metadata, that are read
     others: tuple[str, ...] = ()  # further files that are read
     images: str  # the folder of the images
     splits: Mapping[str, str]  # splits of the task, each with the set's own split that serves as it
@@ -69,7 +87,14 @@ SETS = {
         ),
         version="2.0",
         metadata="metadata.csv",
-        columns=("split", "location_remapped", "sequence_remapped", "datetime", "y", "filename"),
+        columns={
+            "split": _one_of(*SPLITS),
+            "location_remapped": WHOLE,
+            "sequence_remapped": WHOLE,
+            "datetime": TIME,
+            "y": WHOLE,
+            "filename": NAME,
+        },
         images="train",
         splits=ALL_SPLITS,
         files=lambda dataset: [str(name) for name in dataset._input_array],
@@ -91,7 +116,12 @@ SETS = {
         ),
         version="1.1",
         metadata="rgb_metadata.csv",
-        columns=("split", "category", "country_code", "timestamp"),
+        columns={
+            "split": _one_of("train", "val", "test", "seq"),
+            "category": NAME,
+            "country_code": ANY,
+            "timestamp": INSTANT,
+        },
         others=("country_code_mapping.csv",),
         images="images",
         splits=ALL_SPLITS,
@@ -113,7 +143,10 @@ SETS = {
         ),
         version="1.0",
         metadata="metadata.csv",
-        columns=("patient", "node", "x_coord", "y_coord", "tumor", "slide", "center", "split"),
+        columns={
+            "patient": NAME,
+            **dict.fromkeys(("node", "x_coord", "y_coord", "tumor", "slide", "center", "split"), WHOLE),
+        },
         images="patches",
         # There is no id_test.  id_val serves as it, as in WILDS's own tables, so no split is left for model selection.
         splits={"train": "train", "val": "val", "test": "test", "id_test": "id_val"},
@@ -133,7 +166,11 @@ SETS = {
         ),
         version="1.0",
         metadata="metadata.csv",
-        columns=("cell_type", "dataset", "experiment", "plate", "well", "site", "sirna_id"),
+        columns={
+            "dataset": _one_of("train", "val", "test"),
+            **dict.fromkeys(("cell_type", "experiment", "well"), NAME),
+            **dict.fromkeys(("plate", "site", "sirna_id"), WHOLE),
+        },
         images="images",
         splits={"train": "train", "val": "val", "test": "test", "id_test": "id_test"},  # there is no id_val
         files=_below("images"),
