@@ -198,6 +198,24 @@ def test_a_bad_folder_of_categories_is_refused_by_file_and_row(
     assert not (tmp_path / "set").exists()
 
 
+def test_a_set_of_one_image_is_spoken_of_in_the_singular(
+    tmp_path: Path, synthgen_here: Command, categories: Path
+) -> None:
+    one, out = tmp_path / "csv", tmp_path / "set"
+    one.mkdir()
+    shutil.copy(sorted(categories.glob("*.csv"))[0], one)
+    made = synthgen_here("fractal", "--out", out, "--categories", one, *SMALL[2:], "--n", 1)
+    exported = synthgen_here("export", out, "--out", tmp_path / "parquet", "--format", "parquet")
+    assert made.stdout.startswith(f"{out}: 1 image of 1 category in 1 shard, ")
+    assert synthgen_here("status", out).stdout.startswith(f"{out}: 1 of 1 image of 1 class, 1 of 1 shard, ")
+    assert exported.stdout == f"{tmp_path / 'parquet'}: 1 image of 1 class in 1 file\n"
+    assert synthgen_here("publish", out, "--to", tmp_path / "sent").returncode == 0
+    card = (tmp_path / "sent/README.md").read_text()
+    assert "\n1 image of 1 class for pre-training" in card
+    assert "\n1 image in 1 shard, " in card
+    assert "\n1 class of 1 image.\n" in card
+
+
 def test_a_system_whose_first_points_only_share_a_coordinate_is_drawn(tmp_path: Path, synthgen_here: Command) -> None:
     folder = tmp_path / "csv"
     folder.mkdir()

@@ -242,8 +242,8 @@ def test_a_dry_run_says_the_plan_and_writes_nothing(tmp_path: Path, synthgen_her
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "set").exists()
     for words in (
-        "1005 images, 10 classes of cifar10 (100 to 101 images per class)",
-        "4 templates of quickstart version 1 (25 to 26 images per class and template)",
+        "1005 images, 10 classes of cifar10 (100 to 101 per class)",
+        "4 templates of quickstart version 1 (25 to 26 per class and template)",
         f"model tiny at {find_model('tiny').revision}",
         "dpm++, 2 steps, guidance 3, 32 px, float32, png",
         "51 shards, about",

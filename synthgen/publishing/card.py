@@ -177,10 +177,14 @@ def _values(manifest: Manifest, quality: Quality, facts: Facts) -> dict[str, Any
         "synthgen": version("synthgen"),
         "counts": _counts(quality),
         "classes": _classes(plan, n_images),
+        "n_images": counted(manifest.n_samples, "image", form=","),
+        "n_shards": counted(len(manifest.shards), "shard", form=","),
         "n_classes": len(plan.content.class_names),
+        "n_classes_words": counted(len(plan.content.class_names), "class", "classes", form=","),
         "least": min(n_images),
         "middle": f"{median(n_images):,.0f}",
         "most": max(n_images),
+        "most_words": counted(max(n_images), "image", form=","),
     }
 
 

@@ -271,9 +271,9 @@ def describe(plan: Plan, *, rate: float | None) -> list[str]:
         per_template = _between(plan.n // n_classes, n_templates, extra=1)
     sampling, size = content.sampling, plan.kind.bytes_per_image(plan) * plan.n
     lines = [
-        f"{counted(plan.n, 'image')}, {counted(n_classes, 'class', 'classes')} of {content.classes.name} ({each} images"
-        f" per class), {counted(n_templates, 'template')} of {content.prompts.name} version {content.prompts.version}"
-        f" ({per_template} images per class and template)",
+        f"{counted(plan.n, 'image')}, {counted(n_classes, 'class', 'classes')} of {content.classes.name} ({each} per"
+        f" class), {counted(n_templates, 'template')} of {content.prompts.name} version {content.prompts.version}"
+        f" ({per_template} per class and template)",
         f"model {content.model.name} at {content.model.revision}"
         + (f", variant {content.model.variant}" if content.model.variant else ""),
         f"{sampling.scheduler}, {sampling.steps} steps, guidance {sampling.guidance:g}, {sampling.size} px,"
