@@ -66,7 +66,9 @@ def test_a_bug_stops_at_the_third_shard_and_its_traceback_is_in_a_log_without_th
     assert line.endswith("; the finished shards are kept: run the same command again once the bug is fixed")
     found = sorted((out / "logs").iterdir())
     assert len(found) == SAME  # each shard was tried once
-    assert len({re.fullmatch(r"\d{8}T\d{6}Z-(square-train-\d{6})-1\.log", path.name)[1] for path in found}) == SAME
+    assert (
+        len({re.fullmatch(r"\d{8}T\d{6}\.\d{6}Z-(square-train-\d{6})-1\.log", path.name)[1] for path in found}) == SAME
+    )
     log = Path(re.search(r"traceback in (.*?)\)", line)[1])
     assert log in found
     text = log.read_text()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import re
-import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 
@@ -16,7 +16,7 @@ from synthgen.storage.store import Place
 
 FOLDER = "logs"
 MOST = 100  # newest logs that are kept
-NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[\w.-]+\.log")  # the time first, to sort by
+NAME = re.compile(r"[0-9]{8}T[0-9]{6}(?:\.[0-9]{6})?Z-[\w.-]+\.log")  # the time first, to sort by
 
 
 def go_beside(directory: Place) -> None:
@@ -32,10 +32,10 @@ def keep(directory: Place, name: str, failure: Failure, about: str) -> str:
     """
     if setting.debug:
         show(failure.traceback)
-    now = time.gmtime()
-    path = directory / FOLDER / f"{time.strftime('%Y%m%dT%H%M%SZ', now)}-{name}.log"
+    now = datetime.now(UTC)
+    path = directory / FOLDER / f"{now:%Y%m%dT%H%M%S.%fZ}-{name}.log"  # two may fail within a second
     versions = f"synthgen {version('synthgen')}, Python {platform.python_version()}"
-    head = f"{time.strftime('%Y-%m-%d %H:%M:%S UTC', now)}, {about}, {versions}"
+    head = f"{now:%Y-%m-%d %H:%M:%S UTC}, {about}, {versions}"
     try:
         _write(path, f"{head}\n{failure.traceback}\n".encode())
         for old in sorted(_logs(directory), key=lambda old: old.name)[:-MOST]:
