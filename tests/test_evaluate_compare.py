@@ -182,7 +182,7 @@ def test_percentages_of_at_most_one_are_refused_and_some_low_ones_are_not(tmp_pa
     with pytest.raises(EvaluateError, match="no score is above 1%: they look like fractions; read them with --unit f"):
         load_results(path, unit="percent")
     path.write_text("id_macro_f1,ood_macro_f1\n3,0.9\n4,1.2\n")
-    assert [run.epochs[0].ood.macro_f1 for run in load_results(path)] == [0.009, 0.012]
+    assert [run.epochs[0].ood.macro_f1 for run in load_results(path)] == pytest.approx([0.009, 0.012])
 
 
 def test_suites_that_ask_other_questions_are_not_compared(tmp_path: Path) -> None:
