@@ -17,10 +17,10 @@ from .errors import EvaluateError
 
 if TYPE_CHECKING:
     from .analysis.load import LoadedRun
+    from .analysis.power import Needs
     from .analysis.results import Comparison
 
 app = typer.Typer()
-STATED_UNITS = 15  # independent runs of a study without a pilot: five architectures with three seeds
 MOST_RESAMPLES = 100_000  # 95% limits of normal values then vary by 0.4% of their distance; more takes gigabytes
 
 
@@ -98,7 +98,7 @@ def power(
     run_sd: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Without a pilot: sd of paired differences between independent runs, points.", callback=points
+            help="Without a pilot: sd of paired differences between independent runs, points above 0.", callback=points
         ),
     ] = None,
     cluster_error: Annotated[
@@ -107,14 +107,14 @@ def power(
     as_json: AsJson = False,
 ) -> None:
     """Report how many independent runs an arm needs to show a difference, from finished runs or stated variances."""
-    from .analysis.power import MOST_UNITS, needs, stated_variance
+    from .analysis.power import Needs, needs, stated_needs
     from .analysis.significance import sidak_level
     from .reporting.tables import written
 
     if run_sd is not None:
         if runs or results:
             raise EvaluateError("--run-sd: is for a study without a pilot; leave the runs away")
-        found = {"stated": needs(difference, stated_variance(run_sd, cluster_error), STATED_UNITS)}
+        found = {"stated": stated_needs(difference, run_sd, cluster_error)}
         tests, against, unit_name = 1, "the baseline", "independent runs"
     else:
         from .analysis.compare import compare as analyse
@@ -126,45 +126,63 @@ def power(
         level = sidak_level(tests, comparison.judgement.level)
         unit_name, seeds = _units(comparison)
         found = {
-            effect.arm.name: needs(difference, effect.robustness.parts, effect.units, level=level, seeds=seeds)
+            effect.arm.name: Needs(units=effect.units, unknown=effect.conclusion.reason or effect.robustness.note)
+            if effect.robustness.parts is None
+            else needs(difference, effect.robustness.parts, effect.units, level=level, seeds=seeds)
             for effect in comparison.effects
         }
     if as_json:
         say(json.dumps([{"arm": name, **asdict(one)} for name, one in found.items()]))
         return
-    if run_sd is None and not any(one.helps for one in found.values()):
+    if run_sd is None and not comparison.effects:
         say(*comparison.summary)
         return
 
-    def number(n: int | None) -> str:
-        return f"more than {MOST_UNITS:,}" if n is None else str(n)
+    known = {name: one for name, one in found.items() if not one.unknown}
+    if known:
+        say(
+            f"{unit_name} to show {difference:g} points of effective robustness against {against} in 80% of studies"
+            f"{f', corrected for {tests} primary comparisons' if tests > 1 else ''}; effects are in points"
+            f"{'; the upper end of the range is enough after four in five pilots' if run_sd is None else ''}"
+        )
+        rows = [_stated_row(one) if run_sd is not None else _row(name, one, unit_name) for name, one in known.items()]
+        say(*written(rows, "text").split("\n"))
+    for name, one in found.items():
+        if one.unknown:
+            say(f"{name}: how many {unit_name} are needed is unknown: {one.unknown}")
 
-    def effect(size: float | None) -> str:
-        return "" if size is None else f"{size:.1f}"
 
-    rows = [
-        {
-            "arm": name,
-            unit_name: one.units,
-            "smallest effect shown": effect(one.smallest),
-            "needed": number(one.needed) if one.helps else "unknown",
-            "range": " to ".join(dict.fromkeys((number(one.low), number(one.high)))) if one.helps else "",
-            "effect shown by any number": f"{effect(one.floor)}, at most {effect(one.floor_high)}" if one.helps else "",
-            "what helps most": one.helps,
-        }
-        for name, one in found.items()
-    ]
-    say(
-        f"{unit_name} to show {difference:g} points of effective robustness against {against} in 80% of studies"
-        f"{f', corrected for {tests} primary comparisons' if tests > 1 else ''}; the upper end of the range is"
-        " enough after four in five pilots, and effects are in points"
-    )
-    say(*written(rows, "text").split("\n"))
+def _row(name: str, found: Needs, unit_name: str) -> dict[str, str]:
+    """What a pilot says of an arm, for a table."""
+    return {
+        "arm": name,
+        unit_name: str(found.units),
+        "smallest effect shown": _effect(found.smallest),
+        "needed": _number(found.needed),
+        "range": " to ".join(dict.fromkeys((_number(found.low), _number(found.high)))),
+        "effect shown by any number": f"{_effect(found.floor)}, at most {_effect(found.floor_high)}",
+        "what helps most": found.helps,
+    }
+
+
+def _stated_row(found: Needs) -> dict[str, str]:
+    """What stated variances say, for a table."""
+    return {"needed": _number(found.needed), "effect shown by any number": _effect(found.floor)}
+
+
+def _number(n: int | None) -> str:
+    from .analysis.power import MOST_UNITS
+
+    return f"more than {MOST_UNITS:,}" if n is None else str(n)
+
+
+def _effect(size: float | None) -> str:
+    return "" if size is None else f"{size:.1f}"
 
 
 def _units(comparison: Comparison) -> tuple[str, tuple[str, str]]:
     """What independent runs are called, what more of them are, and what more runs of each are."""
-    if comparison.judgement.architectures == "new":
+    if any(effect.unit == "architecture" for effect in comparison.effects):
         return "architectures", ("architectures", "seeds")
     if any(effect.units < effect.n for effect in comparison.effects):
         return "pre-training runs", ("pre-training seeds", "fine-tuning seeds")

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from synthgen_evaluate.analysis.contrasts import conclude
+from synthgen_evaluate.analysis.pairing import RUN
 from synthgen_evaluate.analysis.power import smallest_effect
 from synthgen_evaluate.analysis.results import (
     ArmSummary,
@@ -361,6 +362,7 @@ def _effect(name: str, arm: tuple[str, str, float], n: int, epochs: Sequence[int
         arm=Arm(name=name, factor=arm[0], level=arm[1], description=f"6,000 images of {name}"),
         unpaired=0,
         units=n,
+        unit=RUN,
         primary=True,
         id=raw[0],
         ood=raw[1],

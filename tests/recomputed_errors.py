@@ -189,7 +189,7 @@ class Pairs:
         beta = fit(view)
         value = mean(view, beta)
         if u < 3:
-            return Found(value=value, n=n, note=f"{u} independent pre-training runs are too few for an interval")
+            return Found(value=value, n=n, note=f"{u} independent runs are too few for an interval")
         each = values(view, beta)
         units = [np.mean([v for v, k in zip(each, self.units, strict=True) if k == unit]) for unit in set(self.units)]
         line, lines, by_chance = 0.0, 2, 0.0
@@ -259,7 +259,7 @@ def smallest(found: Found, tests: int) -> float | None:
 
 
 def needed(found: Found, units: int, tests: int) -> int | None:
-    """The fewest independent runs that find the margin, by trying all numbers up to 1,000 in coarse and fine steps."""
+    """The fewest independent runs, of more than the study's, that find the margin, by trying all up to 1,000."""
     assert found.parts is not None
     parts: Mapping[str, Any] = found.parts
     both = parts["id_clusters"] + parts["ood_clusters"]
@@ -268,17 +268,16 @@ def needed(found: Found, units: int, tests: int) -> int | None:
         share = units / n
         kept = (max(both - parts["cells"], 0) + share * parts["cells"]) / max(both, 1e-300)
         by_chance = min(parts["line"], parts["by_chance"])
-        line = parts["line"] - by_chance + share * by_chance
+        lines = parts["freedoms"][1] + 1  # groups that the line is fitted to: as many as units, or the same or fewer
+        later = n if lines == units else min(lines, n)
+        line = lines / later * (parts["line"] - by_chance + share * by_chance)
         sizes = [share * parts["units"], line, kept * parts["id_clusters"], kept * parts["ood_clusters"]]
         total = max(sum(sizes) - share * parts["cells"], sizes[0] + sizes[1], sizes[2] + sizes[3])
-        degrees = [n - 1, *(np.inf if d is None else d for d in parts["freedoms"][1:])]
+        degrees = [n - 1, later - 1, *(np.inf if d is None else d for d in parts["freedoms"][2:])]
         freedom = max(1.0, total**2 / sum(s**2 / max(d, 1) for s, d in zip(sizes, degrees, strict=True)))
         return chance(MARGIN, total**0.5, freedom, level_of(tests)) >= TARGET
 
-    if not enough(1000):
-        return None
-    first = next(n for n in range(20, 1001, 20) if enough(n))
-    return next(n for n in range(max(first - 19, 3), first + 1) if enough(n))
+    return next((n for n in range(units + 1, 1001) if enough(n)), None)
 
 
 def verdict(found: Found, units: int, tests: int) -> str:

@@ -22,7 +22,16 @@ from synthgen_evaluate.analysis.contrasts import (
 from synthgen_evaluate.analysis.estimators import Line, difference, robustness
 from synthgen_evaluate.analysis.mixed import mixed_model
 from synthgen_evaluate.analysis.pairing import RunEpochs, complete_blocks
-from synthgen_evaluate.analysis.power import needs, power, smallest_effect, stated_variance, units_needed, with_units
+from synthgen_evaluate.analysis.power import (
+    Needs,
+    needs,
+    power,
+    smallest_effect,
+    stated_needs,
+    stated_variance,
+    units_needed,
+    with_units,
+)
 from synthgen_evaluate.analysis.results import Contrast, Estimate, OrderedTrend, Variance, Verdict
 from synthgen_evaluate.analysis.scoring import Scored
 from synthgen_evaluate.analysis.significance import sidak
@@ -370,7 +379,7 @@ def test_a_mixed_model_at_its_boundary_says_so_without_warnings() -> None:
 
 def test_few_runs_and_arms_without_runs_cannot_tell() -> None:
     two = contrasted(study(10, architectures=2, seeds=1))[0]
-    assert words(two) == "cannot tell: 2 independent pre-training runs are too few for an interval"
+    assert words(two) == "cannot tell: 2 architectures are too few for an interval"
     assert two.robustness.value is not None
     planned = Arm(name="planned", factor="source", level="", description="")
     (absent,) = contrast_arms(scored(study(10)), [planned], "arm 0")
@@ -459,15 +468,64 @@ def test_more_runs_shrink_what_runs_add_and_leave_what_clusters_add(
     many = with_units(parts, units, 10**6)
     assert many.total == pytest.approx(of_clusters, abs=1e-3)
     found = needs(effect, parts, units)
-    ends = [np.inf if n is None else n for n in (found.low, found.needed, found.high)]
-    assert ends == sorted(ends)
     if found.needed is not None and found.needed > 3:
         for n, enough in ((found.needed, True), (found.needed - 1, False)):
             one = with_units(parts, units, n)
             assert (power(effect, one.error, one.freedom) >= 0.8) == enough
-    if found.needed is None:
-        assert found.floor > effect
+
+
+@st.composite
+def variances(draw: st.DrawFn) -> tuple[Variance, int]:
+    """Any variance of a study, and its units; of as many architectures as there are units, or of few."""
+    units = draw(st.integers(3, 30))
+    lines = draw(st.sampled_from([2, min(5, units), units]))
+    size = st.floats(1e-3, 9) | st.just(0.0)
+    of = dict(zip(("line", "id_clusters", "ood_clusters"), (draw(size) for _ in range(3)), strict=True))
+    cells = draw(st.floats(0, 1)) * min(of["id_clusters"] + of["ood_clusters"], 1.0)
+    by_chance = draw(st.floats(0, 1)) * of["line"]
+    freedoms = (units - 1, lines - 1, draw(st.floats(1, 40)), draw(st.floats(1, 40)))
+    of_units = cells + draw(st.floats(1e-3, 9))
+    return Variance(units=of_units, cells=cells, by_chance=by_chance, freedoms=freedoms, **of), units
+
+
+@settings(max_examples=60, deadline=None)
+@given(variances(), st.floats(0.3, 30), st.floats(1, 3))
+def test_what_a_study_shows_so_do_larger_ones_and_larger_effects_take_no_more(
+    pilot: tuple[Variance, int], effect: float, times: float
+) -> None:
+    parts, units = pilot
+    assert with_units(parts, units, units).total == pytest.approx(parts.total)
+    found = needs(effect, parts, units)
+    assert found.floor <= found.smallest
     assert found.floor <= found.floor_high
+    assert (found.needed is not None and found.needed <= units) == (effect >= found.smallest)
+    ends = [np.inf if n is None else n for n in (found.low, found.needed, found.high)]
+    assert ends == sorted(ends)
+    if found.needed is not None:
+        assert effect >= found.floor * (1 - 1e-9)
+        assert units_needed(times * effect, parts, units) <= found.needed
+    shown = needs(found.smallest * 1.001, parts, units)
+    assert shown.needed <= units
+
+
+def test_degrees_of_freedom_that_fall_with_more_runs_hide_no_effect() -> None:
+    """Of two architectures, whose line has one degree of freedom, and of which many runs leave nothing else."""
+    parts = variance(10.0, 5, line=1.0, freedoms=(5, 1, 20, 20))
+    many = with_units(parts, 6, 1_000)
+    assert many.error < parts.error
+    assert smallest_effect(many) > smallest_effect(parts)
+    found = needs(smallest_effect(parts) + 0.1, parts, 6)
+    assert found.needed <= 6
+    assert found.floor <= found.smallest
+
+
+def test_the_line_rests_on_as_many_architectures_as_there_are_units() -> None:
+    """Where each has one run, other units are other architectures; three runs of five architectures have three."""
+    alone = variance(1.0, 11, line=1.0, freedoms=(11, 11, 20, 20))
+    assert [with_units(alone, 12, n).line for n in (3, 12, 24)] == [4, 1, 0.5]
+    assert with_units(alone, 12, 3).freedoms[1] == 2
+    several = variance(1.0, 14, line=1.0, freedoms=(14, 4, 20, 20))
+    assert [with_units(several, 15, n).line for n in (3, 5, 15, 30)] == [5 / 3, 1, 1, 1]
 
 
 def test_the_upper_end_of_a_range_is_enough_after_four_of_five_pilots() -> None:
@@ -500,9 +558,9 @@ def test_fine_tunings_are_an_addition_where_they_share_pre_training() -> None:
 
 
 def test_a_study_without_a_pilot_is_planned_from_stated_variances() -> None:
-    found = needs(2.0, stated_variance(1.5, 0.0), 15)
+    found = stated_needs(2.0, 1.5, 0.0)
     expected = next(n for n in range(3, 99) if power(2.0, 1.5 / n**0.5, n - 1) >= 0.8)
-    assert found.needed == expected
-    assert needs(2.0, stated_variance(1.5, 0.9), 15).needed is None
-    assert found.helps.startswith("twice as many seeds: ")
+    assert found == Needs(needed=expected, floor=0.0)
+    assert stated_needs(2.0, 1.5, 0.9).needed is None
+    assert needs(2.0, stated_variance(1.5, 0.0), 15).helps.startswith("twice as many seeds: ")
     assert needs(2.0, stated_variance(0.5, 0.9), 15).helps.startswith("twice as many clusters of test images: ")

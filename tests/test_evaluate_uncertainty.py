@@ -219,12 +219,12 @@ def test_the_variance_is_that_of_many_studies_with_new_clusters(of_arm: float, o
     assert 0.92 < ratio < 1.2  # above 1 where arms do nothing at clusters: the variance is at least that of runs
 
 
-def test_two_independent_runs_have_no_interval_and_the_reason() -> None:
+def test_two_units_have_no_interval_and_the_reason() -> None:
     pairs, clusters = simple(6, architectures=2, seeds=1)
     found = estimate(ood_difference, pairs, None, clusters)
     assert found.value is not None
     assert (found.low, found.high, found.p) == (None, None, None)
-    assert found.note == "2 independent pre-training runs are too few for an interval"
+    assert found.note == "2 architectures are too few for an interval"
 
 
 def test_limits_stay_within_what_is_possible() -> None:

@@ -9,13 +9,15 @@ from functools import partial
 
 import numpy as np
 
+from synthgen.common.printing import counted
+
 from ..judgement import DEFAULT, Judgement
 from ..runs import Arm
 from .checks import check
 from .choices import choices
 from .estimators import Line
 from .lines import line_slope, slope_difference, unbridged
-from .pairing import Paired, complete_blocks, units_of
+from .pairing import ARCHITECTURE, RUN, Paired, complete_blocks, units_of
 from .power import TARGET, power, smallest_effect, units_needed
 from .results import AtEpoch, Choices, Conclusion, Contrast, Estimate, OnLine, OrderedTrend, Verdict
 from .scoring import Scored
@@ -63,11 +65,14 @@ def paired(scored: Scored, arms: Sequence[str], judgement: Judgement) -> Paired:
     names = [architecture for architecture, _ in final.names]
     architectures = np.unique(names, return_inverse=True)[1].astype(np.intp)
     units = units_of([scored.table.start[rows[rows >= 0]].tolist() for rows in final.rows])
+    new = judgement.architectures == "new"
+    one_run_each = len(set(names)) == len(names) > 1
     return Paired(
         final=final,
         every=complete_blocks(scored.table, arms),
-        units=architectures if judgement.architectures == "new" else units,
+        units=architectures if new else units,
         architectures=architectures,
+        unit=ARCHITECTURE if new or one_run_each else RUN,
     )
 
 
@@ -85,6 +90,7 @@ def _contrast(scored: Scored, arm: Arm, pairs: Paired, judgement: Judgement, *, 
         arm=arm,
         unpaired=pairs.final.unpaired[1],
         units=pairs.n_units,
+        unit=pairs.unit,
         primary=tests is not None,
         id=measured(id_difference, line=None, level=level),
         ood=measured(ood_difference, line=None, level=level),
@@ -129,7 +135,7 @@ def _on_line(scored: Scored, pairs: Paired, slope: Slope, judgement: Judgement, 
             new_clusters=judgement.clusters == "new",
             level=level,
         )
-    conclusion = conclude(found, judgement.margin, level=level, units=pairs.n_units)
+    conclusion = conclude(found, judgement.margin, level=level, units=pairs.n_units, unit=pairs.unit)
     fitted = line_slope(pairs, line, level=judgement.level)
     return OnLine(slope=slope, fitted=fitted, estimate=found, conclusion=conclusion)
 
@@ -164,7 +170,7 @@ def _by_epoch(scored: Scored, pairs: Paired, measured: Callable[..., Estimate], 
     return tuple(found)
 
 
-def conclude(found: Estimate, margin: float, *, level: float = LEVEL, units: int = 0) -> Conclusion:
+def conclude(found: Estimate, margin: float, *, level: float = LEVEL, units: int = 0, unit: str = RUN) -> Conclusion:
     """What an estimate supports, by its interval alone, so that no verdict contradicts the interval beside it.
 
     HIGHER or LOWER if it leaves out 0; EQUIVALENT if it lies within the margin; CANNOT_TELL if there is none, or if an
@@ -184,8 +190,13 @@ def conclude(found: Estimate, margin: float, *, level: float = LEVEL, units: int
     if chance >= TARGET:
         return Conclusion(verdict=Verdict.NOT_SHOWN)
     needed = units_needed(margin, found.parts, units, level=level)
-    answer = f"{needed} are needed" if needed else "more of these architectures and test images would not be enough"
-    why = f"{_units_in_words(units)} find a difference of {_points(margin)} in {100 * chance:.0f}% of studies"
+    too_few = (
+        "more architectures would not be enough on these test images"
+        if unit == ARCHITECTURE
+        else "more of these architectures and test images would not be enough"
+    )
+    answer = f"{needed} are needed" if needed else too_few
+    why = f"{counted(units, unit)} find a difference of {_points(margin)} in {100 * chance:.0f}% of studies"
     return Conclusion(verdict=Verdict.CANNOT_TELL, reason=f"{why}; {answer}")
 
 
@@ -219,6 +230,7 @@ def _same(arm: Arm, pairs: Paired, baseline: str) -> Contrast:
         arm=arm,
         unpaired=pairs.final.unpaired[1],
         units=pairs.n_units,
+        unit=pairs.unit,
         primary=False,
         id=nothing,
         ood=nothing,
@@ -238,10 +250,6 @@ def _same(arm: Arm, pairs: Paired, baseline: str) -> Contrast:
 
 def _points(value: float) -> str:
     return f"{value:g} point" + ("" if value == 1 else "s")
-
-
-def _units_in_words(n: int) -> str:
-    return "1 independent run" if n == 1 else f"{n} independent runs"
 
 
 # --- Ordered factors -----------------------------------------------------------------------------------------
@@ -286,5 +294,5 @@ def ordered_trend(
     if not why:
         along = partial(step, line=line)
         found = estimate(along, pairs, line, scored.clusters, new_clusters=new, level=judgement.level)
-    conclusion = conclude(found, judgement.margin, level=judgement.level, units=pairs.n_units)
+    conclusion = conclude(found, judgement.margin, level=judgement.level, units=pairs.n_units, unit=pairs.unit)
     return OrderedTrend(factor=factor, levels=levels, step=found, conclusion=conclusion)

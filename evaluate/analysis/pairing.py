@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..errors import EvaluateError
 
 Array = NDArray[np.float64]
+RUN, ARCHITECTURE = "independent run", "architecture"  # units; the first is a pre-training run, or what stands for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -105,6 +106,7 @@ class Paired:
     every: Blocks  # with all evaluated epochs, in the same order
     units: Annotated[NDArray[np.intp], "n_blocks"]  # numbers from 0: blocks that share a pre-training run have one
     architectures: Annotated[NDArray[np.intp], "n_blocks"]  # likewise
+    unit: str = RUN  # what a unit is called
 
     def __len__(self) -> int:
         return len(self.final)

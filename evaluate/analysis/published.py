@@ -27,6 +27,7 @@ COLUMNS = {  # that are read; others are ignored
     "source": "where the scores were published; shown in the report",
 }
 NAN = float("nan")
+FARTHEST = 10.0  # times that ID and OOD macro-F1 of one model differ by, if one is at most 1 percent
 NUMBER = re.compile(r"\s*[+-]?([0-9]{1,9}\.?[0-9]{0,40}|\.[0-9]{1,40})(e[+-]?[0-9]{1,3})?\s*", re.IGNORECASE)
 SEED = re.compile(r"-?[0-9]{1,18}")
 LIMIT = 1 << 26  # bytes of a file
@@ -131,13 +132,10 @@ def _scored(path: Path, rows: Sequence[tuple[int, dict[str, str]]], unit: str | 
                 raise EvaluateError(
                     f"{path}: line {line}: {key} {value:g}; must be a {unit or 'percentage'} from 0 to {most}"
                 )
-    small = [line for line, pair in values if max(pair) <= 1 and max(pair) > 0]
-    if unit is None and small:
-        all_of_them = len(small) == sum(max(pair) > 0 for _, pair in values)
-        how = "scores look like fractions" if all_of_them else "scores look like a fraction among percentages"
-        raise EvaluateError(
-            f"{path}: line {small[0]}: {how}; say which they are with --unit fraction or --unit percent"
-        )
+    if unit == "percent" and all(max(pair) <= 1 for _, pair in values) and any(max(pair) > 0 for _, pair in values):
+        raise EvaluateError(f"{path}: no score is above 1%: they look like fractions; read them with --unit fraction")
+    if unit is None:
+        _check_unit(path, values)
     return [
         EvaluatedEpoch(
             epoch=0,
@@ -148,6 +146,22 @@ def _scored(path: Path, rows: Sequence[tuple[int, dict[str, str]]], unit: str | 
         )
         for _, (of_id, of_ood) in values
     ]
+
+
+def _check_unit(path: Path, values: Sequence[tuple[int, Sequence[float]]]) -> None:
+    """Raise EvaluateError naming a line if scores may be fractions, or some fractions and some percentages.
+
+    A row may be if both its scores are at most 1, or if one is and the other ``FARTHEST`` times as large: percentages
+    as low as 0.9 stand beside 3, and hardly beside 30.
+    """
+    small = [line for line, pair in values if max(pair) <= 1 and max(pair) > 0]
+    mixed = [line for line, pair in values if 0 < min(pair) <= 1 < max(pair) and max(pair) >= FARTHEST * min(pair)]
+    if small or mixed:
+        all_of_them = not mixed and len(small) == sum(max(pair) > 0 for _, pair in values)
+        how = "scores look like fractions" if all_of_them else "scores look like a fraction among percentages"
+        raise EvaluateError(
+            f"{path}: line {min(small + mixed)}: {how}; say which they are with --unit fraction or --unit percent"
+        )
 
 
 def _number(where: str, key: str, text: str | None) -> float:

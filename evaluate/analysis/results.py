@@ -224,7 +224,8 @@ class Contrast:
 
     arm: Arm
     unpaired: int  # finished runs of the arm without a baseline run of their architecture and seed
-    units: int  # independent pre-training runs
+    units: int  # independent pre-training runs, or architectures
+    unit: str  # which of them: ``pairing.RUN`` or ``pairing.ARCHITECTURE``
     primary: bool  # whether its test is corrected; if not, the comparison is exploratory
     id: Estimate
     ood: Estimate

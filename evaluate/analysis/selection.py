@@ -75,6 +75,7 @@ def select(runs: Sequence[LoadedRun], *, baseline: str | None, reference: str | 
     names = list(dict.fromkeys(run.arm.name for run in runs))
     runs = _one_of_each(runs)
     baseline = _choose_baseline(runs, names, baseline)
+    _check_primary(runs)
     reference = _choose_reference(runs, names, reference, baseline)
     names = [baseline, *(name for name in names if name != baseline)]
     runs = sorted(runs, key=lambda run: (names.index(run.arm.name), run.member.architecture, run.member.seed))
@@ -135,6 +136,16 @@ def _check_same_judgement(runs: Sequence[LoadedRun]) -> None:
             raise EvaluateError(
                 f"suites {first.name!r} and {run.suite.name!r} state different judgements: compare them separately"
             )
+
+
+def _check_primary(runs: Sequence[LoadedRun]) -> None:
+    """Raise EvaluateError if a suite's primary comparisons name what is none of its arms but the baseline."""
+    for suite in {run.suite.name: run.suite for run in runs}.values():
+        for name in suite.judgement.primary:
+            if name == suite.baseline or name not in {arm.name for arm in suite.arms}:
+                raise EvaluateError(
+                    f"suite {suite.name!r}: judgement.primary: {name!r} is not an arm other than the baseline"
+                )
 
 
 def _task(task: Mapping[str, object]) -> str:

@@ -30,6 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from synthgen.common.printing import counted
+
 from .estimators import Line, Values, beyond, fit_slopes, paired_robustness
 from .lines import FEWEST_UNITS, carrying, jackknife_variance, leaving_out, p_of_zero
 from .pairing import Array, Blocks, Paired, of_rows
@@ -117,8 +119,8 @@ def estimate(
         return Estimate(n=n, note="no line of OOD over ID macro-F1 could be fitted")
     n_units = paired.n_units
     if n_units < FEWEST_UNITS:
-        runs = "1 independent pre-training run is" if n_units == 1 else f"{n_units} independent pre-training runs are"
-        return Estimate(value=value, n=n, note=f"{runs} too few for an interval")
+        are = "is" if n_units == 1 else "are"
+        return Estimate(value=value, n=n, note=f"{counted(n_units, paired.unit)} {are} too few for an interval")
     parts = _parts(measure, paired, line, clusters if new_clusters else None, weights, slopes, values)
     if not np.isfinite(parts.error):
         return Estimate(value=value, n=n, note="the line of OOD over ID macro-F1 rests on one architecture")

@@ -12,6 +12,7 @@ from ..tasks.base import Words
 from .contrasts import WHOSE
 from .formatting import estimate, signed
 from .load import LoadedRun
+from .pairing import ARCHITECTURE
 from .results import ArmSummary, Contrast, LineFit, OrderedTrend, Row, Verdict
 from .trends import MIN_POINTS
 
@@ -55,9 +56,14 @@ def notes(
         )
     for effect in effects:
         if 0 < effect.units < effect.n:
+            why = (
+                "the judgement is about new architectures, of which these are a sample"
+                if effect.unit == ARCHITECTURE
+                else "several fine-tunings of one pre-training run or checkpoint share it"
+            )
             found.append(
-                f"{effect.arm.name}: {count(effect.n, 'block')} are only {count(effect.units, 'independent run')}:"
-                " several fine-tunings of one pre-training run or checkpoint share it; tests and intervals count those."
+                f"{effect.arm.name}: {count(effect.n, 'block')} are only {count(effect.units, effect.unit)}: {why};"
+                " tests and intervals count those."
             )
         if effect.unpaired:
             found.append(

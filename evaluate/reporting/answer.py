@@ -26,7 +26,6 @@ RESULTS = {  # in the order of the sentence: what effective robustness is with t
 }
 DECIDED = (Verdict.HIGHER, Verdict.LOWER, Verdict.EQUIVALENT)
 OPEN = (Verdict.DEPENDS, Verdict.NOT_SHOWN, Verdict.CANNOT_TELL)
-MORE_RUNS = "more independent runs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,29 +131,29 @@ def _settling(comparison: Comparison) -> str:
     """What would lead to a verdict on the arms that have none."""
     missing: dict[str, list[tuple[Contrast, int]]] = {}
     for effect in comparison.effects:
-        what, runs = _missing(effect, comparison)
+        what, units = _missing(effect, comparison)
         if what:
-            missing.setdefault(what, []).append((effect, runs))
+            missing.setdefault(what, []).append((effect, units))
     if not missing:
         return f"nothing is open at a margin of {_points(comparison.margin)}."
     parts = []
     for what, group in sorted(missing.items(), key=lambda one: -len(one[1])):
-        number = (
-            f"{_range([str(runs) for _, runs in sorted(group, key=lambda one: one[1])])} " if what == MORE_RUNS else ""
-        )
+        sizes = sorted(units for _, units in group)
+        number = f"{_range([str(units) for units in sizes])} " if sizes[-1] else ""
+        plural = "s" if sizes[-1] > 1 else ""
         whom = "" if len(group) == len(comparison.effects) else f", for {_listed([e.arm.name for e, _ in group])}"
-        parts.append(f"{number}{what}{whom}")
+        parts.append(f"{number}{what}{plural}{whom}")
     words = "; ".join(parts)
-    sizes = sorted(e.smallest for e in _of(comparison.effects, Verdict.CANNOT_TELL) if e.smallest is not None)
-    if sizes:
+    smallest = sorted(e.smallest for e in _of(comparison.effects, Verdict.CANNOT_TELL) if e.smallest is not None)
+    if smallest:
         words += (
-            f". As they are, such runs find differences of {_range([plain(size) for size in sizes])} points or more"
+            f". As they are, such runs find differences of {_range([plain(size) for size in smallest])} points or more"
         )
     return f"{words}."
 
 
 def _missing(effect: Contrast, comparison: Comparison) -> tuple[str, int]:
-    """What a verdict on an arm takes, and how many more runs if it takes those; empty if there is a verdict."""
+    """What a verdict on an arm takes, and how many more units if it takes those; empty if there is a verdict."""
     verdict, found = effect.conclusion.verdict, effect.robustness
     if verdict is Verdict.COLLAPSED:
         return "models that learn the task", 0
@@ -167,7 +166,7 @@ def _missing(effect: Contrast, comparison: Comparison) -> tuple[str, int]:
     if found.value is None:
         return "models whose ID macro-F1 differs more, so that a line reaches from one arm to the other", 0
     if effect.units < FEWEST_UNITS:
-        return MORE_RUNS, FEWEST_UNITS - effect.units
+        return f"more {effect.unit}", FEWEST_UNITS - effect.units
     if found.parts is None:
         return "more architectures", 0
     tests = sum(one.primary for one in comparison.effects) if effect.primary else 1
@@ -176,7 +175,7 @@ def _missing(effect: Contrast, comparison: Comparison) -> tuple[str, int]:
     sizes = sources(found.parts, comparison.words.clusters)
     largest = max(sizes, key=lambda one: sizes[one])
     if largest == "runs" and needed:
-        return MORE_RUNS, needed - effect.units
+        return f"more {effect.unit}", needed - effect.units
     return (
         "more architectures"
         if sizes["line"] >= sizes[comparison.words.clusters]
