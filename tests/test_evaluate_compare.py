@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from synthgen_evaluate.analysis.compare import compare
+from synthgen_evaluate.analysis.formatting import signed
 from synthgen_evaluate.analysis.load import load_runs
 from synthgen_evaluate.analysis.published import load_results
-from synthgen_evaluate.analysis.results import Comparison, Verdict
+from synthgen_evaluate.analysis.results import Comparison, Row, Verdict
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.judgement import Judgement
 from synthgen_evaluate.metrics import scores
@@ -469,6 +470,36 @@ def test_suites_that_share_runs_count_them_once(tmp_path: Path) -> None:
     comparison = compared(tmp_path)
     assert comparison.suites == ("first", "second")
     assert sum(row.final for row in comparison.rows) == 8
+
+
+@pytest.mark.parametrize("unequal", [False, True])
+def test_tables_of_runs_and_clusters_average_the_epochs_that_are_averaged(tmp_path: Path, unequal: bool) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5})
+    if unequal:
+        (directory := next(tmp_path.glob("*/predictions"))).joinpath("0012-test.parquet").unlink()
+        directory.joinpath("0012-id_test.parquet").unlink()
+    edit_suite(tmp_path, judgement=Judgement(epoch="mean"))
+    comparison = compared(tmp_path)
+    by_run: dict[tuple[str, str, str], list[Row]] = {}
+    for row in comparison.rows:
+        by_run.setdefault((row.arm, row.architecture, str(row.seed)), []).append(row)
+    assert {len(rows) for rows in by_run.values()} == ({2, 3} if unequal else {3})
+    made = tables(comparison)
+    assert "mean ER over all its evaluated epochs" in made["runs"].caption
+    titles = [column.title for column in made["runs"].columns]
+    for cells in made["runs"].cells:
+        shown = dict(zip(titles, cells, strict=True))
+        own = by_run[shown["Arm"], shown["Architecture"], shown["Seed"]]
+        assert shown["OOD macro-F1 (%)"] == f"{100 * np.mean([row.ood.macro_f1 for row in own]):.1f}"
+        assert shown["ID recall (%)"] == f"{100 * np.mean([row.id.recall for row in own]):.1f}"
+        assert shown["ER (points)"] == signed(float(np.mean([row.effective_robustness for row in own])))
+    for summary, record in zip(comparison.arms, made["worst"].records, strict=True):
+        runs = [rows for (arm, *_), rows in by_run.items() if arm == summary.arm.name]
+        worst = [np.mean([row.worst_location for row in rows]) for rows in runs]
+        found = [record[f"worst_location{end}"] for end in ("", "_lowest", "_highest")]
+        assert found == pytest.approx([np.mean(worst), min(worst), max(worst)])
+        robustness = [np.mean([row.effective_robustness for row in rows]) for rows in runs]
+        assert summary.effective_robustness == pytest.approx(np.mean(robustness))
 
 
 def test_an_arm_that_means_two_things_is_refused(tmp_path: Path) -> None:
