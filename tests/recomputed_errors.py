@@ -112,15 +112,16 @@ class Pairs:
         names, x, _ = zip(*self.points(view, slope, scale, self.blocks), strict=True)
         spread = np.sqrt(np.mean(residuals(np.array(x), dummies(names)) ** 2))
         means = [np.mean([self.xy(view, self.cell(arm, b), scale)[0] for b in self.blocks]) for arm in self.arms]
-        gap, of = np.ptp(means), "models" if slope == "between" else "epochs"
+        gap = np.ptp(means)
+        of, whole = ("models", "arm") if slope == "between" else ("epochs", "run")
         limit = 1.0 if slope == "between" and len(self.architectures) == 1 else 3.0
         if spread < 1e-9:
-            return f"no line of OOD over ID macro-F1, since ID scores do not differ between {of}"
+            return f"no line of OOD over ID macro-F1, since ID scores do not differ between {of} of one {whole}"
         if gap <= limit * spread:
             return ""
         return (
-            f"the arms' ID scores are {gap / spread:.1f} times as far apart as those of {of} vary, so that no line of"
-            " OOD over ID macro-F1 bridges the gap"
+            f"the arms' ID scores are {gap / spread:.{2 if limit == 1 else 1}f} times as far apart as those of {of}"
+            " vary, so that no line of OOD over ID macro-F1 bridges the gap"
         )
 
     def difference(self, split: str) -> Values:
@@ -189,7 +190,7 @@ class Pairs:
         beta = fit(view)
         value = mean(view, beta)
         if u < 3:
-            return Found(value=value, n=n, note=f"{u} independent pre-training runs are too few for an interval")
+            return Found(value=value, n=n, note=f"{u} independent runs are too few for an interval")
         each = values(view, beta)
         units = [np.mean([v for v, k in zip(each, self.units, strict=True) if k == unit]) for unit in set(self.units)]
         line, lines, by_chance = 0.0, 2, 0.0

@@ -370,7 +370,7 @@ def test_a_mixed_model_at_its_boundary_says_so_without_warnings() -> None:
 
 def test_few_runs_and_arms_without_runs_cannot_tell() -> None:
     two = contrasted(study(10, architectures=2, seeds=1))[0]
-    assert words(two) == "cannot tell: 2 independent pre-training runs are too few for an interval"
+    assert words(two) == "cannot tell: 2 independent runs are too few for an interval"
     assert two.robustness.value is not None
     planned = Arm(name="planned", factor="source", level="", description="")
     (absent,) = contrast_arms(scored(study(10)), [planned], "arm 0")

@@ -224,7 +224,7 @@ def test_two_independent_runs_have_no_interval_and_the_reason() -> None:
     found = estimate(ood_difference, pairs, None, clusters)
     assert found.value is not None
     assert (found.low, found.high, found.p) == (None, None, None)
-    assert found.note == "2 independent pre-training runs are too few for an interval"
+    assert found.note == "2 independent runs are too few for an interval"
 
 
 def test_limits_stay_within_what_is_possible() -> None:

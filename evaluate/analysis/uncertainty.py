@@ -117,7 +117,7 @@ def estimate(
         return Estimate(n=n, note="no line of OOD over ID macro-F1 could be fitted")
     n_units = paired.n_units
     if n_units < FEWEST_UNITS:
-        runs = "1 independent pre-training run is" if n_units == 1 else f"{n_units} independent pre-training runs are"
+        runs = "1 independent run is" if n_units == 1 else f"{n_units} independent runs are"
         return Estimate(value=value, n=n, note=f"{runs} too few for an interval")
     parts = _parts(measure, paired, line, clusters if new_clusters else None, weights, slopes, values)
     if not np.isfinite(parts.error):

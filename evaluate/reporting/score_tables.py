@@ -52,6 +52,11 @@ def _averaged(rows: Sequence[Row]) -> Row:
     )
 
 
+def when(comparison: Comparison) -> str:
+    """At which epoch arms are compared, in words after a blank; empty for published scores, whose epoch is unknown."""
+    return "" if all(map(is_published, comparison.rows)) else f" {comparison.judgement.when}"
+
+
 def _mean_sd(mean: float | None, sd: float | None) -> str:
     return percent(mean) if sd is None else f"{percent(mean)} ± {percent(sd)}"
 
