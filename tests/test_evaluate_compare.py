@@ -189,7 +189,10 @@ def test_the_best_epoch_is_chosen_by_val_alone(tmp_path: Path) -> None:
         for epoch in (1, 4, 12):
             skill = 0.8 if epoch == 4 else 0.3
             Run(directory=tmp_path / member.finetune).write_predictions(epoch, "val", predictions("test", skill, epoch))
-    assert {row.epoch for row in compared(tmp_path).rows if row.final} == {4}
+    comparison = compared(tmp_path)
+    assert {row.epoch for row in comparison.rows if row.final} == {4}
+    assert "scratch as the baseline, at the best epoch, on new clusters" in comparison.summary[1]
+    assert not [note for note in comparison.notes if "epochs differ" in note]
 
 
 def test_a_report_says_that_epochs_are_averaged_and_at_which_level(tmp_path: Path) -> None:
@@ -500,6 +503,14 @@ def test_tables_of_runs_and_clusters_average_the_epochs_that_are_averaged(tmp_pa
         assert found == pytest.approx([np.mean(worst), min(worst), max(worst)])
         robustness = [np.mean([row.effective_robustness for row in rows]) for rows in runs]
         assert summary.effective_robustness == pytest.approx(np.mean(robustness))
+
+
+def test_a_note_names_the_arms_whose_runs_end_at_other_epochs(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5})
+    for split in ("id_test", "test"):
+        (tmp_path / "0001000000000000" / "predictions" / f"0012-{split}.parquet").unlink()
+    told = "The last evaluated epochs differ between runs: 12 in scratch; 4 or 12 in fractals."
+    assert told in compared(tmp_path).notes
 
 
 def test_an_arm_that_means_two_things_is_refused(tmp_path: Path) -> None:
