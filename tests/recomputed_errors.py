@@ -112,15 +112,16 @@ class Pairs:
         names, x, _ = zip(*self.points(view, slope, scale, self.blocks), strict=True)
         spread = np.sqrt(np.mean(residuals(np.array(x), dummies(names)) ** 2))
         means = [np.mean([self.xy(view, self.cell(arm, b), scale)[0] for b in self.blocks]) for arm in self.arms]
-        gap, of = np.ptp(means), "models" if slope == "between" else "epochs"
+        gap = np.ptp(means)
+        of, whole = ("models", "arm") if slope == "between" else ("epochs", "run")
         limit = 1.0 if slope == "between" and len(self.architectures) == 1 else 3.0
         if spread < 1e-9:
-            return f"no line of OOD over ID macro-F1, since ID scores do not differ between {of}"
+            return f"no line of OOD over ID macro-F1, since ID scores do not differ between {of} of one {whole}"
         if gap <= limit * spread:
             return ""
         return (
-            f"the arms' ID scores are {gap / spread:.1f} times as far apart as those of {of} vary, so that no line of"
-            " OOD over ID macro-F1 bridges the gap"
+            f"the arms' ID scores are {gap / spread:.{2 if limit == 1 else 1}f} times as far apart as those of {of}"
+            " vary, so that no line of OOD over ID macro-F1 bridges the gap"
         )
 
     def difference(self, split: str) -> Values:
@@ -259,7 +260,7 @@ def smallest(found: Found, tests: int) -> float | None:
 
 
 def needed(found: Found, units: int, tests: int) -> int | None:
-    """The fewest independent runs, of more than the study's, that find the margin, by trying all up to 1,000."""
+    """The fewest independent runs, of more than the study's, that find the margin, in steps of a tenth up to 1,000."""
     assert found.parts is not None
     parts: Mapping[str, Any] = found.parts
     both = parts["id_clusters"] + parts["ood_clusters"]
@@ -277,7 +278,13 @@ def needed(found: Found, units: int, tests: int) -> int | None:
         freedom = max(1.0, total**2 / sum(s**2 / max(d, 1) for s, d in zip(sizes, degrees, strict=True)))
         return chance(MARGIN, total**0.5, freedom, level_of(tests)) >= TARGET
 
-    return next((n for n in range(units + 1, 1001) if enough(n)), None)
+    below = units
+    while below < 1000:
+        above = min(1000, max(below + 1, round(below * 1.1)))
+        if enough(above):
+            return next(n for n in range(below + 1, above + 1) if enough(n))
+        below = above
+    return None
 
 
 def verdict(found: Found, units: int, tests: int) -> str:

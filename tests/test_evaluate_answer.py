@@ -56,20 +56,20 @@ def test_decided_arms_come_before_larger_differences_that_nobody_can_be_sure_of(
     [
         (
             all_equal(),
-            "Against scratch, ER is equivalent, within the margin of ±1 point, with diffusion (+0.2 points), fractals"
-            " (+0.1 points) and natural (0.0 points).",
+            "Against scratch, ER is equivalent with diffusion (+0.2 points), fractals"
+            " (+0.1 points) and natural (0.0 points), within the margin of ±1 point.",
             "nothing is open at a margin of 1 point.",
         ),
         (
             one_winner(),
-            "Against scratch, ER is higher with natural (+4.0 points); undecided, since these runs cannot tell, with"
-            " fractals and diffusion.",
+            "Against scratch, ER is higher with natural (+4.0 points); undecided with fractals and"
+            " diffusion, since these runs cannot tell.",
             "more clusters, for fractals and diffusion. As they are, such runs find differences of 2.7 points or more.",
         ),
         (all_collapsed(), "No arm can be compared with scratch.", "models that learn the task."),
         (
             one_block(),
-            "Against scratch, ER is undecided, since these runs cannot tell, with natural, diffusion and fractals.",
+            "Against scratch, ER is undecided with natural, diffusion and fractals, since these runs cannot tell.",
             "2 more independent runs.",
         ),
     ],
@@ -99,7 +99,7 @@ def test_a_missing_line_and_one_that_decides_are_named() -> None:
     first, *others = comparison.effects
     depends = replace(first, conclusion=Conclusion(verdict=Verdict.DEPENDS, reason="between models higher"))
     found = answered(replace(comparison, effects=(depends, *others)))
-    assert "depending on the line with natural" in found.result
+    assert "with natural, depending on the line" in found.result
     assert "at which both arms have the same ID macro-F1" in found.settling
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from synthgen_evaluate.analysis.compare import compare
+from synthgen_evaluate.analysis.formatting import signed
 from synthgen_evaluate.analysis.load import load_runs
 from synthgen_evaluate.analysis.published import load_results
-from synthgen_evaluate.analysis.results import Comparison, Verdict
+from synthgen_evaluate.analysis.results import Comparison, Row, Verdict
 from synthgen_evaluate.errors import EvaluateError
 from synthgen_evaluate.judgement import Judgement
 from synthgen_evaluate.metrics import scores
@@ -162,7 +163,9 @@ def test_all_arms_are_corrected_together_or_those_that_the_judgement_names(tmp_p
     a, b, c = (comparison := compared(tmp_path)).effects
     assert (a.primary, b.primary, c.primary) == (True, False, False)
     assert a.p_adjusted == pytest.approx(a.robustness.p)
-    assert "1 primary comparison, corrected together" in comparison.notes[0]
+    assert comparison.notes[0].startswith(
+        "1 primary comparison: if nothing differs, it is called a difference in at most"
+    )
     assert "2 exploratory comparisons (b, c), not corrected" in comparison.notes[0]
     assert (comparison.margin, comparison.chosen_after) == (2.0, ())
     assert compared(tmp_path, margin=0.5, baseline="b").chosen_after == ("baseline b", "margin 0.5")
@@ -203,7 +206,10 @@ def test_the_best_epoch_is_chosen_by_val_alone(tmp_path: Path) -> None:
         for epoch in (1, 4, 12):
             skill = 0.8 if epoch == 4 else 0.3
             Run(directory=tmp_path / member.finetune).write_predictions(epoch, "val", predictions("test", skill, epoch))
-    assert {row.epoch for row in compared(tmp_path).rows if row.final} == {4}
+    comparison = compared(tmp_path)
+    assert {row.epoch for row in comparison.rows if row.final} == {4}
+    assert "scratch as the baseline, at the best epoch, on new clusters" in comparison.summary[1]
+    assert not [note for note in comparison.notes if "epochs differ" in note]
 
 
 def test_a_report_says_that_epochs_are_averaged_and_at_which_level(tmp_path: Path) -> None:
@@ -251,10 +257,8 @@ def test_models_that_predict_one_class_are_named_in_place_of_a_verdict(tmp_path:
         run.write_predictions(12, split, replace(whole, y_pred=np.zeros_like(whole.y_pred)))
     comparison = compared(tmp_path)
     assert comparison.effects[0].conclusion.verdict is Verdict.COLLAPSED
-    assert comparison.summary[1].startswith(
-        "Models collapsed, so that nothing can be said of (scratch as the baseline):"
-    )
-    assert "1 of 4 models of fractals predict one class" in comparison.summary[1]
+    assert comparison.summary[1].startswith("Models collapsed, so that nothing can be said (scratch as the baseline):")
+    assert "1 of 4 models of fractals predicts one class or scores no better" in comparison.summary[1]
 
 
 def test_arms_are_summarised_over_the_last_epoch_of_each_run(tmp_path: Path) -> None:
@@ -487,6 +491,44 @@ def test_suites_that_share_runs_count_them_once(tmp_path: Path) -> None:
     comparison = compared(tmp_path)
     assert comparison.suites == ("first", "second")
     assert sum(row.final for row in comparison.rows) == 8
+
+
+@pytest.mark.parametrize("unequal", [False, True])
+def test_tables_of_runs_and_clusters_average_the_epochs_that_are_averaged(tmp_path: Path, unequal: bool) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5})
+    if unequal:
+        (directory := next(tmp_path.glob("*/predictions"))).joinpath("0012-test.parquet").unlink()
+        directory.joinpath("0012-id_test.parquet").unlink()
+    edit_suite(tmp_path, judgement=Judgement(epoch="mean"))
+    comparison = compared(tmp_path)
+    by_run: dict[tuple[str, str, str], list[Row]] = {}
+    for row in comparison.rows:
+        by_run.setdefault((row.arm, row.architecture, str(row.seed)), []).append(row)
+    assert {len(rows) for rows in by_run.values()} == ({2, 3} if unequal else {3})
+    made = tables(comparison)
+    assert "mean ER over all its evaluated epochs" in made["runs"].caption
+    titles = [column.title for column in made["runs"].columns]
+    for cells in made["runs"].cells:
+        shown = dict(zip(titles, cells, strict=True))
+        own = by_run[shown["Arm"], shown["Architecture"], shown["Seed"]]
+        assert shown["OOD macro-F1 (%)"] == f"{100 * np.mean([row.ood.macro_f1 for row in own]):.1f}"
+        assert shown["ID recall (%)"] == f"{100 * np.mean([row.id.recall for row in own]):.1f}"
+        assert shown["ER (points)"] == signed(float(np.mean([row.effective_robustness for row in own])))
+    for summary, record in zip(comparison.arms, made["worst"].records, strict=True):
+        runs = [rows for (arm, *_), rows in by_run.items() if arm == summary.arm.name]
+        worst = [np.mean([row.worst_location for row in rows]) for rows in runs]
+        found = [record[f"worst_location{end}"] for end in ("", "_lowest", "_highest")]
+        assert found == pytest.approx([np.mean(worst), min(worst), max(worst)])
+        robustness = [np.mean([row.effective_robustness for row in rows]) for rows in runs]
+        assert summary.effective_robustness == pytest.approx(np.mean(robustness))
+
+
+def test_a_note_names_the_arms_whose_runs_end_at_other_epochs(tmp_path: Path) -> None:
+    fake_runs(tmp_path, {"scratch": 0.3, "fractals": 0.5})
+    for split in ("id_test", "test"):
+        (tmp_path / "0001000000000000" / "predictions" / f"0012-{split}.parquet").unlink()
+    told = "The last evaluated epochs differ between runs: 12 in scratch; 4 or 12 in fractals."
+    assert told in compared(tmp_path).notes
 
 
 def test_an_arm_that_means_two_things_is_refused(tmp_path: Path) -> None:

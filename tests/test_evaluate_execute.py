@@ -380,7 +380,7 @@ def test_status_counts_and_compare_reports(
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == f"report: {tmp_path / 'report' / 'index.html'}"
     assert printed[1].startswith("3 of 3 planned fine-tuning runs are finished")
-    assert printed[2].startswith("Models collapsed, so that nothing can be said of (scratch as the baseline): natural")
+    assert printed[2].startswith("Models collapsed, so that nothing can be said (scratch as the baseline): natural")
     assert (tmp_path / "report" / "index.html").exists()
     assert evaluate(monkeypatch, "power", str(finished), "--difference", "2", "--json") == 0
     assert [row["arm"] for row in json.loads(capsys.readouterr().out)] == ["natural", "fractals"]

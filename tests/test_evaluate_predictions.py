@@ -199,7 +199,7 @@ def test_runs_of_before_sums_were_recorded_are_said_to_be_unverified(tmp_path: P
     assert (
         evaluate_here("compare", tmp_path / "runs", "--out", tmp_path / "report", "--resamples", "100").returncode == 0
     )
-    told = "1 of 1 finished runs are unverified: their configuration or the SHA-256 of some predictions is not recorded"
+    told = "1 of 1 finished run is unverified: its configuration or the SHA-256 of some predictions is not recorded"
     assert json.loads((tmp_path / "report/comparison.json").read_text())["unverified"].startswith(told)
     assert f"<li>{told}" in (tmp_path / "report/index.html").read_text()
 
@@ -212,9 +212,7 @@ def test_sums_of_some_files_refuse_nothing_but_leave_the_run_unverified(tmp_path
     write_json(run.directory / "state.json", state)
     assert [one.verified for one in load_runs([tmp_path])] == [False]
     for options in ([], ["--json"]):
-        assert evaluate_here("power", tmp_path, *options).stderr.startswith(
-            "1 of 1 finished runs are unverified: their"
-        )
+        assert evaluate_here("power", tmp_path, *options).stderr.startswith("1 of 1 finished run is unverified: its")
 
 
 MISSING = {

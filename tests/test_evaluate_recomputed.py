@@ -43,6 +43,7 @@ FIELDS = {  # of a table's CSV file: where the value is in the part of the recor
     "slope_between": "lines.between.slope", "points_between": "lines.between.robustness",
     "slope_within": "lines.within.slope", "points_within": "lines.within.robustness",
     "points_on_these_clusters": "on_these_clusters", "slope_difference": "slope", "bend_points": "bend",
+    "rise_points": "step",
     "points_without_largest_cluster": "without_largest_cluster", "trend_slope": "slope", "source": "name",
     "another architecture (prediction interval)": "checks.another architecture (prediction interval)",
 }  # fmt: skip

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from comparisons import FACTORS, made, published
+from comparisons import FACTORS, made, one_block, published
 from reports import FILES, HOSTILE, SCRIPT, alone, files
 
+from synthgen_evaluate.analysis.results import Comparison
 from synthgen_evaluate.errors import EvaluateError
+from synthgen_evaluate.judgement import Judgement
 from synthgen_evaluate.metrics import Scores
 from synthgen_evaluate.reporting.report import write_report
 from synthgen_evaluate.reporting.report_data import scatter_data
@@ -112,7 +114,7 @@ def test_the_page_says_what_it_must(report: Path) -> None:
     for said in (effect.conclusion.in_words(), model, "+5.0 (+3.7 to +6.3)"):
         assert said in told
     assert "10,000 resamples" in told
-    assert "margin of ±1 percentage points" in told
+    assert "margin of ±1 point," in told
     assert "5 → 17 → 85" in told
     assert "evaluate compare runs" in told
     assert not re.search(r"(src|href)=[\"'](https?:)?//", page)
@@ -236,3 +238,41 @@ def test_unfinished_runs_are_shown(tmp_path: Path) -> None:
     assert "2 planned runs not in the results" in page
     assert unfinished[0] in page
     assert html.escape(unfinished[1]) in page
+
+
+def prose(comparison: Comparison, out: Path) -> str:
+    page = re.sub(r"(?s)<(svg|style|script)\b.*?</\1>", "", write_report(comparison, out).read_text())
+    return html.unescape(re.sub("<[^>]+>", "", page))
+
+
+def test_captions_follow_what_is_compared_and_when_the_margin_was_chosen(tmp_path: Path) -> None:
+    usual = prose(made(), tmp_path / "usual")
+    assert "large and filled are last epochs" in usual
+    assert "one point per model at the last epoch, regardless of the filters" in usual
+    assert "(a margin of ±1 point, declared in advance)" in usual
+    best = replace(made(), judgement=Judgement(epoch="best"), chosen_after=("margin 1.0",))
+    other = prose(best, tmp_path / "best")
+    assert "large and filled are best epochs" in other
+    assert "last epoch" not in other
+    assert "(a margin of ±1 point, chosen after the runs)" in other
+
+
+def test_no_epoch_is_named_for_published_scores(tmp_path: Path) -> None:
+    text = prose(published(), tmp_path / "out")
+    assert "the last epoch" not in text
+    assert "every evaluated epoch" not in text
+
+
+def test_captions_of_differences_without_intervals_speak_of_none() -> None:
+    short = tables(one_block())["effects"].caption
+    assert not re.search("Intervals|adjusted p|last column", short)
+    whole = tables(made())["effects"].caption
+    assert all(part in whole for part in ("Intervals are 95%", "adjusted p agrees", "The last column"))
+
+
+def test_an_ordered_factor_has_its_estimate_in_the_table() -> None:
+    found = tables(made())["ordered"]
+    titles = [column.title for column in found.columns]
+    rise = titles.index("Rise of ER from a level to the next, points (95% interval)")
+    assert found.cells[0][rise] == "+0.7"
+    assert found.records[0]["rise_points"] == 0.7

@@ -134,7 +134,8 @@ def inputs() -> str:
             f"The beginning of its class list, `prompts/classes/cifar10.tsv`:\n\n```text\n{classes}\n```",
             "## Published scores",
             "`evaluate compare --results FILE.csv` takes a CSV file in UTF-8 whose first line names the columns."
-            "  Columns that are not listed are not read.",
+            "  Columns that are not listed are not read.  The arm of the first row is the baseline, unless"
+            " `--baseline` names another.",
             table(("column", "needed", "meaning"), columns),
         ]
     )

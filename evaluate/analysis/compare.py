@@ -50,7 +50,7 @@ def compare(
     # 4. Every finished arm against the baseline, and against the reference.
     architectures = len({run.member.architecture for run in chosen.finished})
     scope = scope_of(judgement, chosen.words, architectures, scored.clusters is not None)
-    spoken = f"{judgement.when}, {scope}" if judgement.epoch == "mean" else scope
+    spoken = f"{judgement.when}, {scope}" if judgement.epoch != "last" else scope
     done = [arm for arm in chosen.arms if arm.name in scored.table.arm]
     against = partial(contrast_arms, scored, done, judgement=judgement)
     effects = against(chosen.baseline)

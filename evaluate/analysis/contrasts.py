@@ -202,16 +202,18 @@ def conclude(found: Estimate, margin: float, *, level: float = LEVEL, units: int
 
 def _collapsed(scored: Scored, pairs: Paired) -> Conclusion | None:
     """The conclusion if models of an arm learned nothing, which makes any difference meaningless."""
-    stated = []
+    stated, total = [], 0
     for k, arm in enumerate(pairs.final.arms):
         rows = pairs.final.rows[:, k]
         rows = rows[rows >= 0]
         n = int(scored.collapsed[rows].sum())
         if n:
             stated.append(f"{n} of {len(rows)} models of {arm}")
+            total += n
     if not stated:
         return None
-    why = f"{' and '.join(stated)} predict one class or score no better than a constant guess"
+    do = "predicts one class or scores" if total == 1 else "predict one class or score"
+    why = f"{' and '.join(stated)} {do} no better than a constant guess"
     return Conclusion(verdict=Verdict.COLLAPSED, reason=why)
 
 

@@ -29,18 +29,18 @@ def unbridged(paired: Paired, line: Line) -> str:
     final, every = (to_scale(blocks.id_f1, line.scale, line.epsilon) for blocks in (paired.final, paired.every))
     models = np.nanmean(final, -1)  # [n_blocks, n_arms]
     if line.slope == "between":
-        within, of = models - models.mean(0), "models"
+        within, of, whole = models - models.mean(0), "models", "arm"
     else:
-        within, of = every - np.nanmean(every, -1, keepdims=True), "epochs"
+        within, of, whole = every - np.nanmean(every, -1, keepdims=True), "epochs", "run"
     spread = float(np.sqrt(np.nansum(within**2) / np.isfinite(within).sum()))
     gap = float(np.ptp(models.mean(0)))
     if spread < SAME_ID:
-        return f"no line of OOD over ID macro-F1, since ID scores do not differ between {of}"
+        return f"no line of OOD over ID macro-F1, since ID scores do not differ between {of} of one {whole}"
     alone = line.slope == "between" and not paired.architectures.any()
     if gap > (FARTHEST_ALONE if alone else FARTHEST) * spread:
         return (
-            f"the arms' ID scores are {gap / spread:.1f} times as far apart as those of {of} vary, so that no line of"
-            " OOD over ID macro-F1 bridges the gap"
+            f"the arms' ID scores are {gap / spread:.{2 if alone else 1}f} times as far apart as those of {of} vary,"
+            " so that no line of OOD over ID macro-F1 bridges the gap"
         )
     return ""
 

@@ -12,7 +12,7 @@ from ..runs import Arm
 from .bootstrap import band, bootstrap, with_interval
 from .estimators import Line, own_trend
 from .load import LoadedRun
-from .pairing import Array, Blocks, averaged, complete_blocks
+from .pairing import Array, Blocks, averaged, complete_blocks, of_rows
 from .results import ArmSummary, Band, Estimate, Location, Row
 from .scoring import Scored
 from .selection import Selection
@@ -53,7 +53,6 @@ def rows_of(scored: Scored, trend: Trend | None) -> tuple[Row, ...]:
 def summarise(scored: Scored, arm: Arm, chosen: Selection, *, level: float = LEVEL) -> ArmSummary:
     """One arm over its finished runs; intervals miss the truth in a share ``level`` of studies."""
     planned = [run for run in chosen.runs if run.arm.name == arm.name]
-    own = (scored.table.arm == arm.name) & scored.compared
     models = averaged(_compared(scored, arm.name))
     id_f1, ood_f1 = models.id_f1.ravel(), models.ood_f1.ravel()
     id_mean, id_sd = _mean_sd(id_f1)
@@ -72,7 +71,7 @@ def summarise(scored: Scored, arm: Arm, chosen: Selection, *, level: float = LEV
         slope=slope,
         band=limits,
         effective_robustness=mean_robustness(scored, arm.name, chosen.baseline),
-        worst_location=None if scored.worst is None else _mean_sd(scored.worst[own])[0],
+        worst_location=None if scored.worst is None else _mean_sd(_of_runs(scored.worst[:, None], scored, arm.name))[0],
         extrapolated=_extrapolated(id_f1, averaged(_compared(scored, chosen.baseline)).id_f1),
     )
 
@@ -80,6 +79,11 @@ def summarise(scored: Scored, arm: Arm, chosen: Selection, *, level: float = LEV
 def _compared(scored: Scored, arm: str) -> Blocks:
     """The runs of an arm, each a block, at the compared epochs."""
     return complete_blocks(scored.table, (arm,), where=scored.compared)
+
+
+def _of_runs(scores: Array, scored: Scored, arm: str) -> Array:
+    """Scores [n_run_epochs, r] of an arm's runs, each the mean over its compared epochs, [n_runs, r]."""
+    return np.asarray(np.nanmean(of_rows(scores, _compared(scored, arm).rows), -1)[:, :, 0].T)
 
 
 def _extrapolated(own: Array, baseline: Array) -> int:
@@ -127,12 +131,12 @@ def _trend_and_band(scored: Scored, arm: str, level: float) -> tuple[Estimate, B
 
 
 def locations_of(scored: Scored, arms: Sequence[Arm]) -> tuple[Location, ...]:
-    """Every OOD cluster, and each arm's macro-F1 there: mean over runs at their compared epoch."""
+    """Every OOD cluster, and each arm's macro-F1 there: mean over runs, of their compared epochs."""
     found = scored.locations
     if found is None:
         return ()
-    finals = [found.macro_f1[scored.compared & (scored.table.arm == arm.name)] for arm in arms]  # [n_runs, n_locations]
-    means = [own.mean(axis=0) if len(own) else None for own in finals]
+    models = [_of_runs(found.macro_f1, scored, arm.name) for arm in arms]  # [n_runs, n_locations]
+    means = [own.mean(axis=0) if len(own) else None for own in models]
     return tuple(
         Location(
             location=int(location),

@@ -18,7 +18,7 @@ from .trends import MIN_POINTS
 
 MANY = 4  # arms of one verdict; with more, a sentence gives only the estimates
 VERDICTS = {  # in the order of the sentences: how one begins for the arms that have the verdict
-    Verdict.COLLAPSED: "Models collapsed, so that nothing can be said of",
+    Verdict.COLLAPSED: "Models collapsed, so that nothing can be said",
     Verdict.SAME_RUNS: "The same runs under another name",
     Verdict.HIGHER: "Effective robustness is higher",
     Verdict.LOWER: "Effective robustness is lower",
@@ -36,14 +36,13 @@ def notes(
     """What a reader should know before believing the numbers, one sentence each."""
     found = []
     final = [row for row in rows if row.final]
-    epochs = sorted({row.epoch for row in final})
-    if len(epochs) > 1:
-        found.append(f"The last evaluated epochs differ between runs ({', '.join(map(str, epochs))}).")
+    if unequal := _unequal(rows):
+        found.append(f"The last evaluated epochs differ between runs: {unequal}.")
     for arm in arms:
         name, own = arm.arm.name, [row for row in final if row.arm == arm.arm.name]
         if own and arm.trend is None:
             found.append(f"{name}: no trend, which takes {MIN_POINTS} points with different ID {metric}.")
-    beyond = ", ".join(f"{s.arm.name} ({s.extrapolated} of {s.finished} runs)" for s in arms if s.extrapolated)
+    beyond = ", ".join(f"{s.arm.name} ({s.extrapolated} of {count(s.finished, 'run')})" for s in arms if s.extrapolated)
     if beyond:
         found.append(
             f"Effective robustness rests on extrapolating the baseline's trend to other ID {metric}: {beyond}."
@@ -72,8 +71,27 @@ def notes(
             )
     extreme = sum(not epsilon < f1 < 1 - epsilon for row in rows for f1 in (row.id.macro_f1, row.ood.macro_f1))
     if extreme:
-        found.append(f"{extreme} scores of 0 or 1 (or nearly) were moved to {epsilon:.2g} from the end for the scale.")
+        were = "1 score of 0 or 1 (or nearly) was" if extreme == 1 else f"{extreme} scores of 0 or 1 (or nearly) were"
+        found.append(f"{were} moved to {epsilon:.2g} from the end for the scale.")
     return tuple(found)
+
+
+def _unequal(rows: Sequence[Row]) -> str:
+    """The epochs that runs end at, with their arms; empty if all runs end at one."""
+    last: dict[tuple[str, str, int], int] = {}
+    for row in rows:
+        run = row.arm, row.architecture, row.seed
+        last[run] = max(row.epoch, last.get(run, row.epoch))
+    if len(set(last.values())) < 2:
+        return ""
+    arms: dict[tuple[int, ...], list[str]] = {}
+    for arm in dict.fromkeys(row.arm for row in rows):
+        ends = tuple(sorted({epoch for run, epoch in last.items() if run[0] == arm}))
+        arms.setdefault(ends, []).append(arm)
+    return "; ".join(
+        f"{' or '.join(map(str, ends))} in {', '.join(names) if len(names) <= MANY else f'{len(names)} arms'}"
+        for ends, names in arms.items()
+    )
 
 
 def unverified(finished: Sequence[LoadedRun]) -> str:
@@ -82,9 +100,10 @@ def unverified(finished: Sequence[LoadedRun]) -> str:
     without = sum(not run.verified for run in stored)
     if not without:
         return ""
+    are, their = ("is", "its") if without == 1 else ("are", "their")
     return (
-        f"{without} of {len(stored)} finished runs are unverified: their configuration or the SHA-256 of some"
-        " predictions is not recorded, so an edit would not be seen."
+        f"{without} of {count(len(stored), 'finished run')} {are} unverified: {their} configuration or the SHA-256 of"
+        " some predictions is not recorded, so an edit would not be seen."
     )
 
 
@@ -106,9 +125,10 @@ def summary(
         pairs = count(len(finished), "published pair")
         sentences = [f"{pairs} of ID and OOD {metric} ({architectures}); no predictions."]
     else:
+        planned = count(sum(arm.planned for arm in arms), "planned fine-tuning run")
         sentences = [
-            f"{len(finished)} of {sum(arm.planned for arm in arms)} planned fine-tuning runs are finished"
-            f" ({sum(arm.finished > 0 for arm in arms)} of {len(arms)} arms, {architectures}, {seeds});"
+            f"{len(finished)} of {planned} {'is' if len(finished) == 1 else 'are'} finished"
+            f" ({sum(arm.finished > 0 for arm in arms)} of {count(len(arms), 'arm')}, {architectures}, {seeds});"
             f" the baseline is {baseline}."
         ]
     if published and len(arms) < 2:
@@ -153,16 +173,21 @@ def several_tests(effects: Sequence[Contrast], level: float) -> str:
     rest = [effect for effect in effects if not effect.primary and effect.conclusion.verdict is not Verdict.SAME_RUNS]
     if len(primary) + len(rest) < 2:
         return ""
-    sentence = (
-        f"{count(len(primary), 'primary comparison')}, corrected together: if nothing differs, at least one of them is"
-        f" called a difference in at most {100 * level:g}% of such studies."
-    )
-    if rest:
-        sentence += (
-            f" {count(len(rest), 'exploratory comparison')} ({', '.join(effect.arm.name for effect in rest)}), not"
-            f" corrected: if nothing differs, about {level * len(rest):.1f} of them are called a difference."
+    sentences = []
+    if primary:
+        several = "s, corrected together: if nothing differs, at least one of them"
+        called = ": if nothing differs, it" if len(primary) == 1 else several
+        sentences.append(
+            f"{len(primary)} primary comparison{called} is called a difference in at most {100 * level:g}% of such"
+            " studies."
         )
-    return sentence
+    if rest:
+        named = f"{count(len(rest), 'exploratory comparison')} ({', '.join(effect.arm.name for effect in rest)})"
+        called = f"about {level * len(rest):.1f} of them are called a difference"
+        if len(rest) == 1:
+            called = f"it is called a difference in about {100 * level:g}% of such studies"
+        sentences.append(f"{named}, not corrected: if nothing differs, {called}.")
+    return " ".join(sentences)
 
 
 def fading(effects: Sequence[Contrast]) -> tuple[str, ...]:

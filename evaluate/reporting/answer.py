@@ -12,6 +12,7 @@ from ..analysis.power import units_needed
 from ..analysis.results import Comparison, Contrast, Verdict
 from ..analysis.significance import sidak_level
 from .effect_tables import first_table, sources
+from .score_tables import when
 from .table_model import Table
 
 ROWS = 7  # arms of the table
@@ -19,10 +20,10 @@ NAMED = 3  # most arms that a sentence names
 RESULTS = {  # in the order of the sentence: what effective robustness is with the arms that have the verdict
     Verdict.HIGHER: "higher with {}",
     Verdict.LOWER: "lower with {}",
-    Verdict.EQUIVALENT: "equivalent, within the margin of ±{margin}, with {}",
-    Verdict.DEPENDS: "higher, lower or neither depending on the line with {}",
+    Verdict.EQUIVALENT: "equivalent with {}, within the margin of ±{margin}",
+    Verdict.DEPENDS: "higher, lower or neither with {}, depending on the line",
     Verdict.NOT_SHOWN: "not shown to differ with {}",
-    Verdict.CANNOT_TELL: "undecided, since these runs cannot tell, with {}",
+    Verdict.CANNOT_TELL: "undecided with {}, since these runs cannot tell",
 }
 DECIDED = (Verdict.HIGHER, Verdict.LOWER, Verdict.EQUIVALENT)
 OPEN = (Verdict.DEPENDS, Verdict.NOT_SHOWN, Verdict.CANNOT_TELL)
@@ -104,7 +105,7 @@ def _compared(comparison: Comparison) -> str:
         where = f"suite{'s' if len(comparison.suites) > 1 else ''} {', '.join(comparison.suites)}, {where}"
     return (
         f"{arms} {'is' if len(effects) == 1 else 'are'} compared with {comparison.baseline} ({where})"
-        f" {judgement.when}, for effective robustness (ER) at equal ID macro-F1 along the line"
+        f"{when(comparison)}, for effective robustness (ER) at equal ID macro-F1 along the line"
         f" {WHOSE[judgement.line]}; results speak for what would be found {comparison.scope}."
     )
 
@@ -116,7 +117,7 @@ def _result(comparison: Comparison) -> str:
         found = sorted(_of(comparison.effects, verdict), key=lambda e: -abs(e.robustness.value or 0.0))
         if found:
             names = _listed([_with_value(effect) if verdict in DECIDED else effect.arm.name for effect in found])
-            parts.append(words.format(names, margin=_points(comparison.margin)))
+            parts.append(words.format(names, margin=points(comparison.margin)))
     if not parts:
         return f"No arm can be compared with {comparison.baseline}."
     return f"Against {comparison.baseline}, ER is {'; '.join(parts)}."
@@ -135,7 +136,7 @@ def _settling(comparison: Comparison) -> str:
         if what:
             missing.setdefault(what, []).append((effect, units))
     if not missing:
-        return f"nothing is open at a margin of {_points(comparison.margin)}."
+        return f"nothing is open at a margin of {points(comparison.margin)}."
     parts = []
     for what, group in sorted(missing.items(), key=lambda one: -len(one[1])):
         sizes = sorted(units for _, units in group)
@@ -188,5 +189,6 @@ def _range(sizes: Sequence[str]) -> str:
     return sizes[0] if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
 
 
-def _points(value: float) -> str:
+def points(value: float) -> str:
+    """``1 point``, ``2.5 points``."""
     return f"{value:g} point{'' if value == 1 else 's'}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..analysis.formatting import NONE, estimate, in_full, p_value, plain, signed
 from ..analysis.results import AtEpoch, Comparison, Contrast, Estimate, OrderedTrend, Variance
+from .score_tables import when
 from .stored import by_part
 from .table_model import Table, interval, table_of
 
@@ -64,16 +65,29 @@ def effects_table(comparison: Comparison) -> Table:
         record |= {"p": e.robustness.p, "p_adjusted": e.p_adjusted, "verdict": verdict, "smallest_points": e.smallest}
         return name, (name, factor, level, str(e.units), *intervals, *values, verdict, plain(e.smallest)), record
 
-    metric = comparison.words.metric
-    tests, judgement = sum(effect.primary for effect in comparison.effects), comparison.judgement
-    caption = (
-        f"Arm minus {comparison.baseline} {judgement.when}, {comparison.scope}: {metric}, and effective robustness"
-        f" (ER), which is OOD {metric} at equal ID {metric}. Intervals are {judgement.confidence}"
-        f"{f', simultaneous over the {tests} primary comparisons' if tests > 1 else ''}; adjusted p agrees with them:"
-        f" it is below {judgement.level:g} if the interval of ER leaves out 0. The last column is the effect that 80%"
-        " of such studies find."
-    )
-    return table_of("effects", caption, columns, map(row, comparison.effects))
+    return table_of("effects", _effects_caption(comparison), columns, map(row, comparison.effects))
+
+
+def _effects_caption(comparison: Comparison) -> str:
+    """What the table of effects shows; of columns that are left out it says nothing."""
+    effects, metric, judgement = comparison.effects, comparison.words.metric, comparison.judgement
+    tests = sum(effect.primary for effect in effects)
+    caption = f"Arm minus {comparison.baseline}{when(comparison)}, {comparison.scope}: {metric}"
+    if any(effect.robustness.value is not None for effect in effects):
+        caption += f", and effective robustness (ER), which is OOD {metric} at equal ID {metric}"
+    if with_intervals(effects):
+        caption += f". Intervals are {judgement.confidence}"
+        caption += f", simultaneous over the {tests} primary comparisons" if tests > 1 else ""
+    if any(effect.primary and effect.p_adjusted is not None for effect in effects):
+        caption += f"; adjusted p agrees with them: it is below {judgement.level:g} if the interval of ER leaves out 0"
+    if any(effect.smallest is not None for effect in effects):
+        caption += ". The last column is the effect that 80% of such studies find"
+    return f"{caption}."
+
+
+def with_intervals(effects: Sequence[Contrast]) -> bool:
+    """Whether any of the differences has an interval."""
+    return any(one.low is not None for effect in effects for one in (effect.id, effect.ood, effect.robustness))
 
 
 def epochs_table(comparison: Comparison) -> Table:
@@ -90,8 +104,8 @@ def epochs_table(comparison: Comparison) -> Table:
 
     several = [effect for effect in comparison.effects if len(effect.epochs) > 1]
     caption = (
-        f"Differences from {comparison.baseline} at every epoch that all paired runs evaluated; each interval is on its"
-        " own."
+        f"Differences from {comparison.baseline} at every epoch that all paired runs evaluated"
+        f"{'; each interval is on its own' if with_intervals(several) else ''}."
     )
     return table_of("epochs", caption, columns, [row(effect, at) for effect in several for at in effect.epochs])
 
@@ -106,9 +120,9 @@ def checks_table(comparison: Comparison) -> Table:
     columns = (
         ("Arm", "name"),
         (f"Line between models: slope ({sure} interval)", "number"),
-        ("ER, difference in points (interval)", "number"),
+        ("Line between models: ER, difference in points (interval)", "number"),
         (f"Line within runs: slope ({sure} interval)", "number"),
-        ("ER, difference in points (interval) ", "number"),
+        ("Line within runs: ER, difference in points (interval)", "number"),
         (f"ER on these {comparison.words.clusters}, points (interval)", "number"),
         (f"Slope within runs, difference ({sure} interval)", "number"),
         ("p of slopes", "number"),
@@ -182,13 +196,22 @@ def _shares(effect: Contrast, clusters: str) -> str:
 
 def ordered_table(comparison: Comparison) -> Table:
     """The tests of ordered factors."""
-    columns = (("Factor", "name"), ("Levels in order", "text"), ("Blocks", "number"), ("p", "number"))
+    sure = comparison.judgement.confidence
+    columns = (
+        ("Factor", "name"),
+        ("Levels in order", "text"),
+        ("Blocks", "number"),
+        (f"Rise of ER from a level to the next, points ({sure} interval)", "number"),
+        ("p", "number"),
+        ("What the test supports", "text"),
+    )
 
     def row(o: OrderedTrend) -> tuple[None, Sequence[str], Mapping[str, Any]]:
         levels = " → ".join(o.levels)
         n, p, verdict = o.step.n, o.step.p, o.in_words()
-        record: dict[str, Any] = {"factor": o.factor, "levels": levels, "blocks": n, "p": p, "verdict": verdict}
-        return None, (o.factor, levels, str(n), p_value(p), verdict), record
+        record: dict[str, Any] = {"factor": o.factor, "levels": levels, "blocks": n, **interval("rise_points", o.step)}
+        record |= {"p": p, "verdict": verdict}
+        return None, (o.factor, levels, str(n), estimate(o.step), p_value(p), verdict), record
 
     caption = "One test per factor: whether effective robustness rises or falls along its levels."
-    return table_of("ordered", caption, (*columns, ("What the test supports", "text")), map(row, comparison.ordered))
+    return table_of("ordered", caption, columns, map(row, comparison.ordered))

@@ -13,7 +13,18 @@ from matplotlib.transforms import offset_copy
 
 from ..analysis.results import ArmSummary, Comparison, Row
 from .figure_parts import SOFT, WIDTH, mark
-from .figure_style import Frame, coincident, frame, in_front, line_on_scale, looks, on_scale, shown, trend_line
+from .figure_style import (
+    Frame,
+    coincident,
+    frame,
+    in_front,
+    line_on_scale,
+    looks,
+    marked_epoch,
+    on_scale,
+    shown,
+    trend_line,
+)
 
 BANDS = 8  # most arms of the scatter that are drawn with bands; with more, the baseline alone has one
 
@@ -134,8 +145,8 @@ def _common(comparison: Comparison) -> list[Line2D | Patch]:
     """Entries of the legend for what all arms share."""
     handles: list[Line2D | Patch] = []
     if any(not row.final for row in comparison.rows):  # in a shape that no arm has
-        handles.append(mark("h", SOFT, 6.5, filled=True, label="last epoch of a run"))
-        handles.append(mark("h", SOFT, 4, filled=False, label="earlier epoch"))
+        handles.append(mark("h", SOFT, 6.5, filled=True, label=f"{marked_epoch(comparison)} epoch of a run"))
+        handles.append(mark("h", SOFT, 4, filled=False, label="another epoch"))
     if any(summary.band for summary in comparison.arms):
         label = f"{comparison.judgement.confidence} band of a trend"
         handles.append(Patch(color=SOFT, alpha=0.15, linewidth=0, label=label))

@@ -119,8 +119,13 @@ def frame(comparison: Comparison, scale: Scale) -> Frame:
     return Frame(x=axes[0], y=axes[1], alike=alike)
 
 
+def marked_epoch(comparison: Comparison) -> str:
+    """Which epoch of each run is large and filled: the best one if that is compared, else the last one."""
+    return "best" if comparison.judgement.epoch == "best" else "last"
+
+
 def in_front(comparison: Comparison, row: Row) -> tuple[bool, bool]:
-    """Where a run's point lies in the pile, for sorting: the baseline's on top, then those of last epochs."""
+    """Where a run's point lies in the pile, for sorting: the baseline's on top, then large ones."""
     return row.arm == comparison.baseline, row.final
 
 

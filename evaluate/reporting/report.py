@@ -31,13 +31,14 @@ from synthgen.storage.reading import read_record
 
 from ..analysis.results import Comparison
 from ..errors import EvaluateError
-from .answer import answer
-from .figure_style import looks
+from .answer import answer, points
+from .effect_tables import with_intervals
+from .figure_style import looks, marked_epoch
 from .figures import draw_figures
 from .glossary import linked
 from .report_data import scatter_data
 from .report_tables import table_files, tables
-from .score_tables import is_published
+from .score_tables import is_published, when
 from .stored import FORMAT, stored
 
 KIND = "synthgen comparison"
@@ -117,9 +118,22 @@ def _page(comparison: Comparison, figures: Mapping[str, str], record: Mapping[st
         factors=list(dict.fromkeys(s.arm.factor for s in comparison.arms if s.arm.name != comparison.baseline)),
         architectures=list(dict.fromkeys(row.architecture for row in comparison.rows)),
         published=all(map(is_published, comparison.rows)),
+        when=when(comparison),
+        marked=marked_epoch(comparison),
+        several_epochs=any(not row.final for row in comparison.rows),
+        intervals=with_intervals(comparison.effects),
+        margin=points(comparison.margin),
+        declared=_declared(comparison),
         **record,
     )
     return linked(page).encode()
+
+
+def _declared(comparison: Comparison) -> str:
+    """When the margin was chosen."""
+    if any(what.startswith("margin ") for what in comparison.chosen_after):
+        return "chosen after the runs"
+    return "the default" if all(map(is_published, comparison.rows)) else "declared in advance"
 
 
 def _shown(value: object) -> object:

@@ -12,7 +12,18 @@ from numpy.typing import ArrayLike, NDArray
 from ..analysis.formatting import NONE, percent, signed
 from ..analysis.results import ArmSummary, Comparison, Row
 from ..analysis.trends import Scale
-from .figure_style import Axis, Frame, coincident, frame, in_front, line_on_scale, looks, on_scale, trend_line
+from .figure_style import (
+    Axis,
+    Frame,
+    coincident,
+    frame,
+    in_front,
+    line_on_scale,
+    looks,
+    marked_epoch,
+    on_scale,
+    trend_line,
+)
 from .score_tables import is_published
 
 
@@ -44,7 +55,7 @@ def scatter_data(comparison: Comparison) -> dict[str, Any]:
                 "arm": names.index(row.arm),
                 "architecture": row.architecture,
                 "final": row.final,
-                "words": _words(row, with_robustness=len(names) > 1),
+                "words": _words(row, marked_epoch(comparison), with_robustness=len(names) > 1),
                 "at": {
                     scale: _places(box, on_scale(comparison, scale, (row.id.macro_f1, row.ood.macro_f1)))[0]
                     for scale, box in boxes.items()
@@ -55,14 +66,14 @@ def scatter_data(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _words(row: Row, *, with_robustness: bool) -> list[str | None]:
+def _words(row: Row, marked: str, *, with_robustness: bool) -> list[str | None]:
     published = is_published(row)
     robustness = signed(row.effective_robustness) if with_robustness else NONE
     return [
         row.arm,
         row.architecture,
         None if published else str(row.seed),
-        None if published else f"{row.epoch} (last)" if row.final else str(row.epoch),
+        None if published else f"{row.epoch} ({marked})" if row.final else str(row.epoch),
         f"{percent(row.id.macro_f1)}%",
         f"{percent(row.ood.macro_f1)}%",
         None if robustness == NONE else f"{robustness} points",

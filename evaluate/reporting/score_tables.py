@@ -4,17 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from statistics import fmean
 from typing import Any
 
 from ..analysis.counts import FEW_IMAGES
 from ..analysis.formatting import NONE, estimate, percent, plain, signed
 from ..analysis.results import ArmSummary, Comparison, Location, Row
+from ..metrics import Scores
 from .table_model import Table, capital, interval, table_of
+
+RUNS_AT = {
+    "last": "at its last evaluated epoch",
+    "best": "at its best epoch",
+    "mean": "with its mean scores and mean ER over all its evaluated epochs",
+}
 
 
 def is_published(row: Row) -> bool:
     """Whether the row is a published score, without seed, epoch or images."""
     return row.n_id is None
+
+
+def of_runs(comparison: Comparison) -> list[Row]:
+    """A row per run: that of its compared epoch, or the means over all its epochs if those are what is compared."""
+    if comparison.judgement.epoch != "mean":
+        return [row for row in comparison.rows if row.final]
+    runs: dict[tuple[str, str, int], list[Row]] = {}
+    for row in comparison.rows:
+        runs.setdefault((row.arm, row.architecture, row.seed), []).append(row)
+    return [_averaged(own) for own in runs.values()]
+
+
+def _averaged(rows: Sequence[Row]) -> Row:
+    """The last row of a run with the means over all its rows as scores."""
+    ids, oods = (
+        Scores(**{key: fmean(getattr(one, key) for one in scores) for key in asdict(scores[0])})
+        for scores in ([row.id for row in rows], [row.ood for row in rows])
+    )
+    known = [row.effective_robustness for row in rows if row.effective_robustness is not None]
+    worst = [row.worst_location for row in rows if row.worst_location is not None]
+    return replace(
+        rows[-1],
+        id=ids,
+        ood=oods,
+        effective_robustness=fmean(known) if known else None,
+        worst_location=fmean(worst) if worst else None,
+    )
+
+
+def when(comparison: Comparison) -> str:
+    """At which epoch arms are compared, in words after a blank; empty for published scores, whose epoch is unknown."""
+    return "" if all(map(is_published, comparison.rows)) else f" {comparison.judgement.when}"
 
 
 def _mean_sd(mean: float | None, sd: float | None) -> str:
@@ -96,11 +136,11 @@ def worst_table(comparison: Comparison) -> Table:
         ("highest run", "number"),
     )
 
+    runs = of_runs(comparison)
+
     def row(s: ArmSummary) -> tuple[str, Sequence[str], Mapping[str, Any]]:
         name = s.arm.name
-        found = [
-            r.worst_location for r in comparison.rows if r.arm == name and r.final and r.worst_location is not None
-        ]
+        found = [r.worst_location for r in runs if r.arm == name and r.worst_location is not None]
         ends = (min(found), max(found)) if found else (None, None)
         record: dict[str, Any] = {
             "arm": name,
@@ -143,10 +183,11 @@ def clusters_table(comparison: Comparison) -> Table:
 
 
 def runs_table(comparison: Comparison) -> Table:
-    """Every run at its last epoch for readers, at every epoch for programs."""
+    """Every run at its compared epoch, or averaged over all, for readers; at every epoch for programs."""
     published, metric = all(map(is_published, comparison.rows)), comparison.words.metric
+    epoch = comparison.judgement.epoch
     columns = [("Arm", "name"), ("Factor", "text"), ("Level", "text"), ("Architecture", "text"), ("Seed", "number")]
-    columns.append(("Epoch", "number"))
+    columns.append(("Last epoch" if epoch == "mean" else "Epoch", "number"))
     for split in ("ID", "OOD"):
         columns += [(f"{split} {what}", "number") for what in (f"{metric} (%)", "recall (%)", "accuracy (%)", "images")]
     columns += [
@@ -169,7 +210,6 @@ def runs_table(comparison: Comparison) -> Table:
         cells += [percent(r.worst_location), robustness, r.pretrain or NONE, r.finetune]
         return r.arm, cells, record
 
-    at = "best" if comparison.judgement.epoch == "best" else "last evaluated"
-    caption = "Scores as published." if published else f"Every finished run at its {at} epoch."
-    final = table_of("runs", caption, columns, [row(r) for r in comparison.rows if r.final])
-    return replace(final, records=tuple(row(r)[2] for r in comparison.rows))
+    caption = "Scores as published." if published else f"Every finished run {RUNS_AT[epoch]}."
+    for_readers = table_of("runs", caption, columns, map(row, of_runs(comparison)))
+    return replace(for_readers, records=tuple(row(r)[2] for r in comparison.rows))
