@@ -22,7 +22,7 @@ from fuzz_page import distinct, section, with_own, with_section
 from fuzz_run import Ended, Limits, Sandbox, in_fork
 from fuzz_subjects import AGAIN, EXPORT, JUDGE, STATUS, SUBJECTS, VERIFY, Command, Subject, seal
 
-SHORT = Limits(seconds=0.5, memory=200_000_000)
+SHORT = Limits(seconds=2.0, memory=200_000_000)
 ROOT = Path(__file__).parents[1]
 
 
