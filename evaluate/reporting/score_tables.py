@@ -10,7 +10,6 @@ from typing import Any
 from ..analysis.counts import FEW_IMAGES
 from ..analysis.formatting import NONE, estimate, percent, plain, signed
 from ..analysis.results import ArmSummary, Comparison, Location, Row
-from ..metrics import Scores
 from .table_model import Table, capital, interval, table_of
 
 RUNS_AT = {
@@ -38,7 +37,7 @@ def of_runs(comparison: Comparison) -> list[Row]:
 def _averaged(rows: Sequence[Row]) -> Row:
     """The last row of a run with the means over all its rows as scores."""
     ids, oods = (
-        Scores(**{key: fmean(getattr(one, key) for one in scores) for key in asdict(scores[0])})
+        replace(scores[0], **{key: fmean(getattr(one, key) for one in scores) for key in asdict(scores[0])})
         for scores in ([row.id for row in rows], [row.ood for row in rows])
     )
     known = [row.effective_robustness for row in rows if row.effective_robustness is not None]
