@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from comparisons import FACTORS, all_collapsed, few_arms, made, many_arms, published
+from contrast import least_contrast
 from reports import HOSTILE, SCRIPT, alone
 
 from synthgen_evaluate.reporting.report import write_report
@@ -204,22 +205,7 @@ def test_text_contrast_is_at_least_four_and_a_half(report: Path, page: Any, sche
     )
     page.get(report.as_uri())
     page.execute_script("document.querySelector('#plot .point').focus()")
-    least = page.execute_script(
-        """
-        const rgb = c => (c.match(/[\\d.]+/g) || []).map(Number);
-        const lum = c => rgb(c).slice(0, 3).map(v => v / 255)
-          .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-          .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-        const behind = e => { for (; e; e = e.parentElement) {
-          const c = getComputedStyle(e).backgroundColor; if (rgb(c)[3] !== 0) return c; } return "rgb(255,255,255)"; };
-        return Math.min(...[...document.querySelectorAll("body *:not(script)")]
-          .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()))
-          .map(e => { const s = getComputedStyle(e);
-            const [a, b] = [lum(e.closest("svg") ? (s.fill === "none" ? "rgb(0,0,0)" : s.fill) : s.color),
-                            lum(behind(e))].sort((x, y) => y - x);
-            return (a + 0.05) / (b + 0.05); }));
-        """
-    )
+    least = least_contrast(page)
     assert least >= 4.5
 
 

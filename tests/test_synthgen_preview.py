@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Command
+from contrast import least_contrast
 from PIL import Image
 
 from synthgen.common.errors import SynthgenError
@@ -384,20 +385,7 @@ def test_text_contrast_is_at_least_four_and_a_half(gallery: Path, browser: Any, 
     )
     browser.get(gallery.as_uri())
     browser.find_element("css selector", ".tile").click()
-    least = browser.execute_script(
-        """
-        const rgb = c => (c.match(/[\\d.]+/g) || []).map(Number);
-        const lum = c => rgb(c).slice(0, 3).map(v => v / 255)
-          .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-          .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-        const behind = e => { for (; e; e = e.parentElement) {
-          const c = getComputedStyle(e).backgroundColor; if (rgb(c)[3] !== 0) return c; } return "rgb(255,255,255)"; };
-        return Math.min(...[...document.querySelectorAll("body *")]
-          .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()))
-          .map(e => { const [a, b] = [lum(getComputedStyle(e).color), lum(behind(e))].sort((x, y) => y - x);
-            return (a + 0.05) / (b + 0.05); }));
-        """
-    )
+    least = least_contrast(browser)
     assert least >= 4.5
 
 

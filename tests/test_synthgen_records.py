@@ -28,6 +28,8 @@ BAD = {
     b'{\n "names": ["\\"NaN", "NaN"],\n "n": NaN\n}': "line 3, column 7: NaN is not a number",
     b'{"n": 1, "rate": -Infinity}': "-Infinity is not a number",
     b'{"n": 1, "rate": 1e400}': "1e400 is too large a number",
+    b'{"n": 1, "rate": 1e400x}': "line 1, column 18: 1e400 is too large a number",
+    b'{"n": 1, "rate": NaNs}': "line 1, column 18: NaN is not a number",
     b'{"n": 1, "n": 2, "rate": 1}': "n: duplicate key",
     b'{"n": "12", "rate": 1}': "n: Input should be a valid integer",
     b'{"n": 1.0, "rate": 1}': "n: Input should be a valid integer",

@@ -185,7 +185,7 @@ def conclude(found: Estimate, margin: float, *, level: float = LEVEL, units: int
     if found.high < 0:
         return Conclusion(verdict=Verdict.LOWER)
     if -margin < found.low and found.high < margin:
-        return Conclusion(verdict=Verdict.EQUIVALENT, reason=f"within {_points(margin)}")
+        return Conclusion(verdict=Verdict.EQUIVALENT, reason=f"within {counted(margin, 'point', form='g')}")
     chance = power(margin, found.parts.error, found.parts.freedom, level=level)
     if chance >= TARGET:
         return Conclusion(verdict=Verdict.NOT_SHOWN)
@@ -196,7 +196,8 @@ def conclude(found: Estimate, margin: float, *, level: float = LEVEL, units: int
         else "more of these architectures and test images would not be enough"
     )
     answer = f"{needed} are needed" if needed else too_few
-    why = f"{counted(units, unit)} find a difference of {_points(margin)} in {100 * chance:.0f}% of studies"
+    sought = f"a difference of {counted(margin, 'point', form='g')}"
+    why = f"{counted(units, unit)} find {sought} in {100 * chance:.0f}% of studies"
     return Conclusion(verdict=Verdict.CANNOT_TELL, reason=f"{why}; {answer}")
 
 
@@ -248,10 +249,6 @@ def _same(arm: Arm, pairs: Paired, baseline: str) -> Contrast:
         checks=(),
         conclusion=Conclusion(verdict=Verdict.SAME_RUNS, reason=f"as {baseline}, under another name"),
     )
-
-
-def _points(value: float) -> str:
-    return f"{value:g} point" + ("" if value == 1 else "s")
 
 
 # --- Ordered factors -----------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from functools import partial
 
 import numpy as np
 
+from synthgen.common.printing import counted
+
 from ..runs import Arm
 from .bootstrap import band, bootstrap, with_interval
 from .estimators import Line, own_trend
@@ -18,7 +20,6 @@ from .scoring import Scored
 from .selection import Selection
 from .significance import LEVEL
 from .trends import Trend, effective_robustness, fit_trend, from_scale, to_scale
-from .wording import count
 
 BAND_POINTS = 25  # of an arm's band
 
@@ -151,7 +152,7 @@ def locations_of(scored: Scored, arms: Sequence[Arm]) -> tuple[Location, ...]:
 def environments_of(finished: Sequence[LoadedRun]) -> tuple[str, ...]:
     """The machines and versions that the runs were trained with, and how many runs each."""
     counts = Counter(run.environment for run in finished if run.environment)
-    return tuple(f"{count(n, 'run')} on {environment}" for environment, n in counts.most_common())
+    return tuple(f"{counted(n, 'run')} on {environment}" for environment, n in counts.most_common())
 
 
 def _mean_sd(values: Sequence[float] | Array) -> tuple[float | None, float | None]:

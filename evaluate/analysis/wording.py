@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from synthgen.common.printing import counted
+
 from ..judgement import Judgement
 from ..tasks.base import Words
 from .contrasts import WHOSE
@@ -42,7 +44,9 @@ def notes(
         name, own = arm.arm.name, [row for row in final if row.arm == arm.arm.name]
         if own and arm.trend is None:
             found.append(f"{name}: no trend, which takes {MIN_POINTS} points with different ID {metric}.")
-    beyond = ", ".join(f"{s.arm.name} ({s.extrapolated} of {count(s.finished, 'run')})" for s in arms if s.extrapolated)
+    beyond = ", ".join(
+        f"{s.arm.name} ({s.extrapolated} of {counted(s.finished, 'run')})" for s in arms if s.extrapolated
+    )
     if beyond:
         found.append(
             f"Effective robustness rests on extrapolating the baseline's trend to other ID {metric}: {beyond}."
@@ -61,12 +65,12 @@ def notes(
                 else "several fine-tunings of one pre-training run or checkpoint share it"
             )
             found.append(
-                f"{effect.arm.name}: {count(effect.n, 'block')} are only {count(effect.units, effect.unit)}: {why};"
+                f"{effect.arm.name}: {counted(effect.n, 'block')} are only {counted(effect.units, effect.unit)}: {why};"
                 " tests and intervals count those."
             )
         if effect.unpaired:
             found.append(
-                f"{effect.arm.name}: {count(effect.unpaired, 'run')} without a baseline run of the same architecture"
+                f"{effect.arm.name}: {counted(effect.unpaired, 'run')} without a baseline run of the same architecture"
                 " and seed left out of the paired differences."
             )
     extreme = sum(not epsilon < f1 < 1 - epsilon for row in rows for f1 in (row.id.macro_f1, row.ood.macro_f1))
@@ -102,7 +106,7 @@ def unverified(finished: Sequence[LoadedRun]) -> str:
         return ""
     are, their = ("is", "its") if without == 1 else ("are", "their")
     return (
-        f"{without} of {count(len(stored), 'finished run')} {are} unverified: {their} configuration or the SHA-256 of"
+        f"{without} of {counted(len(stored), 'finished run')} {are} unverified: {their} configuration or the SHA-256 of"
         " some predictions is not recorded, so an edit would not be seen."
     )
 
@@ -118,17 +122,17 @@ def summary(
 ) -> tuple[str, ...]:
     """What was measured, and what it says about each arm's effective robustness and ordered factors."""
     baseline = arms[0].arm.name
-    architectures = count(len({run.member.architecture for run in finished}), "architecture")
-    seeds = count(len({run.member.seed for run in finished}), "seed")
+    architectures = counted(len({run.member.architecture for run in finished}), "architecture")
+    seeds = counted(len({run.member.seed for run in finished}), "seed")
     published = all(epoch.n_id is None for run in finished for epoch in run.epochs)
     if published:
-        pairs = count(len(finished), "published pair")
+        pairs = counted(len(finished), "published pair")
         sentences = [f"{pairs} of ID and OOD {metric} ({architectures}); no predictions."]
     else:
-        planned = count(sum(arm.planned for arm in arms), "planned fine-tuning run")
+        planned = counted(sum(arm.planned for arm in arms), "planned fine-tuning run")
         sentences = [
             f"{len(finished)} of {planned} {'is' if len(finished) == 1 else 'are'} finished"
-            f" ({sum(arm.finished > 0 for arm in arms)} of {count(len(arms), 'arm')}, {architectures}, {seeds});"
+            f" ({sum(arm.finished > 0 for arm in arms)} of {counted(len(arms), 'arm')}, {architectures}, {seeds});"
             f" the baseline is {baseline}."
         ]
     if published and len(arms) < 2:
@@ -139,7 +143,7 @@ def summary(
     sentences += verdicts(effects, baseline, scope)
     sentences += fading(effects)
     for trend in ordered:
-        p = "" if trend.step.p is None else f" (p = {trend.step.p:.2g}, {count(trend.step.n, 'block')})"
+        p = "" if trend.step.p is None else f" (p = {trend.step.p:.2g}, {counted(trend.step.n, 'block')})"
         levels = ", ".join(trend.levels)
         sentences.append(f"Effective robustness along {trend.factor} ({levels}): {trend.in_words()}{p}.")
     return tuple(sentences)
@@ -182,7 +186,7 @@ def several_tests(effects: Sequence[Contrast], level: float) -> str:
             " studies."
         )
     if rest:
-        named = f"{count(len(rest), 'exploratory comparison')} ({', '.join(effect.arm.name for effect in rest)})"
+        named = f"{counted(len(rest), 'exploratory comparison')} ({', '.join(effect.arm.name for effect in rest)})"
         called = f"about {level * len(rest):.1f} of them are called a difference"
         if len(rest) == 1:
             called = f"it is called a difference in about {100 * level:g}% of such studies"
@@ -253,8 +257,3 @@ def _described(effect: Contrast, *, brief: bool) -> str:
     if brief or not conclusion.reason or conclusion.verdict is Verdict.EQUIVALENT:
         return words
     return f"{words}, {conclusion.reason}"
-
-
-def count(n: int, noun: str) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from synthgen.common.printing import counted
+
 from ..analysis.contrasts import WHOSE
 from ..analysis.formatting import plain, signed
 from ..analysis.lines import FEWEST_UNITS
@@ -117,7 +119,7 @@ def _result(comparison: Comparison) -> str:
         found = sorted(_of(comparison.effects, verdict), key=lambda e: -abs(e.robustness.value or 0.0))
         if found:
             names = _listed([_with_value(effect) if verdict in DECIDED else effect.arm.name for effect in found])
-            parts.append(words.format(names, margin=points(comparison.margin)))
+            parts.append(words.format(names, margin=counted(comparison.margin, "point", form="g")))
     if not parts:
         return f"No arm can be compared with {comparison.baseline}."
     return f"Against {comparison.baseline}, ER is {'; '.join(parts)}."
@@ -136,7 +138,7 @@ def _settling(comparison: Comparison) -> str:
         if what:
             missing.setdefault(what, []).append((effect, units))
     if not missing:
-        return f"nothing is open at a margin of {points(comparison.margin)}."
+        return f"nothing is open at a margin of {counted(comparison.margin, 'point', form='g')}."
     parts = []
     for what, group in sorted(missing.items(), key=lambda one: -len(one[1])):
         sizes = sorted(units for _, units in group)
@@ -187,8 +189,3 @@ def _missing(effect: Contrast, comparison: Comparison) -> tuple[str, int]:
 def _range(sizes: Sequence[str]) -> str:
     """The first and the last of sorted numbers, in words."""
     return sizes[0] if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
-
-
-def points(value: float) -> str:
-    """``1 point``, ``2.5 points``."""
-    return f"{value:g} point{'' if value == 1 else 's'}"

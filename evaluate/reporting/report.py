@@ -26,12 +26,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from synthgen.common.errors import SynthgenError
-from synthgen.common.printing import printable
+from synthgen.common.printing import counted, printable
 from synthgen.storage.reading import read_record
 
 from ..analysis.results import Comparison
 from ..errors import EvaluateError
-from .answer import answer, points
+from .answer import answer
 from .effect_tables import with_intervals
 from .figure_style import looks, marked_epoch
 from .figures import draw_figures
@@ -122,7 +122,7 @@ def _page(comparison: Comparison, figures: Mapping[str, str], record: Mapping[st
         marked=marked_epoch(comparison),
         several_epochs=any(not row.final for row in comparison.rows),
         intervals=with_intervals(comparison.effects),
-        margin=points(comparison.margin),
+        margin=counted(comparison.margin, "point", form="g"),
         declared=_declared(comparison),
         **record,
     )

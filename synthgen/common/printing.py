@@ -28,7 +28,7 @@ def _escaped(match: re.Match[str]) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
-def counted(n: int, noun: str, plural: str = "", *, form: str = "") -> str:
+def counted(n: float, noun: str, plural: str = "", *, form: str = "") -> str:
     """A number of things, as "1 shard" and "3 shards"; ``form`` is a format of the number, such as ","."""
     return f"{n:{form}} {noun if n == 1 else plural or f'{noun}s'}"
 

@@ -194,7 +194,9 @@ _READER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
 _CAREFUL = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite, parse_int=whole_number
 )
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s",:\[\]{}]+')  # a text, or a number or word
+_TOKEN = re.compile(  # a text, or a number as JSON's readers cut it from what follows
+    r'"(?:[^"\\]|\\.)*"|NaN|-?Infinity|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?'
+)
 _EXPONENT = re.compile(r"[eE]\+?[0-9]{3}")
 
 
