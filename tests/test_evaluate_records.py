@@ -382,6 +382,7 @@ def test_a_changed_selection_is_refused(column: str, values: list[Any], told: st
     [
         ({"format": 2}, "a selection of format 2; this version reads 1"),
         ({"class_names": "ab"}, "header: class_names: Input should be"),
+        ({"class_names": ["a", "b", "b"]}, "header: class_names: a name occurs twice"),
         ({"more": 1}, "header: more: unknown key"),
         ({"n_images": 4}, "3 rows, its header says 4"),
         ({"digest": "x"}, "it was changed or damaged"),

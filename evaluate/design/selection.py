@@ -97,7 +97,8 @@ def write_selection(path: Path, selection: Selection, source: Mapping[str, Any])
 def read_selection(path: Path) -> tuple[Selection, dict[str, Any]]:
     """A written selection and the identity of its source.
 
-    Raises EvaluateError if the file is not a selection, or its rows are not those it was written with.
+    Raises EvaluateError if the file is not a selection, or its rows are not those it was written with. Of a class
+    without rows, nothing but the header knows the name.
     """
     with told_here(), reading(path):
         data = read_file(path)
@@ -117,6 +118,8 @@ def read_selection(path: Path) -> tuple[Selection, dict[str, Any]]:
                 f"{path}: a selection of format {str(header.get('format'))[:40]}; this version reads {FORMAT}"
             )
         told = validated(header, Header, where)
+    if len({*told.class_names}) < len(told.class_names):
+        raise EvaluateError(f"{where}: class_names: a name occurs twice; it was changed or damaged")
     n_source = told.source.get("n_images")
     selection = Selection(
         indices=_numbers(indices, f"{path}: index", n_source if isinstance(n_source, int) else 2**63),
