@@ -1,5 +1,15 @@
-"""``python -m synthgen_evaluate``: the command ``evaluate``, for ``accelerate launch -m``."""
+"""The command ``evaluate``, also as ``python -m synthgen_evaluate``, for ``accelerate launch -m``."""
 
-from .cli import main
+from synthgen.common.processes import end_silently
 
-main()
+
+def main() -> None:
+    """Entry point of ``evaluate``."""
+    end_silently()
+    from .cli import main as begin
+
+    begin()
+
+
+if __name__ == "__main__":
+    main()

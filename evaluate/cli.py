@@ -9,6 +9,7 @@ import typer
 
 from synthgen.common.commands import run
 from synthgen.common.errors import SynthgenError
+from synthgen.common.processes import end_silently
 
 from . import cli_analysis, cli_byhand, cli_kept, cli_runs
 from .errors import EvaluateError
@@ -24,7 +25,9 @@ for commands in (cli_runs, cli_byhand, cli_kept, cli_analysis):
 
 
 def main() -> None:
-    """Entry point of ``evaluate``."""
+    """Run the command line of this process and end."""
     if os.environ.get("RANK", "0") != "0":  # one of several processes that `accelerate launch` started
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    sys.exit(run(app, "evaluate", (EvaluateError, SynthgenError)))
+    code = run(app, "evaluate", (EvaluateError, SynthgenError))
+    end_silently()
+    sys.exit(code)

@@ -9,6 +9,7 @@ import typer
 from synthgen import cli_sets
 from synthgen.common.commands import run
 from synthgen.common.errors import SynthgenError
+from synthgen.common.processes import end_silently
 from synthgen.kinds.known import kinds
 
 app = typer.Typer(
@@ -23,5 +24,7 @@ app.add_typer(cli_sets.app)
 
 
 def main() -> None:
-    """Entry point of ``synthgen``."""
-    sys.exit(run(app, "synthgen", (SynthgenError,)))
+    """Run the command line of this process and end."""
+    code = run(app, "synthgen", (SynthgenError,))
+    end_silently()
+    sys.exit(code)

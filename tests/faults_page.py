@@ -30,7 +30,7 @@ NOTES = """## What each case has to show
 - The command ends with 0 the first time it is run again, prints only its progress on stderr, leaves no unfinished
   file and no process behind, and `synthgen verify` finds nothing.
 - Every exit code but 0 comes with one line and no traceback; a signal may arrive before there is one.  Each worker
-  of `evaluate run --workers 2` prints its own line.  Ctrl-C in the tenths of a second in which Python itself is
+  of `evaluate run --workers 2` prints its own line.  Ctrl-C in the hundredths of a second in which Python itself is
   starting gives Python's own traceback.
 - Whatever existed when a fault hit is still there after it, and is not written again ("done again, of what stood"),
   unless it was damaged: all damage is found by `synthgen verify`, by the name of the file, and repaired by

@@ -208,8 +208,8 @@ def test_a_wheel_installs_our_three_packages_with_their_data_and_no_evaluate(tmp
         commands = archive.read(entry_points).decode()
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"fractaldb", "synthgen", "synthgen_evaluate"}
-    assert "synthgen = synthgen.cli:main" in commands
-    assert "evaluate = synthgen_evaluate.cli:main" in commands
+    assert "synthgen = synthgen.__main__:main" in commands
+    assert "evaluate = synthgen_evaluate.__main__:main" in commands
     for folder, package in (("fractaldb", "fractaldb"), ("synthgen", "synthgen"), ("evaluate", "synthgen_evaluate")):
         tiny = ("**/tiny/model/*.json", "**/tiny/model/*/*")
         endings = ("**/*.py", "suites/*.toml", "**/*.j2", "**/*.js", "taxonomies/*.tsv", *tiny)

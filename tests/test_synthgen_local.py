@@ -344,3 +344,73 @@ def test_a_worker_whose_parent_died_with_its_words_unheard_says_nothing() -> Non
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+IMPORTING = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.{number})
+            [None for _ in range(10_000)]
+sys.meta_path.insert(0, Finder())
+from {package}.__main__ import main
+sys.argv = ["x", "--version"]
+main()
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("package", "module"), [("synthgen", "synthgen.cli_sets"), ("synthgen_evaluate", "synthgen_evaluate.cli_kept")]
+)
+def test_a_command_that_is_interrupted_while_it_is_imported_ends_at_once_and_says_nothing(
+    package: str, module: str, number: str
+) -> None:
+    program = IMPORTING.format(package=package, module=module, number=number)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-getattr(signal, number), "")
+
+
+@pytest.mark.parametrize("package", ["synthgen", "synthgen_evaluate"])
+def test_a_command_that_is_interrupted_after_its_work_says_nothing(package: str) -> None:
+    program = (
+        "import atexit, os, signal, sys\n"
+        "def late():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    [None for _ in range(10_000)]\n"
+        "atexit.register(late)\n"
+        f"from {package}.__main__ import main\n"
+        "sys.argv = ['x', '--help']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_a_command_under_nohup_does_not_hear_ctrl_c() -> None:
+    program = (
+        "import os, signal, typer; signal.signal(signal.SIGINT, signal.SIG_IGN); from synthgen import cli\n"
+        "cli.end_silently(); app = typer.Typer()\n"
+        "@app.command()\n"
+        "def work() -> None:\n"
+        "    os.kill(os.getpid(), signal.SIGINT); print('on')\n"
+        "raise SystemExit(cli.run(app, 'work', ()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "on\n", "")
+
+
+def test_an_interruption_waits_for_a_start_even_if_another_thread_receives_it() -> None:
+    program = (
+        "import os, signal, threading, time; from synthgen.common.processes import interrupts_later\n"
+        "over = threading.Event(); threading.Thread(target=over.wait, daemon=True).start(); told = []\n"
+        "try:\n"
+        "    with interrupts_later():\n"
+        "        os.kill(os.getpid(), signal.SIGINT); time.sleep(0.2); told.append('started')\n"
+        "    told.append('went on')\n"
+        "except KeyboardInterrupt: told.append('interrupted')\n"
+        "print(*told)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("started interrupted\n", "")

@@ -31,6 +31,8 @@ def run(application: typer.Typer, name: str, errors: tuple[type[Exception], ...]
     """
     setting.debug, setting.keep = False, None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # pre-emption ends it as Ctrl-C does
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     keep_interruptions(interrupt_soon)
     try:
         call: Callable[..., object] = command_of(application)

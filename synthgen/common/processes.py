@@ -22,6 +22,17 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
+def end_silently() -> None:
+    """Let Ctrl-C and SIGTERM end this process at once and without a word, unless they are ignored, as under nohup.
+
+    For the time before a command begins and after its end: Python would show a traceback, or drop the interruption
+    where it falls into the machinery of imports.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def keep_interruptions(again: Callable[[], object]) -> None:
     """Call ``again`` when an interruption is lost because it came inside a callback from C code, such as a compiler's.
 
@@ -54,13 +65,23 @@ def how_ended(code: int | None) -> str:
 
 
 @contextmanager
-def interrupts(how: int) -> Iterator[None]:
-    """Block or unblock Ctrl-C and SIGTERM (signal.SIG_BLOCK, SIG_UNBLOCK); processes started meanwhile inherit it."""
-    before = signal.pthread_sigmask(how, {signal.SIGINT, signal.SIGTERM})
+def interrupts_later() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the block is over; a process started in it blocks them until it unblocks them.
+
+    Blocking them here is not enough: if another thread receives a signal, Python still handles it in the main thread.
+    """
+    numbers, received = {signal.SIGINT, signal.SIGTERM}, list[int]()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    main = threading.current_thread() is threading.main_thread()  # only its handlers can be changed, and run
+    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in numbers if main}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if received:
+            signal.raise_signal(received[0])
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.printing import counted
-from synthgen.common.processes import end_with_parent
+from synthgen.common.processes import end_with_parent, interrupts_later
 from synthgen.common.records import parsed, validated
 from synthgen.dataset.image_file import quiet_decoders
 from synthgen.dataset.manifest import CONNECTIONS, DOCUMENTS, MANIFEST, PLAN, SUMS, summary_of, unlike_plan
@@ -270,11 +270,10 @@ def _in_processes(job: Job, spans: list[ShardSpan], there: list[dict[str, int]],
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(job,))
     whole = False
     try:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers, which start here, inherit it
-        futures: list[Future[Scanned]] = [
-            pool.submit(_scan_in_worker, span, some) for span, some in zip(spans, there, strict=True)
-        ]
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        with interrupts_later():  # until the workers, which start here, are ready
+            futures: list[Future[Scanned]] = [
+                pool.submit(_scan_in_worker, span, some) for span, some in zip(spans, there, strict=True)
+            ]
         for future in futures:
             yield future.result()
         whole = True
@@ -296,7 +295,7 @@ def _start_worker(job: Job) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     warnings.simplefilter("ignore")  # of decoders: what they warn about is then reported as a defect
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process of a terminal
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 def _scan_in_worker(span: ShardSpan, sizes: dict[str, int]) -> Scanned:

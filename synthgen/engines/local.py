@@ -18,7 +18,14 @@ from typing import Any
 
 from synthgen.common.errors import SynthgenError
 from synthgen.common.logs import Failure, failure_of
-from synthgen.common.processes import end_with_parent, how_ended, interrupts, keep_interruptions, unheard, worker_name
+from synthgen.common.processes import (
+    end_with_parent,
+    how_ended,
+    interrupts_later,
+    keep_interruptions,
+    unheard,
+    worker_name,
+)
 from synthgen.engines.work import ATTEMPTS, Done, Engine, Task, Work, failed_at, write_one
 
 REPORT_EVERY = 0.2  # seconds between a worker's progress messages
@@ -95,7 +102,7 @@ def _able(slots: Sequence[_Slot]) -> Sequence[_Slot]:
 def _give(slot: _Slot, work: Work, task: Task) -> None:
     if slot.process is None:
         context = multiprocessing.get_context("spawn")
-        with interrupts(signal.SIG_BLOCK):  # until the worker is ready, and known to us
+        with interrupts_later():  # until the worker is ready, and known to us
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, work, slot.device), daemon=True)
             process.start()
