@@ -9,7 +9,7 @@ export XDG_CONFIG_HOME := $(CURDIR)/.venv/config
 unexport PYTHONDONTWRITEBYTECODE  # hundreds of short commands would each compile the same modules
 TEST := OMP_NUM_THREADS=1 pytest
 
-.PHONY: help quickstart test test-all bench calibrate faults fuzz reference lint clean
+.PHONY: help quickstart test test-all bench calibrate faults fuzz reference lint types-product types-tests clean
 help:
 	@echo 'make quickstart   the whole path on small sets, in a few minutes'
 	@echo 'make test         lint, types and tests'
@@ -44,7 +44,12 @@ quickstart: .venv/installed
 lint: .venv/installed-dev
 	ruff check .
 	ruff format --check .
+	$(MAKE) --no-print-directory --jobs 2 types-product types-tests
+
+types-product: .venv/installed-dev
 	mypy
+
+types-tests: .venv/installed-dev
 	mypy --config-file tests/mypy.ini
 
 test: lint

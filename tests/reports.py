@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from comparisons import made
 
 from synthgen_evaluate.analysis.results import Comparison
+from synthgen_evaluate.reporting import figures
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -51,6 +55,14 @@ FILES = {
         for kind in ("csv", "md", "tex")
     ),
 }
+
+
+@contextmanager
+def only_svg() -> Iterator[None]:
+    """Figures without the other formats, which take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "NO_DATE", {"svg": figures.NO_DATE["svg"]})
+        yield
 
 
 def alone() -> Comparison:

@@ -71,7 +71,7 @@ def reached(out: Path, moment: str) -> bool:
 @pytest.mark.parametrize(
     "moments",
     [
-        ("*/checkpoint.pt", "2"),
+        ("*/checkpoint.pt",),
         pytest.param(("cache/*.pixels", "*/config.json", "*/checkpoint.pt", "2", "4"), marks=pytest.mark.slow),
     ],
 )
@@ -132,10 +132,10 @@ def test_time_that_is_over_stops_a_run_at_its_checkpoint_and_the_rest_follows_an
 def test_images_that_do_not_fit_in_the_cache_are_streamed_with_the_same_results(
     world: Path, finished: Path, tmp_path: Path
 ) -> None:
-    outcome = run_suite(read_suite(world / "suite.toml"), tmp_path, device="cpu", cache_bytes=0)
-    assert (outcome.done, outcome.failed) == (5, ())
+    outcome = run_suite(read_suite(world / "suite.toml"), tmp_path, device="cpu", cache_bytes=0, only=["natural"])
+    assert (outcome.done, outcome.failed) == (2, ())
     assert not list((tmp_path / "cache").glob("*.pixels"))
-    assert results(tmp_path) == results(finished)
+    assert results(tmp_path).items() < results(finished).items()
 
 
 def test_a_dry_run_lists_what_there_is_to_do_and_does_nothing(
@@ -160,15 +160,16 @@ def test_arms_that_train_alike_share_a_run_and_arms_of_one_source_its_decoded_im
 ) -> None:
     text = (world / "suite.toml").read_text()
     source = f'source = {{ kind = "folder", path = "{world / "images"}" }}'
-    for name, more in (("again", ""), ("fewer", "n = 20\n"), ("longer", "pretrain = { epochs = 2 }\n")):
+    for name, more in (("again", ""), ("longer", "n = 20\npretrain = { epochs = 2 }\n")):
         text += f'[[arms]]\nname = "{name}"\n{more}{source}\n'
     (tmp_path / "suite.toml").write_text(text)
-    outcome = run_suite(read_suite(tmp_path / "suite.toml"), tmp_path / "runs", device="cpu")
-    assert outcome.done == 1 + 4 * 2  # scratch; natural, fractals, fewer and longer
+    only = ("natural", "again", "longer")
+    outcome = run_suite(read_suite(tmp_path / "suite.toml"), tmp_path / "runs", device="cpu", only=only)
+    assert outcome.done == 2 * 2  # natural and longer
     (record,) = read_suite_records(tmp_path / "runs")
     runs = {member.arm: member.pretrain for member in record.members}
-    assert runs["again"] == runs["natural"] not in (runs["fewer"], runs["longer"])
-    assert len(list((tmp_path / "runs" / "cache").glob("*.pixels"))) == 2 + 5  # sources and splits
+    assert runs["again"] == runs["natural"] != runs["longer"]
+    assert len(list((tmp_path / "runs" / "cache").glob("*.pixels"))) == 1 + 5  # source and splits
 
 
 def test_outside_weights_are_fine_tuned_and_wrong_ones_refused_before_any_run(world: Path, tmp_path: Path) -> None:
@@ -216,10 +217,10 @@ def planted(monkeypatch: pytest.MonkeyPatch, kind: str, error: type[Exception] =
 def test_a_bug_in_a_run_leaves_a_log_and_the_others_go_on(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suite = read_suite(world / "suite.toml")
+    suite, only = read_suite(world / "suite.toml"), ("scratch", "natural")
     with monkeypatch.context() as patch:
         planted(patch, "pretrain")
-        outcome = run_suite(suite, tmp_path / "runs", device="cpu")
+        outcome = run_suite(suite, tmp_path / "runs", device="cpu", only=only)
     assert outcome.done == 1
     first, *_ = outcome.failed
     found = re.fullmatch(r"pre-train natural, .*: KeyError: 'oops \*\*\*' \(traceback in (.*)\)", first)
@@ -229,9 +230,9 @@ def test_a_bug_in_a_run_leaves_a_log_and_the_others_go_on(
     assert "Traceback" in log.read_text()
     assert "Planted" not in log.read_text().replace("planted(", "")
     states = read_suite_states(tmp_path / "runs")
-    assert sorted(state.status for state in states) == ["done", "failed", "failed", "failed", "failed"]
+    assert sorted(state.status for state in states) == ["done", "failed", "failed"]
     assert any(str(log) in (state.error or "") for state in states)
-    assert run_suite(suite, tmp_path / "runs", device="cpu").done == 4  # once the bug is fixed
+    assert run_suite(suite, tmp_path / "runs", device="cpu", only=only).done == 2  # once the bug is fixed
     assert not (tmp_path / "runs/logs").exists()
 
 

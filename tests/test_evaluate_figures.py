@@ -4,6 +4,7 @@ import io
 import itertools
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from reports import only_svg
 
 from synthgen_evaluate.analysis.results import Comparison
 from synthgen_evaluate.analysis.trends import fit_trend
 from synthgen_evaluate.metrics import Scores
-from synthgen_evaluate.reporting import figures as drawing
 from synthgen_evaluate.reporting.figure_effects import PANELS
 from synthgen_evaluate.reporting.figure_scatter import factors
 from synthgen_evaluate.reporting.figure_style import (
@@ -94,9 +95,10 @@ def figures() -> dict[str, dict[str, bytes]]:
 
 
 @pytest.fixture(autouse=True)
-def only_svg(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other formats, which take most of the time, are those of ``figures``."""
-    monkeypatch.setattr(drawing, "NO_DATE", {"svg": drawing.NO_DATE["svg"]})
+def without_other_formats() -> Iterator[None]:
+    """Which are those of ``figures``."""
+    with only_svg():
+        yield
 
 
 def axes_of(svg: bytes) -> list[list[list[str]]]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from comparisons import FACTORS, all_collapsed, few_arms, made, many_arms, published
 from contrast import least_contrast
-from reports import HOSTILE, SCRIPT, alone
+from reports import HOSTILE, SCRIPT, alone, only_svg
 
 from synthgen_evaluate.reporting.report import write_report
 
@@ -24,7 +24,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(made(HOSTILE), tmp_path_factory.mktemp("out") / "report", command=SCRIPT)
+    with only_svg():
+        return write_report(made(HOSTILE), tmp_path_factory.mktemp("out") / "report", command=SCRIPT)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +265,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Of few arms, of many, and of models that learned nothing."""
     out = tmp_path_factory.mktemp("out")
     made_of = {"few": made(few_arms()), "many": made(many_arms(46)), "collapsed": all_collapsed()}
-    return {name: write_report(comparison, out / name) for name, comparison in made_of.items()}
+    with only_svg():
+        return {name: write_report(comparison, out / name) for name, comparison in made_of.items()}
 
 
 def at_width(page: Any, width: int, path: Path) -> None:

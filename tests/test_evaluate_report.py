@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from comparisons import FACTORS, made, one_block, published
-from reports import FILES, HOSTILE, SCRIPT, alone, files
+from reports import FILES, HOSTILE, SCRIPT, alone, files, only_svg
 
 from synthgen_evaluate.analysis.results import Comparison
 from synthgen_evaluate.errors import EvaluateError
@@ -28,7 +28,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(made(HOSTILE), tmp_path_factory.mktemp("out") / "report", command=SCRIPT)
+    with only_svg():
+        return write_report(made(HOSTILE), tmp_path_factory.mktemp("out") / "report", command=SCRIPT)
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +242,8 @@ def test_unfinished_runs_are_shown(tmp_path: Path) -> None:
 
 
 def prose(comparison: Comparison, out: Path) -> str:
-    page = re.sub(r"(?s)<(svg|style|script)\b.*?</\1>", "", write_report(comparison, out).read_text())
+    with only_svg():
+        page = re.sub(r"(?s)<(svg|style|script)\b.*?</\1>", "", write_report(comparison, out).read_text())
     return html.unescape(re.sub("<[^>]+>", "", page))
 
 

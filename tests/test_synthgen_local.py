@@ -253,7 +253,7 @@ def test_a_worker_stays_on_its_device_and_so_does_the_one_that_replaces_it(tmp_p
         pids = [pid for pid, on, _ in seen if on == device]
         changes = sum(one != other for one, other in pairwise(pids))
         assert changes == len(set(pids)) - 1
-    assert len(device_of) == 3 + 4
+    assert 3 < len(device_of) <= 3 + 4  # an idle worker may take the shard of one that died
 
 
 def test_a_device_on_which_nothing_works_does_not_take_the_shards_with_it(tmp_path: Path, log: str) -> None:

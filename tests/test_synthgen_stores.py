@@ -124,10 +124,15 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.parametrize("moments", [MOMENTS[1::3], pytest.param(MOMENTS, marks=pytest.mark.slow)])
 def test_a_run_killed_between_any_two_writes_goes_on_from_what_the_store_has(
-    s3: str, log: str, undisturbed: dict[str, bytes], through: Callable[..., flaky.Proxy]
+    s3: str,
+    log: str,
+    undisturbed: dict[str, bytes],
+    through: Callable[..., flaky.Proxy],
+    moments: list[tuple[str, str]],
 ) -> None:
-    due = list(MOMENTS)
+    due = list(moments)
     running: list[subprocess.Popen[bytes]] = []
 
     def kill(method: str, path: str) -> str | None:
@@ -282,7 +287,7 @@ def test_keys_that_end_in_mid_run_end_it_with_one_line_and_without_another_attem
 def test_with_errors_now_and_then_a_set_is_complete_verified_and_the_same(
     tmp_path: Path, s3: str, s3_server: str, through: Callable[..., flaky.Proxy], categories: Path, synthgen: Command
 ) -> None:
-    what = ("--categories", categories, "--n", 240, *FRACTALS)
+    what = ("--categories", categories, "--n", 160, *FRACTALS)
     assert synthgen("fractal", "--out", tmp_path / "set", *what).returncode == 0
     proxy = through(flaky.now_and_then(0.05, seed=1))
     done = synthgen("fractal", "--out", f"{s3}/set", *what)

@@ -53,7 +53,7 @@ def test_the_events_of_a_run_are_lines_of_json_that_grow_to_its_end(
     out = str(tmp_path / "set") if where == "folder" else f"{request.getfixturevalue('s3')}/set"
     lay(place(out), PLAN)
     watcher = start(watching(out))
-    run = start(command(out, Maker(log=log, seconds=0.15), PLAN, heartbeat=0.2, timeout=20.0))
+    run = start(command(out, Maker(log=log, seconds=0.07), PLAN, heartbeat=0.2, timeout=20.0))
     told, errors = watcher.communicate(timeout=60)
     assert (watcher.returncode, errors) == (0, "")
     assert run.wait(60) == 0

@@ -62,8 +62,10 @@ def _style() -> Iterator[None]:
 
 
 def _saved(figure: Figure) -> dict[str, bytes]:
+    engine = figure.get_layout_engine()
+    assert engine is not None
     for _ in range(3):  # with a fixed aspect a layout settles only when it is repeated
-        figure.draw_without_rendering()
+        engine.execute(figure)
     figure.set_layout_engine("none")  # so that all formats have the same layout
     drawings = {}
     for kind, no_date in NO_DATE.items():
