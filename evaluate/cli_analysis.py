@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 MOST_RESAMPLES = 100_000  # 95% limits of normal values then vary by 0.4% of their distance; more takes gigabytes
+LARGEST = 100  # percentage points that an effect can have
 
 
 def points(value: float | None) -> float | None:
@@ -160,7 +161,7 @@ def _row(name: str, found: Needs, unit_name: str) -> dict[str, str]:
         "smallest effect shown": _effect(found.smallest),
         "needed": _number(found.needed),
         "range": " to ".join(dict.fromkeys((_number(found.low), _number(found.high)))),
-        "effect shown by any number": f"{_effect(found.floor)}, at most {_effect(found.floor_high)}",
+        "effect shown by any number": f"{_effect(found.floor)} (to {_effect(found.floor_high)})",
         "what helps most": found.helps,
     }
 
@@ -177,7 +178,7 @@ def _number(n: int | None) -> str:
 
 
 def _effect(size: float | None) -> str:
-    return "" if size is None else f"{size:.1f}"
+    return "" if size is None else f"{size:.1f}" if size <= LARGEST else f"more than {LARGEST}"
 
 
 def _units(comparison: Comparison) -> tuple[str, tuple[str, str]]:

@@ -90,7 +90,7 @@ class LoadedRun:
     @property
     def start(self) -> str:
         """What runs that are not independent share: their pre-training run or checkpoint; its own if from scratch."""
-        return self.init or self.member.pretrain or self.identity
+        return self.init or self.member.pretrain or f"{self.identity}, from scratch"
 
     @property
     def identity(self) -> str:
