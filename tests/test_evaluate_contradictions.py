@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from test_evaluate_contrasts import arms_of, scored, study
 from test_evaluate_uncertainty import with_clusters
 
 from synthgen_evaluate.analysis.contrasts import contrast_arms, ordered_trends
+from synthgen_evaluate.analysis.formatting import estimate, p_value
 from synthgen_evaluate.analysis.power import smallest_effect
 from synthgen_evaluate.analysis.results import Conclusion, Contrast, Estimate, Verdict
 from synthgen_evaluate.analysis.scoring import Scored
@@ -52,6 +55,26 @@ def studies(draw: st.DrawFn) -> Scored:
     return scored(table, clusters=clusters, collapsed=dead)
 
 
+def check_print(found: Estimate) -> None:
+    """The interval as it is printed leaves out zero if, and only if, it does."""
+    low, high = (float(bound.replace("−", "-")) for bound in re.findall(r"\((.*) to (.*)\)", estimate(found))[0])
+    assert (low > 0) - (high < 0) == found.side
+
+
+@given(st.floats(1e-5, 100), st.floats(0, 100), st.sampled_from([1, -1]))
+def test_a_printed_interval_shows_that_it_leaves_out_zero(near: float, length: float, sign: int) -> None:
+    low, high = sorted((sign * near, sign * (near + length)))
+    check_print(Estimate(value=(low + high) / 2, low=low, high=high))
+
+
+@pytest.mark.parametrize(
+    ("p", "words"),
+    [(0.049996, "0.049996"), (0.0502, "0.0502"), (0.05, "0.05"), (0.0496, "0.0496"), (0.044, "0.044"), (0.31, "0.31")],
+)
+def test_a_printed_p_shows_which_side_of_the_level_it_is_on(p: float, words: str) -> None:
+    assert p_value(p) == words
+
+
 def check_verdict(verdict: Verdict, found: Estimate, margin: float, tests: int) -> None:
     """What the word says, the interval says too, and so do p and the smallest effect."""
     if found.low is None or found.high is None:
@@ -59,6 +82,8 @@ def check_verdict(verdict: Verdict, found: Estimate, margin: float, tests: int) 
         return
     holds = found.low <= 0 <= found.high
     level = sidak_level(tests)
+    if not found.side or min(abs(found.low), abs(found.high)) > 1e-5:
+        check_print(found)
     assert -100 <= found.low <= found.value <= found.high <= 100
     assert found.p is not None
     assert (found.p < level) == (not holds) or abs(found.p - level) < 1e-9
@@ -91,7 +116,7 @@ def check_contrast(one: Contrast, judgement: Judgement, tests: int) -> None:
         assert (one.without_largest, one.smallest, one.p_adjusted, one.here.value) == (None, None, None, None)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(studies(), judgements)
 def test_no_verdict_or_sentence_contradicts_the_figures_beside_it(found: Scored, judgement: Judgement) -> None:
     arms = arms_of(found.table)
