@@ -109,9 +109,9 @@ def test_collapsed_models_and_the_same_runs_are_warned_of() -> None:
     assert collapsed.startswith("Models collapsed, so that nothing can be said of natural, fractals and diffusion")
     comparison = all_equal()
     first, *others = comparison.effects
-    same = replace(first, conclusion=Conclusion(verdict=Verdict.SAME_RUNS))
+    same = replace(first, conclusion=Conclusion(verdict=Verdict.SAME_RUNS, reason="as scratch"))
     (named,) = answered(replace(comparison, effects=(same, *others))).warnings
-    assert named == "The same runs as scratch under another name: natural."
+    assert named == "The same runs as another arm: natural (as scratch)."
 
 
 def test_the_first_sentence_says_what_is_compared_and_whom_it_speaks_for() -> None:

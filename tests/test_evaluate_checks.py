@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from simulated_studies import DEFAULTS
 from test_evaluate_compare import compared, fake_runs
 from test_evaluate_contrasts import contrasted, study
@@ -17,7 +18,8 @@ from test_evaluate_contrasts import contrasted, study
 from synthgen_evaluate.analysis import checks
 from synthgen_evaluate.analysis.estimators import Line, jackknife
 from synthgen_evaluate.analysis.pairing import Blocks, Paired
-from synthgen_evaluate.analysis.results import Estimate
+from synthgen_evaluate.analysis.results import Estimate, Verdict
+from synthgen_evaluate.analysis.wording import flattened
 from synthgen_evaluate.reporting.report import write_report
 from synthgen_evaluate.reporting.stored import stored
 
@@ -69,3 +71,20 @@ def test_no_check_crosses_a_gap_that_no_line_bridges() -> None:
     assert len(others) == len(checks.CHECKS) - 2
     assert {check.estimate.value for check in others} == {None}
     assert all("times as far apart as those of models vary" in check.estimate.note for check in others)
+
+
+def test_a_difference_that_noise_in_id_scores_can_explain_is_noted() -> None:
+    """Twelve models on one line, ID scores known to 0.15 logit, an arm 0.8 logit higher: the line is too flat."""
+    rng = np.random.default_rng(9)
+    table = study(9, seeds=1, architectures=12, epochs=1, effects=(0, 0))
+    model = np.unique(table.architecture, return_inverse=True)[1]
+    true = rng.normal(0, 0.3, 12)[model] + 0.8 * (table.arm == "arm 1")
+    shown, ood = true + rng.normal(0, 0.15, len(true)), 0.85 * true - 0.5 + rng.normal(0, 0.15, len(true))
+    (effect,) = contrasted(replace(table, id_f1=expit(shown), ood_f1=expit(ood)))
+    assert effect.conclusion.verdict is Verdict.HIGHER
+    (note,) = flattened((effect,), "macro-F1")
+    assert note.startswith("arm 1: noise in ID macro-F1 makes a line too flat; along one that allows for as much of it")
+    assert note.endswith("the difference in effective robustness is +3.9 (−0.3 to +8.1) points.")
+    (sound,) = contrasted(study(3, effects=(0, 5)))
+    assert sound.conclusion.verdict is Verdict.HIGHER
+    assert flattened((sound,), "macro-F1") == ()

@@ -12,6 +12,8 @@ from functools import partial
 import numpy as np
 from scipy.stats import t as student
 
+from synthgen.common.printing import counted
+
 from .estimators import Line, difference, fit_slopes, paired_robustness
 from .lines import unbridged
 from .mixed import mixed_model
@@ -21,6 +23,7 @@ from .significance import LEVEL
 from .trends import Scale
 
 FEWEST_ARCHITECTURES = 3
+NOISY_ID = "noise in ID macro-F1 too"  # the check that ``wording`` warns by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +90,7 @@ def new_architecture(paired: Paired, line: Line) -> Estimate:
     names = [architecture for architecture, _ in paired.final.names]
     known = list(dict.fromkeys(names))
     if len(known) < FEWEST_ARCHITECTURES:
-        return Estimate(note=f"{len(known)} architectures; {FEWEST_ARCHITECTURES} are needed")
+        return Estimate(note=f"{counted(len(known), 'architecture')}; {FEWEST_ARCHITECTURES} are needed")
     if why := unbridged(paired, line):
         return Estimate(note=why)
     slopes = fit_slopes(paired.final, paired.every, line, np.ones((1, len(paired))))
@@ -116,7 +119,7 @@ CHECKS: tuple[Check, ...] = (
     Check(name="logit scale", run=partial(other_scale, scale="logit"), stored_as="sensitivity"),
     Check(name="probit scale", run=partial(other_scale, scale="probit"), stored_as="sensitivity"),
     Check(name="linear scale", run=partial(other_scale, scale="linear"), stored_as="sensitivity"),
-    Check(name="noise in ID macro-F1 too", run=noisy_id, stored_as="sensitivity"),
+    Check(name=NOISY_ID, run=noisy_id, stored_as="sensitivity"),
     Check(name="the baseline's own trend", run=own_trend, stored_as="sensitivity"),
     Check(name="the baseline's own trend, noise in ID macro-F1 too", run=noisy_own_trend, stored_as="sensitivity"),
 )

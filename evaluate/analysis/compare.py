@@ -11,6 +11,7 @@ from functools import partial
 
 from .components import cluster_sizes, components
 from .contrasts import contrast_arms, ordered_trends
+from .copies import copies
 from .fit import line_fits
 from .load import LoadedRun
 from .results import Comparison, Reference
@@ -18,7 +19,7 @@ from .scoring import RESAMPLES, score
 from .selection import select
 from .summaries import environments_of, locations_of, mean_robustness, rows_of, summarise
 from .trends import Scale
-from .wording import copies, curved, notes, scope_of, several_tests, summary, unverified, verdicts
+from .wording import curved, flattened, notes, scope_of, several_tests, summary, unverified, verdicts
 
 
 def compare(
@@ -95,8 +96,9 @@ def compare(
         unfinished=tuple(f"{run.label}: {run.status}" for run in chosen.runs if not run.epochs),
         notes=(
             *filter(None, [several_tests(effects, judgement.level)]),
-            *copies(chosen.finished),
+            *copies(scored),
             *curved(fits, metric),
+            *flattened(effects, metric),
             *notes(arms, rows, effects, epsilon=scored.line.epsilon, metric=metric),
         ),
         summary=summary(arms, chosen.finished, effects, ordered, scope=spoken, metric=metric)

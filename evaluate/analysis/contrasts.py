@@ -15,6 +15,7 @@ from ..judgement import DEFAULT, Judgement
 from ..runs import Arm
 from .checks import check
 from .choices import choices
+from .copies import same_runs
 from .estimators import Line
 from .lines import line_slope, slope_difference, unbridged
 from .pairing import ARCHITECTURE, RUN, Paired, complete_blocks, units_of
@@ -43,16 +44,17 @@ def contrast_arms(
 ) -> tuple[Contrast, ...]:
     """Every arm but the baseline against the baseline; empty if the baseline has no scores.
 
-    The primary comparisons are corrected together, over all factors; arms that are the baseline's own runs are none.
+    The primary comparisons are corrected together, over all factors; arms that are the same runs as another are none.
     """
     if baseline not in scored.table.arm:
         return ()
     others = [arm for arm in arms if arm.name != baseline]
     pairs = {arm.name: paired(scored, (baseline, arm.name), judgement) for arm in others}
-    same = {name for name, two in pairs.items() if _same_runs(scored, two)}
-    family = [name for name in pairs if name not in same and name in (judgement.primary or pairs)]
+    primary = [name for name in pairs if name in (judgement.primary or pairs)]
+    same = same_runs(scored, baseline, dict(sorted(pairs.items(), key=lambda pair: pair[0] not in primary)))
+    family = [name for name in primary if name not in same]
     return tuple(
-        _same(arm, pairs[arm.name], baseline)
+        _same(arm, pairs[arm.name], same[arm.name])
         if arm.name in same
         else _contrast(scored, arm, pairs[arm.name], judgement, tests=len(family) if arm.name in family else None)
         for arm in others
@@ -218,16 +220,8 @@ def _collapsed(scored: Scored, pairs: Paired) -> Conclusion | None:
     return Conclusion(verdict=Verdict.COLLAPSED, reason=why)
 
 
-def _same_runs(scored: Scored, pairs: Paired) -> bool:
-    """Whether the two arms are the same runs under two names."""
-    if not len(pairs):
-        return False
-    runs = scored.table.run[pairs.final.rows[..., 0]]  # [n_blocks, 2]
-    return bool((runs[:, 0] == runs[:, 1]).all())
-
-
-def _same(arm: Arm, pairs: Paired, baseline: str) -> Contrast:
-    """The entry of an arm whose runs are the baseline's."""
+def _same(arm: Arm, pairs: Paired, why: str) -> Contrast:
+    """The entry of an arm whose runs are another's."""
     nothing = Estimate(n=len(pairs))
     return Contrast(
         arm=arm,
@@ -247,7 +241,7 @@ def _same(arm: Arm, pairs: Paired, baseline: str) -> Contrast:
         smallest=None,
         slope=nothing,
         checks=(),
-        conclusion=Conclusion(verdict=Verdict.SAME_RUNS, reason=f"as {baseline}, under another name"),
+        conclusion=Conclusion(verdict=Verdict.SAME_RUNS, reason=why),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -38,6 +39,7 @@ class Scored:
     compared: NDArray[np.bool_]  # [n_run_epochs], whether it is one of its run's compared epochs
     clusters: Clusters | None  # scores without each cluster; None for scores without predictions
     collapsed: NDArray[np.bool_]  # [n_run_epochs], one class predicted, or no better than a constant guess
+    predictions: NDArray[np.str_]  # [n_run_epochs], digest of those of both splits; the scores where there are none
 
 
 def score(
@@ -113,6 +115,7 @@ def score(
         compared=np.array([one.epoch in chosen[id(run)] for run, one in pairs]),
         clusters=clusters,
         collapsed=np.array([_is_collapsed(one) for one in epochs]),
+        predictions=np.array([_predictions(one) for one in epochs]),
     )
 
 
@@ -147,6 +150,13 @@ def _is_collapsed(one: EvaluatedEpoch) -> bool:
     sizes = np.unique(one.id_predicted.truth.y, return_counts=True)[1]
     constant = 2 * sizes.max() / (sizes.max() + sizes.sum()) / len(sizes)  # macro-F1 of the best constant guess
     return bool(one.id.macro_f1 <= constant)
+
+
+def _predictions(one: EvaluatedEpoch) -> str:
+    """A text that differs if, and only if, what a model predicted does; for published scores, if they do."""
+    if one.id_predicted is None or one.ood_predicted is None:
+        return f"{one.id.macro_f1!r} {one.ood.macro_f1!r}"
+    return hashlib.sha256(one.id_predicted.y.tobytes() + one.ood_predicted.y.tobytes()).hexdigest()
 
 
 def _counted(predicted: Sequence[Predicted | None]) -> Counts | None:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-
-import numpy as np
 
 from synthgen.common.printing import counted
 
 from ..judgement import Judgement
 from ..tasks.base import Words
+from .checks import NOISY_ID
 from .contrasts import WHOSE
 from .formatting import estimate, signed
 from .load import LoadedRun
 from .pairing import ARCHITECTURE
-from .results import ArmSummary, Contrast, LineFit, OrderedTrend, Row, Verdict
+from .results import ArmSummary, Contrast, Estimate, LineFit, OrderedTrend, Row, Verdict
 from .trends import MIN_POINTS
 
 MANY = 4  # arms of one verdict; with more, a sentence gives only the estimates
 VERDICTS = {  # in the order of the sentences: how one begins for the arms that have the verdict
     Verdict.COLLAPSED: "Models collapsed, so that nothing can be said",
-    Verdict.SAME_RUNS: "The same runs under another name",
+    Verdict.SAME_RUNS: "The same runs as another arm",
     Verdict.HIGHER: "Effective robustness is higher",
     Verdict.LOWER: "Effective robustness is lower",
     Verdict.EQUIVALENT: "Effective robustness is equivalent within the margin",
@@ -211,6 +209,20 @@ def fading(effects: Sequence[Contrast]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def flattened(effects: Sequence[Contrast], metric: str) -> tuple[str, ...]:
+    """A sentence for each difference that is none along a line that allows for noise in ID scores."""
+    found = []
+    for effect in effects:
+        (noisy,) = (one.estimate for one in effect.checks if one.name == NOISY_ID) if effect.checks else (Estimate(),)
+        decided = effect.conclusion.verdict in (Verdict.HIGHER, Verdict.LOWER)
+        if decided and noisy.low is not None and noisy.side != effect.robustness.side:
+            found.append(
+                f"{effect.arm.name}: noise in ID {metric} makes a line too flat; along one that allows for as much"
+                f" of it as in OOD {metric}, the difference in effective robustness is {estimate(noisy)} points."
+            )
+    return tuple(found)
+
+
 def curved(fits: Sequence[LineFit], metric: str) -> tuple[str, ...]:
     """A sentence for each line that does not fit on the comparison's scale, which is that of the first entry."""
     found = []
@@ -226,24 +238,6 @@ def curved(fits: Sequence[LineFit], metric: str) -> tuple[str, ...]:
             f" different ID {metric} may seem to differ; {where}."
         )
     return tuple(found)
-
-
-def copies(finished: Sequence[LoadedRun]) -> tuple[str, ...]:
-    """A sentence for runs that are different, but whose predictions are the same at every epoch."""
-    groups: dict[bytes, dict[str, str]] = {}
-    for run in finished:
-        taken = hashlib.sha256()
-        for epoch in run.epochs:
-            for predicted in (epoch.id_predicted, epoch.ood_predicted):
-                if predicted is not None:
-                    taken.update(predicted.y.tobytes())
-        if run.epochs and run.epochs[-1].ood_predicted is not None and np.ptp(run.epochs[-1].ood_predicted.y):
-            groups.setdefault(taken.digest(), {}).setdefault(run.member.finetune, run.label)
-    return tuple(
-        f"The predictions of {' and '.join(labels.values())} are identical: one may be a copy of the other."
-        for labels in groups.values()
-        if len(labels) > 1
-    )
 
 
 def _described(effect: Contrast, *, brief: bool) -> str:

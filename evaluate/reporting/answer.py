@@ -94,7 +94,7 @@ def _warnings(comparison: Comparison) -> tuple[str, ...]:
         )
     if same := _of(comparison.effects, Verdict.SAME_RUNS):
         found.append(
-            f"The same runs as {comparison.baseline} under another name: {_listed([e.arm.name for e in same])}."
+            f"The same runs as another arm: {_listed([f'{e.arm.name} ({e.conclusion.reason})' for e in same])}."
         )
     return tuple(found)
 

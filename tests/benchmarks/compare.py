@@ -130,6 +130,7 @@ def analyse(splits: dict[str, Split], rows: np.ndarray, n_blocks: int, n_resampl
                 ood_images=counts["test"].n_images,
             ),
             collapsed=np.zeros(rows.shape[1], bool),
+            predictions=np.arange(rows.shape[1]).astype(str),
         )
         arms = [Arm(name=str(arm), factor="source", level=str(arm), description="") for arm in range(N_ARMS)]
         contrast_arms(scored, arms, "0")

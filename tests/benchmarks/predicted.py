@@ -90,6 +90,7 @@ def simulate(study: Study, *, rng: np.random.Generator) -> tuple[Scored, float]:
         compared=epoch == study.epochs - 1,
         clusters=Clusters(id_f1=id_without, ood_f1=ood_without, id_images=id_images, ood_images=ood_images),
         collapsed=_collapsed(in_domain, ids) | (np.ptp(out_of_domain.y_pred, axis=1) == 0),
+        predictions=np.arange(len(epoch)).astype(str),
     )
     return scored, truth
 

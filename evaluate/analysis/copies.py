@@ -1,0 +1,71 @@
+"""Runs that are another arm's, and runs with the predictions of others."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+
+import numpy as np
+
+from synthgen.common.printing import counted
+
+from .pairing import Paired
+from .scoring import Scored
+
+_At = tuple[str, int, int, str]  # architecture, seed and epoch of a run, and its digest or that of its predictions
+
+
+def same_runs(scored: Scored, baseline: str, pairs: Mapping[str, Paired]) -> dict[str, str]:
+    """The arms that are the same runs as the baseline or an earlier arm of ``pairs``, or copies of them: as which.
+
+    All runs that are paired with the baseline's must be the other arm's own, or have all of its predictions. Equal
+    scores stand for equal predictions where there are none, if there are at least two blocks.
+    """
+    table, found = scored.table, dict[str, str]()
+    earlier = {baseline: _content(scored, baseline, set(zip(table.architecture, table.seed, strict=True)))}
+    what = "scores" if scored.clusters is None else "predictions"
+    for arm, two in pairs.items():
+        blocks = set(two.final.names)
+        runs, predictions = _content(scored, arm, blocks)
+        for other, (their_runs, theirs) in earlier.items():
+            if runs and runs <= their_runs:
+                found[arm] = f"as {other}, under another name"
+            elif predictions and predictions <= theirs and (scored.clusters is not None or len(blocks) > 1):
+                found[arm] = f"{what} identical to those of {other} in {counted(len(blocks), 'block')}"
+            else:
+                continue
+            break
+        else:
+            earlier[arm] = runs, predictions
+    return found
+
+
+def _content(scored: Scored, arm: str, blocks: Container[tuple[str, int]]) -> tuple[set[_At], set[_At]]:
+    """The runs of an arm in some blocks, and what they predicted; none if one of them is collapsed."""
+    table = scored.table
+    rows = [
+        row for row in np.flatnonzero(table.arm == arm).tolist() if (table.architecture[row], table.seed[row]) in blocks
+    ]
+    runs, predictions = (
+        {(str(table.architecture[row]), int(table.seed[row]), int(table.epoch[row]), str(column[row])) for row in rows}
+        for column in (table.run, scored.predictions)
+    )
+    return runs, set() if scored.collapsed[rows].any() else predictions
+
+
+def copies(scored: Scored) -> tuple[str, ...]:
+    """A sentence for runs that are different, but whose predictions are the same at every epoch; none if published."""
+    if scored.clusters is None:
+        return ()
+    predictions: dict[str, list[str]] = {}  # of all epochs, by run in words
+    for run, predicted, collapsed in zip(scored.run, scored.predictions.tolist(), scored.collapsed, strict=True):
+        predictions.setdefault(run.label, []).append("" if collapsed else predicted)
+    digests = {run.label: run.member.finetune for run in scored.run}
+    groups: dict[tuple[str, ...], dict[str, str]] = {}  # labels by digest
+    for label, all_ in predictions.items():
+        if all(all_):
+            groups.setdefault(tuple(all_), {}).setdefault(digests[label], label)
+    return tuple(
+        f"The predictions of {' and '.join(same.values())} are identical: one may be a copy of the other."
+        for same in groups.values()
+        if len(same) > 1
+    )
