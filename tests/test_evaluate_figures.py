@@ -19,7 +19,7 @@ from reports import only_svg
 from synthgen_evaluate.analysis.results import Comparison
 from synthgen_evaluate.analysis.trends import fit_trend
 from synthgen_evaluate.metrics import Scores
-from synthgen_evaluate.reporting.figure_effects import PANELS
+from synthgen_evaluate.reporting.figure_effects import PANELS, by_epoch, over_time
 from synthgen_evaluate.reporting.figure_scatter import factors
 from synthgen_evaluate.reporting.figure_style import (
     COLORS,
@@ -265,9 +265,9 @@ def test_an_interval_far_longer_than_the_others_does_not_squash_them() -> None:
 
 
 def test_time_has_a_panel_for_each_of_the_arms_that_matter_most() -> None:
-    assert len(axes_of(draw_figures(made(few_arms()))["epochs"]["svg"])) == 3
-    assert len(axes_of(draw_figures(made(many_arms(12)))["epochs"]["svg"])) == PANELS
-    assert "epochs" not in draw_figures(made(few_arms(), epochs=[3]))
+    assert len(by_epoch(made(few_arms())).axes) == 3
+    assert len(by_epoch(made(many_arms(12))).axes) == PANELS
+    assert not over_time(made(few_arms(), epochs=[3]))
     assert "epochs" not in draw_figures(all_collapsed())
 
 

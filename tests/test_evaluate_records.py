@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from comparisons import made
-from reports import only_svg
+from reports import alone, only_svg
 
 import synthgen_evaluate
 from synthgen_evaluate.analysis.published import load_results
@@ -399,7 +399,7 @@ def test_a_changed_header_of_a_selection_is_refused(change: dict[str, Any], told
 
 
 def test_only_what_reports_are_made_of_gives_way_to_a_report(tmp_path: Path) -> None:
-    comparison = made()
+    comparison = alone()
     out = tmp_path / "report"
     with only_svg():
         write_report(comparison, out)

@@ -284,6 +284,7 @@ def test_keys_that_end_in_mid_run_end_it_with_one_line_and_without_another_attem
     assert len(read_log(log)) <= 40
 
 
+@pytest.mark.slow
 def test_with_errors_now_and_then_a_set_is_complete_verified_and_the_same(
     tmp_path: Path, s3: str, s3_server: str, through: Callable[..., flaky.Proxy], categories: Path, synthgen: Command
 ) -> None:
@@ -338,6 +339,7 @@ def test_an_answer_that_is_lost_costs_neither_a_wait_nor_another_attempt(
     assert len(read_log(log)) == PLAN.n
 
 
+@pytest.mark.slow
 def test_the_local_disk_holds_less_than_two_shards_a_worker(
     tmp_path: Path, s3: str, through: Callable[..., flaky.Proxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
