@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from synthgen.common.options import AsJson
-from synthgen.common.printing import say
+from synthgen.common.printing import counted, say
 
 from .errors import EvaluateError
 
@@ -67,7 +67,10 @@ def status(runs: Runs, as_json: AsJson = False) -> None:
         say(json.dumps({digest: _told(state) for digest, state in states.items()}))
         return
     counts = Counter(state.status for state in states.values())
-    say(f"{runs}: {len(states)} runs: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
+    say(
+        f"{runs}: {counted(len(states), 'run')}: "
+        + ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    )
     for digest, state in states.items():
         if state.status == "failed":
             say(f"{digest}: {state.error}")

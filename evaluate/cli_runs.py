@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import Exit
 
 from synthgen.common.options import AsJson, local
-from synthgen.common.printing import say
+from synthgen.common.printing import counted, say
 from synthgen.engines import Request, with_request
 
 from .errors import EvaluateError
@@ -87,10 +87,10 @@ def plan(
         return
     if layout == "text":
         say(
-            f"{chosen.name}: {len(rows)} arms x {len(chosen.architectures)} architectures"
-            f" ({', '.join(chosen.architectures)}) x {len(chosen.seeds)} seeds: {sum(row['runs'] for row in rows)}"
-            f" fine-tuned models at {chosen.image_size} px in {chosen.precision}, on {chosen.task.path};"
-            f" baseline {chosen.baseline}"
+            f"{chosen.name}: {counted(len(rows), 'arm')} x {counted(len(chosen.architectures), 'architecture')}"
+            f" ({', '.join(chosen.architectures)}) x {counted(len(chosen.seeds), 'seed')}:"
+            f" {counted(sum(row['runs'] for row in rows), 'fine-tuned model')} at {chosen.image_size} px in"
+            f" {chosen.precision}, on {chosen.task.path}; baseline {chosen.baseline}"
         )
         say(*recipe_lines(chosen))
     say(*written(rows, layout).split("\n"))
@@ -144,7 +144,7 @@ def run_command(
         todo = plan.todo(out, request.share)
         for step in todo:
             say(step.title)
-        say(f"{out}: {len(todo)} runs to do, {len(plan.steps(request.share)) - len(todo)} done")
+        say(f"{out}: {counted(len(todo), 'run')} to do, {len(plan.steps(request.share)) - len(todo)} done")
         rates = measured(out) or (stated(chosen.cost, chosen.image_size) if chosen.cost else None)
         if rates:
             say(estimate([step.config for step in todo], rates, size_of(plan.task)).describe(rates))
@@ -172,6 +172,6 @@ def run_command(
     for line in outcome.failed:
         say(f"failed: {line}")
     left = f", {outcome.left} left" if outcome.left else ""
-    say(f"{out}: {outcome.done} runs done, {outcome.kept} done before, {len(outcome.failed)} failed{left}")
+    say(f"{out}: {counted(outcome.done, 'run')} done, {outcome.kept} done before, {len(outcome.failed)} failed{left}")
     if outcome.failed:
         raise Exit(1)

@@ -199,5 +199,5 @@ def test_a_suite_whose_workers_break_down_does_not_end_well(tmp_path: Path, monk
     broken = fleet.Worker(arguments=(), environment={})
     monkeypatch.setattr(fleet.Worker, "command", lambda worker: ["sh", "-c", "exit 1"])
     monkeypatch.setattr(fleet, "_workers", lambda *args: [broken])
-    with pytest.raises(EvaluateError, match="1 runs are not done"):
+    with pytest.raises(EvaluateError, match="1 run is not done"):
         fleet.run_fleet(Path(os.devnull), None, tmp_path, Request(workers=1), device="cpu")  # type: ignore[arg-type]

@@ -98,7 +98,7 @@ def test_finished_runs_are_not_trained_again_and_unfinished_ones_go_on(records: 
     )
     after = contents(records / "runs")
     assert {key: after[key] for key in before} == before
-    assert "1 runs done, 2 done before, 0 failed" in ran(
+    assert "1 run done, 2 done before, 0 failed" in ran(
         evaluate_here("run", "suite.toml", "--out", "runs-half", "--device", "cpu")
     )
     (log,) = (path.read_text() for path in (records / "runs-half").glob("a0a48*/log.jsonl"))

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from synthgen.common.logs import LONGEST, setting, show
+from synthgen.common.printing import counted
 from synthgen.common.processes import how_ended, unheard
 from synthgen.common.progress import progress
 from synthgen.engines import Request
@@ -78,7 +79,7 @@ def run_fleet(
     done, left = before - len(todo), len(todo) - len(failed)
     if left and "--max-hours" not in options:
         error = FailedRunError if failed else EvaluateError
-        raise error(f"{left} runs are not done, as their workers failed; {said}")
+        raise error(f"{counted(left, 'run')} {'is' if left == 1 else 'are'} not done, as the workers failed; {said}")
     return Outcome(done=done, kept=len(plan.grid.steps) - before, failed=failed, left=left)
 
 
