@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from synthgen.common.options import AsJson, local
-from synthgen.common.printing import say
+from synthgen.common.printing import counted, say
 
 from .errors import EvaluateError
 
@@ -117,12 +117,14 @@ def power(
             raise EvaluateError("--run-sd: is for a study without a pilot; leave the runs away")
         found = {"stated": stated_needs(difference, run_sd, cluster_error)}
         tests, against, unit_name = 1, "the baseline", "independent runs"
+        unknown = "" if cluster_error else ", if other test images add no error"
     else:
         from .analysis.compare import compare as analyse
 
         comparison = analyse(_loaded(runs, results, unit), baseline=baseline, margin=difference, resamples=100)
         if comparison.unverified:
             say(comparison.unverified, file=sys.stderr)
+        unknown = "" if comparison.clusters else ", on these test images: what others add is unknown"
         tests, against = max(1, sum(effect.primary for effect in comparison.effects)), comparison.baseline
         level = sidak_level(tests, comparison.judgement.level)
         unit_name, seeds = _units(comparison)
@@ -142,8 +144,9 @@ def power(
     known = {name: one for name, one in found.items() if not one.unknown}
     if known:
         say(
-            f"{unit_name} to show {difference:g} points of effective robustness against {against} in 80% of studies"
-            f"{f', corrected for {tests} primary comparisons' if tests > 1 else ''}; effects are in points"
+            f"{unit_name} to show {counted(difference, 'point', form='g')} of effective robustness against {against} in"
+            f" 80% of studies{f', corrected for {tests} primary comparisons' if tests > 1 else ''}{unknown};"
+            " effects are in points"
             f"{'; the upper end of the range is enough after four in five pilots' if run_sd is None else ''}"
         )
         rows = [_stated_row(one) if run_sd is not None else _row(name, one, unit_name) for name, one in known.items()]

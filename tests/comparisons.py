@@ -363,6 +363,7 @@ def _effect(name: str, arm: tuple[str, str, float], n: int, epochs: Sequence[int
         unpaired=0,
         units=n,
         unit=RUN,
+        architectures=("resnet18", "mobilenet_v3_small"),
         primary=True,
         id=raw[0],
         ood=raw[1],

@@ -112,6 +112,9 @@ def test_collapsed_models_and_the_same_runs_are_warned_of() -> None:
     same = replace(first, conclusion=Conclusion(verdict=Verdict.SAME_RUNS, reason="as scratch"))
     (named,) = answered(replace(comparison, effects=(same, *others))).warnings
     assert named == "The same runs as another arm: natural (as scratch)."
+    found = answered(replace(comparison, effects=(same,)))
+    assert found.compared.startswith("no arms are compared with scratch")
+    assert found.settling == "runs of its own."
 
 
 def test_the_first_sentence_says_what_is_compared_and_whom_it_speaks_for() -> None:

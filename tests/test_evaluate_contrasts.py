@@ -109,7 +109,7 @@ def interval(value: float, half: float, **parts: Any) -> Estimate:
         (interval(0.2, 0.5), 1, "equivalent (within 1 point)"),
         (interval(0.2, 0.9), 0.5, "cannot tell: 10 independent runs find a difference of 0.5 points in 7% of studies;"),
         (interval(0.2, 0.9, units=0.01), 0.5, "not shown to differ"),
-        (Estimate(), 1, "cannot tell: no blocks with runs of all arms"),
+        (Estimate(), 1, "cannot tell: no architecture and seed has a run of each arm"),
         (Estimate(value=3.0, n=2, note="2 runs are too few"), 1, "cannot tell: 2 runs are too few"),
     ],
 )
@@ -214,6 +214,30 @@ def test_one_published_pair_of_equal_scores_may_be_chance() -> None:
     kept = (table.architecture == "architecture 0") & (table.seed == table.seed.min())
     (found,) = contrasted(RunEpochs(**{name: getattr(table, name)[kept] for name in RunEpochs.__slots__}))
     assert found.conclusion.verdict is Verdict.CANNOT_TELL
+
+
+def test_a_trend_over_a_copied_or_collapsed_level_is_none() -> None:
+    table = taken(study(3, arms=4, effects=(0, 1, 2, 3)), "arm 2", *SCORES)
+    arms = arms_of(table, arm_1="5", arm_2="17", arm_3="37")
+    judgement = Judgement(primary=("arm 2", "arm 3"))
+
+    def trend(found: Scored) -> OrderedTrend:
+        (one,) = ordered_trends(found, arms, judgement, contrast_arms(found, arms, "arm 0", judgement))
+        return one
+
+    copied = trend(scored(table))
+    assert copied.step.value is None
+    assert copied.in_words() == ("cannot tell: arm 1: the same runs: scores identical to those of arm 2 in 15 blocks")
+    dead = trend(scored(study(3, arms=4, effects=(0, 1, 2, 3)), collapsed=table.arm == "arm 3"))
+    assert dead.step.value is None
+    assert dead.in_words().startswith("cannot tell: arm 3: models collapsed: 15 of 15 models of arm 3")
+    assert trend(scored(study(3, arms=4, effects=(0, 1, 2, 3)))).step.value is not None
+
+
+def test_a_difference_smaller_than_the_margin_is_called_so() -> None:
+    found = replace(interval(0.5, 9, units=0.01), low=0.3, high=0.7)
+    assert conclude(found, 1.0, units=10).in_words() == "higher, by less than the margin of 1 point"
+    assert conclude(found, 0.6, units=10).in_words() == "higher"
 
 
 def test_collapsed_copies_are_collapsed() -> None:
@@ -409,7 +433,7 @@ def test_few_runs_and_arms_without_runs_cannot_tell() -> None:
     assert two.robustness.value is not None
     planned = Arm(name="planned", factor="source", level="", description="")
     (absent,) = contrast_arms(scored(study(10)), [planned], "arm 0")
-    assert words(absent) == "cannot tell: no blocks with runs of all arms"
+    assert words(absent) == "cannot tell: no architecture and seed has a run of each arm"
     one = contrasted(study(11, architectures=1, seeds=1, epochs=1))
     assert one[0].conclusion.verdict is Verdict.CANNOT_TELL
 

@@ -44,6 +44,7 @@ def test_published_scores_with_one_run_per_architecture_need_more_architectures(
     told = evaluate_here(*asked)
     assert (told.returncode, told.stderr) == (0, "")
     assert told.stdout.startswith("architectures to show 1.5 points of effective robustness against none in 80% of")
+    assert "studies, on these test images: what others add is unknown; effects are in points" in told.stdout
     (one,) = json.loads(evaluate_here(*asked, "--json").stdout)
     sd = float(np.std(GAINS, ddof=1))
     assert (one["arm"], one["units"], one["needed"]) == ("fractals", 8, needed(1.5, sd))
@@ -57,7 +58,8 @@ def test_stated_variances_stand_for_a_pilot(evaluate_here: Command) -> None:
     asked = ("power", "--run-sd", 1.2, "--difference", 1.5)
     told = evaluate_here(*asked)
     assert told.stdout.startswith(
-        "independent runs to show 1.5 points of effective robustness against the baseline in 80% of studies;"
+        "independent runs to show 1.5 points of effective robustness against the baseline in 80% of studies, if other"
+        " test images add no error; effects"
     )
     assert str(needed(1.5, 1.2)) in told.stdout.splitlines()[-1].split()
     (one,) = json.loads(evaluate_here(*asked, "--json").stdout)

@@ -15,6 +15,7 @@ from scipy.stats import t as student
 from synthgen.common.printing import counted
 
 from .estimators import Line, difference, fit_slopes, paired_robustness
+from .formatting import signed
 from .lines import unbridged
 from .mixed import mixed_model
 from .pairing import Paired
@@ -108,8 +109,8 @@ def new_architecture(paired: Paired, line: Line) -> Estimate:
     spread = float(np.sqrt(between + means.var(ddof=1) / len(means)))
     half = float(student.ppf(1 - LEVEL / 2, len(means) - 1)) * spread
     without = (means.sum() - means) / (len(means) - 1)
-    each = ", ".join(f"{name} {value:+.1f}" for name, value in zip(known, pooled, strict=True))
-    note = f"{each}; without one of them {without.min():+.1f} to {without.max():+.1f}"
+    each = ", ".join(f"{name} {signed(value)}" for name, value in zip(known, pooled, strict=True))
+    note = f"{each}; without one of them {signed(without.min())} to {signed(without.max())}"
     return Estimate(value=mean, low=mean - half, high=mean + half, n=len(paired), note=note)
 
 

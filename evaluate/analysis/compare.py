@@ -65,7 +65,7 @@ def compare(
             summary=verdicts(others, chosen.reference, spoken),
         )
     # 5. Factors whose levels have an order.
-    ordered = ordered_trends(scored, done, judgement) if chosen.baseline in scored.table.arm else ()
+    ordered = ordered_trends(scored, done, judgement, effects) if chosen.baseline in scored.table.arm else ()
     fits = line_fits(scored)
     # 6. The results in words.
     metric = chosen.words.metric

@@ -93,6 +93,7 @@ def _contrast(scored: Scored, arm: Arm, pairs: Paired, judgement: Judgement, *, 
         unpaired=pairs.final.unpaired[1],
         units=pairs.n_units,
         unit=pairs.unit,
+        architectures=_architectures(pairs),
         primary=tests is not None,
         id=measured(id_difference, line=None, level=level),
         ood=measured(ood_difference, line=None, level=level),
@@ -110,6 +111,11 @@ def _contrast(scored: Scored, arm: Arm, pairs: Paired, judgement: Judgement, *, 
         checks=check(pairs, line),
         conclusion=_collapsed(scored, pairs) or _over_lines(lines),
     )
+
+
+def _architectures(pairs: Paired) -> tuple[str, ...]:
+    """Those of the paired runs, in order."""
+    return tuple(dict.fromkeys(architecture for architecture, _ in pairs.final.names))
 
 
 def _lines(scored: Scored, pairs: Paired, judgement: Judgement, level: float) -> tuple[OnLine, ...]:
@@ -175,18 +181,19 @@ def _by_epoch(scored: Scored, pairs: Paired, measured: Callable[..., Estimate], 
 def conclude(found: Estimate, margin: float, *, level: float = LEVEL, units: int = 0, unit: str = RUN) -> Conclusion:
     """What an estimate supports, by its interval alone, so that no verdict contradicts the interval beside it.
 
-    HIGHER or LOWER if it leaves out 0; EQUIVALENT if it lies within the margin; CANNOT_TELL if there is none, or if an
-    effect of the margin would be found in less than 80% of such studies; else NOT_SHOWN. ``level`` is the interval's.
+    HIGHER or LOWER if it leaves out 0, also within the margin; EQUIVALENT if it holds 0 and lies within the margin;
+    CANNOT_TELL if there is none, or if an effect of the margin would be found in less than 80% of such studies; else
+    NOT_SHOWN. ``level`` is the interval's.
     """
     if not found.n:
-        return Conclusion(verdict=Verdict.CANNOT_TELL, reason="no blocks with runs of all arms")
+        return Conclusion(verdict=Verdict.CANNOT_TELL, reason="no architecture and seed has a run of each arm")
     if found.value is None or found.low is None or found.high is None or found.parts is None:
         return Conclusion(verdict=Verdict.CANNOT_TELL, reason=found.note)
-    if found.low > 0:
-        return Conclusion(verdict=Verdict.HIGHER)
-    if found.high < 0:
-        return Conclusion(verdict=Verdict.LOWER)
-    if -margin < found.low and found.high < margin:
+    within = -margin < found.low and found.high < margin
+    if found.low > 0 or found.high < 0:
+        less = f"by less than the margin of {counted(margin, 'point', form='g')}" if within else ""
+        return Conclusion(verdict=Verdict.HIGHER if found.low > 0 else Verdict.LOWER, reason=less)
+    if within:
         return Conclusion(verdict=Verdict.EQUIVALENT, reason=f"within {counted(margin, 'point', form='g')}")
     chance = power(margin, found.parts.error, found.parts.freedom, level=level)
     if chance >= TARGET:
@@ -228,6 +235,7 @@ def _same(arm: Arm, pairs: Paired, why: str) -> Contrast:
         unpaired=pairs.final.unpaired[1],
         units=pairs.n_units,
         unit=pairs.unit,
+        architectures=_architectures(pairs),
         primary=False,
         id=nothing,
         ood=nothing,
@@ -248,15 +256,26 @@ def _same(arm: Arm, pairs: Paired, why: str) -> Contrast:
 # --- Ordered factors -----------------------------------------------------------------------------------------
 
 
-def ordered_trends(scored: Scored, arms: Sequence[Arm], judgement: Judgement) -> tuple[OrderedTrend, ...]:
-    """A test along the levels of every factor of ``arms`` that has at least three different numbers as levels."""
+def ordered_trends(
+    scored: Scored, arms: Sequence[Arm], judgement: Judgement, effects: Sequence[Contrast] = ()
+) -> tuple[OrderedTrend, ...]:
+    """A test along the levels of every factor of ``arms`` that has at least three different numbers as levels.
+
+    There is no estimate if one of them is the same runs as another arm, or collapsed, by its entry in ``effects``.
+    """
     found = []
+    unfit = {
+        one.arm.name: f"{one.arm.name}: {one.conclusion.in_words()}"
+        for one in effects
+        if one.conclusion.verdict in (Verdict.SAME_RUNS, Verdict.COLLAPSED)
+    }
     for factor in dict.fromkeys(arm.factor for arm in arms):
         levels = {arm.name: arm.level for arm in arms if arm.factor == factor and arm.name in scored.table.arm}
         names = in_order(levels)
         if names:
             order = tuple(levels[name] for name in names)
-            found.append(ordered_trend(scored, names, judgement, factor=factor, levels=order))
+            why = "; ".join(unfit[name] for name in names if name in unfit)
+            found.append(ordered_trend(scored, names, judgement, factor=factor, levels=order, why=why))
     return tuple(found)
 
 
@@ -273,19 +292,22 @@ def in_order(levels: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def ordered_trend(
-    scored: Scored, arms: Sequence[str], judgement: Judgement, *, factor: str, levels: tuple[str, ...]
+    scored: Scored, arms: Sequence[str], judgement: Judgement, *, factor: str, levels: tuple[str, ...], why: str = ""
 ) -> OrderedTrend:
     """Test effective robustness at the compared epoch for a trend over ``arms``, in their order.
 
-    The estimate is the rise from an arm to the next (``uncertainty.step``), with the error of every other difference.
+    The estimate is the rise from an arm to the next (``uncertainty.step``), with the error of every other difference;
+    there is none if ``why`` says so.
     """
     pairs = paired(scored, arms, judgement)
     line = replace(scored.line, slope=judgement.line)
     new = judgement.clusters == "new"
-    why = unbridged(pairs, line) if len(pairs) else ""
+    why = why or (unbridged(pairs, line) if len(pairs) else "")
     found = Estimate(n=len(pairs), note=why)
     if not why:
         along = partial(step, line=line)
         found = estimate(along, pairs, line, scored.clusters, new_clusters=new, level=judgement.level)
     conclusion = conclude(found, judgement.margin, level=judgement.level, units=pairs.n_units, unit=pairs.unit)
+    if found.side:
+        conclusion = replace(conclusion, reason="")  # the margin is that of an arm, not of a step
     return OrderedTrend(factor=factor, levels=levels, step=found, conclusion=conclusion)

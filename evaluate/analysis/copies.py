@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container, Mapping
 
 import numpy as np
@@ -11,6 +12,7 @@ from synthgen.common.printing import counted
 from .pairing import Paired
 from .scoring import Scored
 
+MANY = 2  # rows of one arm with the scores of rows of another
 _At = tuple[str, int, int, str]  # architecture, seed and epoch of a run, and its digest or that of its predictions
 
 
@@ -53,9 +55,12 @@ def _content(scored: Scored, arm: str, blocks: Container[tuple[str, int]]) -> tu
 
 
 def copies(scored: Scored) -> tuple[str, ...]:
-    """A sentence for runs that are different, but whose predictions are the same at every epoch; none if published."""
+    """A sentence for runs that are different, but whose predictions are the same at every epoch.
+
+    Of published scores, a sentence for two arms with the same scores in at least ``MANY`` rows: one may be chance.
+    """
     if scored.clusters is None:
-        return ()
+        return _published(scored)
     predictions: dict[str, list[str]] = {}  # of all epochs, by run in words
     for run, predicted, collapsed in zip(scored.run, scored.predictions.tolist(), scored.collapsed, strict=True):
         predictions.setdefault(run.label, []).append("" if collapsed else predicted)
@@ -69,3 +74,18 @@ def copies(scored: Scored) -> tuple[str, ...]:
         for same in groups.values()
         if len(same) > 1
     )
+
+
+def _published(scored: Scored) -> tuple[str, ...]:
+    rows: dict[str, set[str]] = {}
+    for arm, scores in zip(scored.table.arm.tolist(), scored.predictions.tolist(), strict=True):
+        rows.setdefault(arm, set()).add(scores)
+    found = []
+    for first, second in itertools.combinations(rows, 2):
+        shared = len(rows[first] & rows[second])
+        if shared >= MANY:
+            found.append(
+                f"{first} and {second} have the same ID and OOD scores in {counted(shared, 'row')}"
+                f" (of {len(rows[first])} and {len(rows[second])}): they may be copies."
+            )
+    return tuple(found)

@@ -151,6 +151,8 @@ class Conclusion:
         word = (words or {}).get(self.verdict, self.verdict.value)
         if not self.reason:
             return word
+        if self.verdict in (Verdict.HIGHER, Verdict.LOWER):
+            return f"{word}, {self.reason}"
         return f"{word} ({self.reason})" if self.verdict is Verdict.EQUIVALENT else f"{word}: {self.reason}"
 
 
@@ -226,6 +228,7 @@ class Contrast:
     unpaired: int  # finished runs of the arm without a baseline run of their architecture and seed
     units: int  # independent pre-training runs, or architectures
     unit: str  # which of them: ``pairing.RUN`` or ``pairing.ARCHITECTURE``
+    architectures: tuple[str, ...]  # of its paired runs
     primary: bool  # whether its test is corrected; if not, the comparison is exploratory
     id: Estimate
     ood: Estimate

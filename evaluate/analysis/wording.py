@@ -42,20 +42,25 @@ def notes(
         name, own = arm.arm.name, [row for row in final if row.arm == arm.arm.name]
         if own and arm.trend is None:
             found.append(f"{name}: no trend, which takes {MIN_POINTS} points with different ID {metric}.")
-    beyond = ", ".join(
-        f"{s.arm.name} ({s.extrapolated} of {counted(s.finished, 'run')})" for s in arms if s.extrapolated
-    )
-    if beyond:
-        found.append(
-            f"Effective robustness rests on extrapolating the baseline's trend to other ID {metric}: {beyond}."
-        )
     trend = arms[0].trend
+    beyond = ", ".join(
+        f"{s.arm.name} ({s.extrapolated} of {counted(s.finished, 'run')})" for s in arms if trend and s.extrapolated
+    )
+    own_trend = "In the tables of arms and runs, effective robustness is measured from the baseline's own trend"
+    if beyond:
+        found.append(f"{own_trend}, which is extrapolated to other ID {metric}: {beyond}.")
     if trend and trend.slope <= 0:
         found.append(
-            f"The baseline's trend does not rise (slope {signed(trend.slope, 2)}): it predicts no higher OOD"
-            f" {metric} for higher ID {metric}, so effective robustness means little here."
+            f"The baseline's own trend does not rise (slope {signed(trend.slope, 2)}): it predicts no higher OOD"
+            f" {metric} for higher ID {metric}. {own_trend}, and means little there."
         )
+    everything = dict.fromkeys(row.architecture for row in rows)
     for effect in effects:
+        if 0 < len(effect.architectures) < len(everything):
+            found.append(
+                f"{effect.arm.name}: compared on {len(effect.architectures)} of {len(everything)} architectures"
+                f" ({', '.join(effect.architectures)}), for which alone the results on it speak."
+            )
         if 0 < effect.units < effect.n:
             why = (
                 "the judgement is about new architectures, of which these are a sample"
@@ -244,6 +249,8 @@ def _described(effect: Contrast, *, brief: bool) -> str:
     """An arm's differences, and unless ``brief`` the interval and the verdict's reason if it has one."""
     words, found = effect.arm.name, effect.robustness
     conclusion = effect.conclusion
+    if not effect.primary and conclusion.verdict is not Verdict.SAME_RUNS:
+        words += " [exploratory]"
     if found.value is not None:
         words += f" {signed(found.value)}" if brief else f" {estimate(found)} points"
     if effect.ood.value is not None:

@@ -100,8 +100,9 @@ def _warnings(comparison: Comparison) -> tuple[str, ...]:
 
 
 def _compared(comparison: Comparison) -> str:
-    effects, judgement = comparison.effects, comparison.judgement
-    arms = effects[0].arm.name if len(effects) == 1 else f"{len(effects)} arms"
+    judgement = comparison.judgement
+    effects = [one for one in comparison.effects if one.conclusion.verdict is not Verdict.SAME_RUNS]
+    arms = effects[0].arm.name if len(effects) == 1 else f"{len(effects) or 'no'} arms"
     where = f"task {comparison.task}"
     if comparison.suites:
         where = f"suite{'s' if len(comparison.suites) > 1 else ''} {', '.join(comparison.suites)}, {where}"
@@ -160,6 +161,8 @@ def _missing(effect: Contrast, comparison: Comparison) -> tuple[str, int]:
     verdict, found = effect.conclusion.verdict, effect.robustness
     if verdict is Verdict.COLLAPSED:
         return "models that learn the task", 0
+    if verdict is Verdict.SAME_RUNS:
+        return "runs of its own", 0
     if verdict is Verdict.DEPENDS:
         return "epochs or architectures at which both arms have the same ID macro-F1, where lines agree", 0
     if verdict is not Verdict.CANNOT_TELL:

@@ -149,10 +149,20 @@ def checks_table(comparison: Comparison) -> Table:
         mixed = "; ".join(in_full(one.estimate) for one in parts["mixed_model"])
         found = {one.name: one.estimate for one in parts["checks"]}
         slopes = estimate(e.slope, 2), p_value(e.slope.p)
-        shares = _shares(e, comparison.words.clusters)
-        here = estimate(e.here)
-        cells = (e.arm.name, *lines, here, *slopes, shares, signed(e.without_largest), _choices(e), otherwise, mixed)
-        record |= {**interval("points_on_these_clusters", e.here)}
+        shares = _shares(e, comparison.words.clusters, known=bool(comparison.clusters))
+        at_hand = e.here if comparison.clusters else Estimate()  # else the difference itself is about them
+        cells = (
+            e.arm.name,
+            *lines,
+            estimate(at_hand),
+            *slopes,
+            shares,
+            signed(e.without_largest),
+            _choices(e),
+            otherwise,
+            mixed,
+        )
+        record |= {**interval("points_on_these_clusters", at_hand)}
         record |= {**interval("slope_difference", e.slope), "slope_p": e.slope.p, "variance": shares}
         record |= {"points_without_largest_cluster": e.without_largest, "choices": _choices(e)}
         record |= {"margin_points": comparison.margin, "mixed_model": mixed}
@@ -185,11 +195,13 @@ def _choices(effect: Contrast) -> str:
     return f"{sign}, {side} of {len(values)} ({signed(min(values))} to {signed(max(values))})"
 
 
-def _shares(effect: Contrast, clusters: str) -> str:
-    """What the variance of a difference is made of, in percent of the sum of its parts."""
+def _shares(effect: Contrast, clusters: str, *, known: bool) -> str:
+    """What the variance of a difference is made of, in percent of the sum of its parts that are ``known``."""
     if effect.robustness.parts is None:
         return NONE
     named = sources(effect.robustness.parts, clusters)
+    if not known:
+        del named[clusters]
     total = sum(named.values())
     return ", ".join(f"{name} {100 * value / total:.0f}" for name, value in named.items()) if total else NONE
 

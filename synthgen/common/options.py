@@ -24,7 +24,7 @@ Out = Annotated[
 ]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Dataset directory.", callback=local)]
 Anywhere = Annotated[str, typer.Argument(metavar="DIR|URL", help="Dataset directory, local or at a URL.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of words.")]
 
 
 def command_of(application: typer.Typer) -> Any:
