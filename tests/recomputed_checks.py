@@ -11,6 +11,11 @@ from recomputed_scores import FROM, Study
 from scipy import optimize, stats
 
 
+def signed(value: float) -> str:
+    """With one digit, and a minus as wide as the plus."""
+    return f"{value:+.1f}".replace("-", "−")
+
+
 def final_points(pairs: Pairs, scale: str) -> np.ndarray:
     """ID and OOD scores of the compared epoch on the scale, [n_blocks, 2 arms, 2]."""
     full = pairs.study.full()
@@ -125,8 +130,8 @@ def new_architecture(pairs: Pairs) -> dict[str, Any]:
     half = stats.t.ppf(0.975, a - 1) * np.sqrt(tau + of_means / a)
     pooled = {one: mean + (tau / (tau + noise / len(groups[one]))) * (m - mean) for one, m in means.items()}
     without = [np.mean([m for other, m in means.items() if other != one]) for one in means]
-    each = ", ".join(f"{one} {value:+.1f}" for one, value in pooled.items())
-    note = f"{each}; without one of them {min(without):+.1f} to {max(without):+.1f}"
+    each = ", ".join(f"{one} {signed(value)}" for one, value in pooled.items())
+    note = f"{each}; without one of them {signed(min(without))} to {signed(max(without))}"
     return {"value": mean, "low": mean - half, "high": mean + half, "p": None, "note": note}
 
 

@@ -193,7 +193,8 @@ def test_sentences_have_the_numbers_of_the_record(stored: dict[str, Any], expect
     assert stored["notes"] == [
         "3 primary comparisons, corrected together: if nothing differs, at least one of them is called a difference in"
         " at most 5% of such studies.",
-        "Effective robustness rests on extrapolating the baseline's trend to other ID macro-F1: "
+        "In the tables of arms and runs, effective robustness is measured from the baseline's own trend, which is"
+        " extrapolated to other ID macro-F1: "
         + ", ".join(f"{arm} ({n} of {runs} runs)" for arm, n, runs in beyond) + ".",
         *(
             f"{one['arm']}: {one['n']} blocks are only {one['units']} independent runs: several fine-tunings of one"
