@@ -129,7 +129,7 @@ def new_architecture(pairs: Pairs) -> dict[str, Any]:
     tau = max(0.0, of_means - float(np.mean([noise / len(own) for own in groups.values()])))
     half = stats.t.ppf(0.975, a - 1) * np.sqrt(tau + of_means / a)
     pooled = {one: mean + (tau / (tau + noise / len(groups[one]))) * (m - mean) for one, m in means.items()}
-    without = [np.mean([m for other, m in means.items() if other != one]) for one in means]
+    without = [float(np.mean([m for other, m in means.items() if other != one])) for one in means]
     each = ", ".join(f"{one} {signed(value)}" for one, value in pooled.items())
     note = f"{each}; without one of them {signed(min(without))} to {signed(max(without))}"
     return {"value": mean, "low": mean - half, "high": mean + half, "p": None, "note": note}

@@ -111,7 +111,7 @@ def test_collapsed_models_and_the_same_runs_are_warned_of() -> None:
     first, *others = comparison.effects
     same = replace(first, conclusion=Conclusion(verdict=Verdict.SAME_RUNS, reason="as scratch"))
     (named,) = answered(replace(comparison, effects=(same, *others))).warnings
-    assert named == "The same runs as another arm: natural (as scratch)."
+    assert named == "The same runs as another arm, or copies: natural (as scratch)."
     found = answered(replace(comparison, effects=(same,)))
     assert found.compared.startswith("no arms are compared with scratch")
     assert found.settling == "runs of its own."

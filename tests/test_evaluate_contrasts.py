@@ -214,6 +214,14 @@ def test_one_published_pair_of_equal_scores_may_be_chance() -> None:
     kept = (table.architecture == "architecture 0") & (table.seed == table.seed.min())
     (found,) = contrasted(RunEpochs(**{name: getattr(table, name)[kept] for name in RunEpochs.__slots__}))
     assert found.conclusion.verdict is Verdict.CANNOT_TELL
+    assert found.conclusion.reason == "no line of OOD over ID macro-F1, since there is one pair of models"
+
+
+def test_equal_scores_that_are_all_alike_are_no_copies() -> None:
+    table = study(3, epochs=1, effects=(0, 2))
+    alike = np.full(len(table.arm), 0.5)
+    (found,) = contrasted(replace(table, id_f1=alike, ood_f1=alike))
+    assert found.conclusion.verdict is Verdict.CANNOT_TELL
 
 
 def test_a_trend_over_a_copied_or_collapsed_level_is_none() -> None:

@@ -20,7 +20,7 @@ def same_runs(scored: Scored, baseline: str, pairs: Mapping[str, Paired]) -> dic
     """The arms that are the same runs as the baseline or an earlier arm of ``pairs``, or copies of them: as which.
 
     All runs that are paired with the baseline's must be the other arm's own, or have all of its predictions. Equal
-    scores stand for equal predictions where there are none, if there are at least two blocks.
+    scores stand for equal predictions where there are none, if there are several blocks and not all scores are alike.
     """
     table, found = scored.table, dict[str, str]()
     earlier = {baseline: _content(scored, baseline, set(zip(table.architecture, table.seed, strict=True)))}
@@ -31,7 +31,7 @@ def same_runs(scored: Scored, baseline: str, pairs: Mapping[str, Paired]) -> dic
         for other, (their_runs, theirs) in earlier.items():
             if runs and runs <= their_runs:
                 found[arm] = f"as {other}, under another name"
-            elif predictions and predictions <= theirs and (scored.clusters is not None or len(blocks) > 1):
+            elif predictions and predictions <= theirs and (scored.clusters is not None or _differ(predictions)):
                 found[arm] = f"{what} identical to those of {other} in {counted(len(blocks), 'block')}"
             else:
                 continue
@@ -39,6 +39,11 @@ def same_runs(scored: Scored, baseline: str, pairs: Mapping[str, Paired]) -> dic
         else:
             earlier[arm] = runs, predictions
     return found
+
+
+def _differ(scores: set[_At]) -> bool:
+    """Whether they are those of several blocks, and not all alike."""
+    return len({block[:2] for block in scores}) > 1 and len({taken for *_, taken in scores}) > 1
 
 
 def _content(scored: Scored, arm: str, blocks: Container[tuple[str, int]]) -> tuple[set[_At], set[_At]]:

@@ -34,6 +34,8 @@ def unbridged(paired: Paired, line: Line) -> str:
         within, of, whole = every - np.nanmean(every, -1, keepdims=True), "epochs", "run"
     spread = float(np.sqrt(np.nansum(within**2) / np.isfinite(within).sum()))
     gap = float(np.ptp(models.mean(0)))
+    if line.slope == "between" and len(paired) == 1:
+        return "no line of OOD over ID macro-F1, since there is one pair of models"
     if spread < SAME_ID:
         return f"no line of OOD over ID macro-F1, since ID scores do not differ between {of} of one {whole}"
     alone = line.slope == "between" and not paired.architectures.any()

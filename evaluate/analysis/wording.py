@@ -19,7 +19,7 @@ from .trends import MIN_POINTS
 MANY = 4  # arms of one verdict; with more, a sentence gives only the estimates
 VERDICTS = {  # in the order of the sentences: how one begins for the arms that have the verdict
     Verdict.COLLAPSED: "Models collapsed, so that nothing can be said",
-    Verdict.SAME_RUNS: "The same runs as another arm",
+    Verdict.SAME_RUNS: "The same runs as another arm, or copies",
     Verdict.HIGHER: "Effective robustness is higher",
     Verdict.LOWER: "Effective robustness is lower",
     Verdict.EQUIVALENT: "Effective robustness is equivalent within the margin",

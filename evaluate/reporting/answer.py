@@ -93,9 +93,8 @@ def _warnings(comparison: Comparison) -> tuple[str, ...]:
             " one class for every image, or score no better than that."
         )
     if same := _of(comparison.effects, Verdict.SAME_RUNS):
-        found.append(
-            f"The same runs as another arm: {_listed([f'{e.arm.name} ({e.conclusion.reason})' for e in same])}."
-        )
+        named = [f"{effect.arm.name} ({effect.conclusion.reason})" for effect in same]
+        found.append(f"The same runs as another arm, or copies: {_listed(named)}.")
     return tuple(found)
 
 
