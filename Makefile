@@ -53,10 +53,10 @@ types-tests: .venv/installed-dev
 	mypy --config-file tests/mypy.ini
 
 test: lint
-	$(TEST) -n 2 --dist loadfile -m 'not slow'
+	$(TEST) -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 test-all: lint
-	$(TEST) -n 2 --dist loadfile
+	$(TEST) -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: .venv/installed-dev
 	python tests/benchmarks/fractals.py

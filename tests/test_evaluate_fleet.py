@@ -62,17 +62,6 @@ def command(world: Path, out: Path, *more: str) -> list[str]:
     return [installed("evaluate"), "run", str(world / "suite.toml"), "--out", str(out), "--device", "cpu", *more]
 
 
-def test_two_workers_do_all_runs_though_one_is_killed(world: Path, tmp_path: Path, launch: Start) -> None:
-    out = tmp_path / "runs"
-    process = launch(command(world, out, "--workers", "2", "--only", "scratch", "--only", "natural"))
-    wait(lambda: any(out.glob("*/log.jsonl")))
-    os.kill(workers_at_work(out)[0], signal.SIGKILL)
-    told, _ = process.communicate(timeout=200)
-    assert process.returncode == 0
-    assert told.splitlines()[-1] == f"{out}: 3 runs done, 0 done before, 0 failed"
-    assert workers_at_work(out) == []
-
-
 @pytest.mark.slow
 def test_two_workers_find_what_one_process_finds_though_one_is_killed_and_one_asked_to_end(
     world: Path, alone: dict[str, bytes], tmp_path: Path, launch: Start
