@@ -163,6 +163,7 @@ def test_an_arm_of_the_same_runs_is_named_and_no_member_of_the_family() -> None:
         column[own] = column[table.arm == "arm 0"]
     first, second = contrasted(replace(table, **same))
     assert words(first) == "the same runs: as arm 0, under another name"
+    assert not first.exploratory
     assert (first.primary, first.robustness.value) == (False, None)
     assert second.p_adjusted == pytest.approx(second.robustness.p)
 

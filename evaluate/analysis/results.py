@@ -249,6 +249,11 @@ class Contrast:
         """Blocks."""
         return self.robustness.n
 
+    @property
+    def exploratory(self) -> bool:
+        """Whether it is a comparison whose test is not corrected."""
+        return not self.primary and self.n > 0 and self.conclusion.verdict is not Verdict.SAME_RUNS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderedTrend:

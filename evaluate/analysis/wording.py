@@ -177,7 +177,7 @@ def scope_of(judgement: Judgement, words: Words, architectures: int, predicted: 
 def several_tests(effects: Sequence[Contrast], level: float) -> str:
     """How many comparisons there are, how they are corrected, and how many false ones to expect; empty for one."""
     primary = [effect for effect in effects if effect.primary]
-    rest = [effect for effect in effects if not effect.primary and effect.conclusion.verdict is not Verdict.SAME_RUNS]
+    rest = [effect for effect in effects if effect.exploratory]
     if len(primary) + len(rest) < 2:
         return ""
     sentences = []
@@ -218,7 +218,7 @@ def flattened(effects: Sequence[Contrast], metric: str) -> tuple[str, ...]:
     """A sentence for each difference that is none along a line that allows for noise in ID scores."""
     found = []
     for effect in effects:
-        (noisy,) = (one.estimate for one in effect.checks if one.name == NOISY_ID) if effect.checks else (Estimate(),)
+        noisy = next((one.estimate for one in effect.checks if one.name == NOISY_ID), Estimate())
         decided = effect.conclusion.verdict in (Verdict.HIGHER, Verdict.LOWER)
         if decided and noisy.low is not None and noisy.side != effect.robustness.side:
             found.append(
@@ -249,7 +249,7 @@ def _described(effect: Contrast, *, brief: bool) -> str:
     """An arm's differences, and unless ``brief`` the interval and the verdict's reason if it has one."""
     words, found = effect.arm.name, effect.robustness
     conclusion = effect.conclusion
-    if not effect.primary and conclusion.verdict is not Verdict.SAME_RUNS:
+    if effect.exploratory:
         words += " [exploratory]"
     if found.value is not None:
         words += f" {signed(found.value)}" if brief else f" {estimate(found)} points"

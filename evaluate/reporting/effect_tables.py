@@ -32,7 +32,7 @@ def first_table(effects: Sequence[Contrast], comparison: Comparison) -> Table:
 
 def in_short(effect: Contrast) -> str:
     """The verdict without its reason."""
-    return effect.conclusion.verdict.value + ("" if effect.primary or not effect.robustness.n else " (exploratory)")
+    return effect.conclusion.verdict.value + (" (exploratory)" if effect.exploratory else "")
 
 
 def effects_table(comparison: Comparison) -> Table:
@@ -53,7 +53,7 @@ def effects_table(comparison: Comparison) -> Table:
 
     def row(e: Contrast) -> tuple[str, Sequence[str], Mapping[str, Any]]:
         name, factor, level = e.arm.name, e.arm.factor, e.arm.level
-        verdict = e.conclusion.in_words() + ("" if e.primary or not e.robustness.n else " (exploratory)")
+        verdict = e.conclusion.in_words() + (" (exploratory)" if e.exploratory else "")
         intervals = estimate(e.id), estimate(e.ood), estimate(e.robustness)
         values = p_value(e.robustness.p), p_value(e.p_adjusted) if e.primary else NONE
         record: dict[str, Any] = {"arm": name, "factor": factor, "level": level, "blocks": e.n, "units": e.units}
